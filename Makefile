@@ -1,0 +1,44 @@
+# No logic here, only commands. `make demo` and `make test` need Python >= 3.11 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check fuzz faults bench docs clean
+
+demo: .venv/.installed-user         ## install, then compare every grouping on the digits: report/index.html
+	$(BIN)/regroup compare
+
+test: .venv/.installed-dev          ## install, then run all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/.installed-dev         ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+fuzz: .venv/.installed-dev          ## the long random runs (hours): N=100000 problems a template
+	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest -m fuzz
+
+faults: .venv/.installed-dev        ## the long fault runs: 200 kills, every write interrupted
+	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults
+
+bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machine
+	$(BIN)/pip install -q -e ".[bench]"
+	$(BIN)/python -m benchmarks
+
+docs: .venv/.installed-dev          ## docs/networks.md and the other generated pages
+	$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf .venv build report runs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed-user: .venv/bin/python pyproject.toml
+	$(BIN)/pip install -q -e .
+	touch $@
+
+.venv/.installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install -q -e ".[dev,onnx]"
+	touch $@ .venv/.installed-user

@@ -1,0 +1,1 @@
+"""Train one backbone with many strategies and put the results side by side."""

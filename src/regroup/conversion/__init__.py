@@ -1,0 +1,1 @@
+"""Change the convolutions of a network that is there."""

@@ -1,0 +1,81 @@
+"""Errors of regroup: one class per kind of mistake, one form of message.
+
+>>> raise StrategyError("groups", 3, "a divisor of in_channels=64", "use 1, 2, 4, 8, 16, 32 or 64")
+Traceback (most recent call last):
+regroup.errors.StrategyError: groups=3: must be a divisor of in_channels=64; use 1, 2, 4, 8, 16, 32 or 64
+"""
+
+from __future__ import annotations
+
+
+class RegroupError(Exception):
+    """Any error that regroup raises knowingly."""
+
+
+class ParameterError(RegroupError, ValueError):
+    """A parameter has a value that cannot work.
+
+    Args:
+        parameter: name of the parameter, as the user wrote it.
+        value: the value given.
+        allowed: what would be allowed, as the end of "must be ...".
+        remedy: what to do about it, if that is not plain from `allowed`.
+    """
+
+    def __init__(self, parameter: str, value: object, allowed: str, remedy: str = "") -> None:
+        self.parameter, self.value, self.allowed, self.remedy = parameter, value, allowed, remedy
+        super().__init__(f"{parameter}={value!r}: must be {allowed}" + (f"; {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.parameter, self.value, self.allowed, self.remedy)
+
+
+class SpecError(ParameterError):
+    """A convolution that cannot exist (`ConvSpec`)."""
+
+
+class StrategyError(ParameterError):
+    """A strategy that cannot honour a convolution, or has a wrong parameter of its own."""
+
+
+class NetworkError(ParameterError):
+    """A network that is unknown or cannot be built."""
+
+
+class ConfigError(ParameterError):
+    """A wrong option of training, comparing or profiling."""
+
+
+class EngineError(RegroupError):
+    """A compiled network is used in a way that it cannot serve."""
+
+
+class UnknownNameError(ParameterError, KeyError):
+    """A name that no registry knows."""
+
+    __str__ = Exception.__str__  # KeyError would print the message's repr
+
+
+class _FileError(RegroupError):
+    def __init__(self, path: object, reason: str) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+class CheckpointError(_FileError):
+    """A checkpoint or weights file that is damaged, foreign or does not fit."""
+
+
+class DataError(_FileError):
+    """A data set, or images in it, that cannot be used."""
+
+
+class PlanError(_FileError):
+    """A saved plan, structure or grouping that is damaged or does not fit the network."""
+
+
+class TrainingError(RegroupError):
+    """Training that cannot go on, such as a loss that is no longer a number."""

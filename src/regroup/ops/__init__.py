@@ -1,0 +1,1 @@
+"""Functions on tensors: the grouped convolution itself, channel orders, counting, reach."""

@@ -1,0 +1,102 @@
+"""Small modules that every strategy and network is made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regroup.errors import SpecError
+from regroup.spec import ConvSpec, divisors
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "none": nn.Identity,
+}
+
+
+class Crop(nn.Module):
+    """Remove `rows` and `columns` from every side: padding by a negative number."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (-self.columns, -self.columns, -self.rows, -self.rows))
+
+    def extra_repr(self) -> str:
+        return f"rows={self.rows}, columns={self.columns}"
+
+
+def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
+    """Return the convolution of `spec` in `groups` groups: an nn.Conv2d, with a crop where padding is negative.
+
+    Raises:
+        SpecError: `groups` does not divide the channels.
+    """
+    allowed = divisors(spec.in_channels, spec.out_channels)
+    if groups not in allowed:
+        raise SpecError(
+            "groups",
+            groups,
+            f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
+            f"use one of {', '.join(map(str, allowed))}",
+        )
+    layer = nn.Conv2d(
+        spec.in_channels,
+        spec.out_channels,
+        spec.kernel_size,
+        spec.stride,
+        tuple(max(0, p) for p in spec.padding),
+        spec.dilation,
+        groups,
+        spec.bias,
+    )
+    if min(spec.padding) >= 0:
+        return layer
+    return nn.Sequential(Crop(*(max(0, -p) for p in spec.padding)), layer)
+
+
+def explicit_conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec) -> Tensor:
+    """Convolve densely with an explicit kernel (K, C, R, S) as `spec` says: what definitions are made of."""
+    rows, columns = spec.padding
+    padded = F.pad(x, (columns, columns, rows, rows))
+    return F.conv2d(padded, weight, bias, spec.stride, 0, spec.dilation)
+
+
+def block_diagonal(weight: Tensor, groups: int) -> Tensor:
+    """Return the dense kernel (K, C, R, S) of a grouped one (K, C / groups, R, S): zeros between groups."""
+    out_width, in_width = weight.shape[0] // groups, weight.shape[1]
+    dense = weight.new_zeros(weight.shape[0], in_width * groups, *weight.shape[2:])
+    for g in range(groups):
+        rows = slice(g * out_width, (g + 1) * out_width)
+        dense[rows, g * in_width : (g + 1) * in_width] = weight[rows]
+    return dense
+
+
+def norm_act(channels: int, norm: bool, act: str) -> nn.Module:
+    """Return batch norm (if `norm`) and an activation by name, or nothing."""
+    layers: list[nn.Module] = []
+    if norm:
+        layers.append(nn.BatchNorm2d(channels))
+    if act != "none":
+        layers.append(ACTIVATIONS[act]())
+    return nn.Sequential(*layers)
+
+
+def resize_to(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Upsample to (height, width): nearest for an exact multiple, else bilinear; as it is if it fits.
+
+    Source: ScaleNet's official code; for octaves, where sizes are exact multiples, this is the nearest
+    upsampling of Octave Convolution.
+    """
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    exact = all(n % m == 0 for n, m in zip(size, x.shape[2:], strict=True))
+    if exact:
+        return F.interpolate(x, size=tuple(size), mode="nearest")
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,71 @@
+"""Reach: which input channels can influence which outputs.
+
+A reach is a bool tensor (out_channels, in_channels). Composition of layers is the boolean matrix product,
+a sum of branches is the elementwise or, a concatenation stacks rows.
+
+>>> grouped(4, 4, groups=2).int().tolist()
+[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+>>> through(grouped(4, 4, groups=2), grouped(4, 4, groups=2)[[0, 2, 1, 3]]).float().mean().item()
+0.5
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from regroup.errors import ParameterError
+
+
+def full(out_channels: int, in_channels: int) -> Tensor:
+    """Return the reach of a dense layer."""
+    return torch.ones(out_channels, in_channels, dtype=torch.bool)
+
+
+def grouped(out_channels: int, in_channels: int, groups: int) -> Tensor:
+    """Return the reach of a grouped layer: `groups` blocks on the diagonal."""
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if groups < 1 or channels % groups:
+            raise ParameterError("groups", groups, f"a divisor of {name}={channels}")
+    group_in = torch.arange(in_channels) // (in_channels // groups)
+    group_out = torch.arange(out_channels) // (out_channels // groups)
+    return group_out[:, None] == group_in[None, :]
+
+
+def through(first: Tensor, *then: Tensor) -> Tensor:
+    """Return the reach of layers one after the other: (K, C), (L, K) -> (L, C)."""
+    for layer in then:
+        first = (layer.float() @ first.float()) > 0
+    return first
+
+
+def fill(reach: Tensor) -> float:
+    """Return the share of (output, input) pairs that are connected: 1 when mixing is complete."""
+    return float(reach.float().mean())
+
+
+def measured_reach(module: nn.Module, in_channels: int, size: tuple[int, int]) -> Tensor:
+    """Return the reach of any module by the support of its Jacobian: (out_channels, in_channels).
+
+    Weights and inputs are made positive in a float64 copy, so that no two paths can cancel and no ReLU can
+    be shut; then output channel k depends on input channel c if and only if the derivative of k's sum
+    with respect to some pixel of c is not zero.
+
+    Args:
+        module: takes (1, in_channels, *size) and gives (1, out_channels, ...).
+        in_channels: of the input.
+        size: (height, width) of the input.
+    """
+    positive = copy.deepcopy(module).double().eval()
+    with torch.no_grad():
+        for parameter in positive.parameters():
+            parameter.copy_(parameter.abs() * 0.5 + 0.01)
+    x = (torch.rand(1, in_channels, *size, dtype=torch.float64) + 0.5).requires_grad_()
+    y = positive(x).flatten(2).sum((0, 2))
+    rows = []
+    for k in range(len(y)):
+        (gradient,) = torch.autograd.grad(y[k], x, retain_graph=True, materialize_grads=True)
+        rows.append(gradient[0].flatten(1).abs().sum(1) > 0)
+    return torch.stack(rows)

@@ -1,0 +1,1 @@
+"""Data to tables, plots and HTML."""
