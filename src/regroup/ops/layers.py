@@ -61,13 +61,6 @@ def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
     return nn.Sequential(Crop(*(max(0, -p) for p in spec.padding)), layer)
 
 
-def explicit_conv(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec) -> Tensor:
-    """Convolve densely with an explicit kernel (K, C, R, S) as `spec` says: what definitions are made of."""
-    rows, columns = spec.padding
-    padded = F.pad(x, (columns, columns, rows, rows))
-    return F.conv2d(padded, weight, bias, spec.stride, 0, spec.dilation)
-
-
 def block_diagonal(weight: Tensor, groups: int) -> Tensor:
     """Return the dense kernel (K, C, R, S) of a grouped one (K, C / groups, R, S): zeros between groups."""
     out_width, in_width = weight.shape[0] // groups, weight.shape[1]
@@ -76,6 +69,21 @@ def block_diagonal(weight: Tensor, groups: int) -> Tensor:
         rows = slice(g * out_width, (g + 1) * out_width)
         dense[rows, g * in_width : (g + 1) * in_width] = weight[rows]
     return dense
+
+
+def explicit(layer: nn.Module, x: Tensor) -> Tensor:
+    """Compute what a layer made by `conv` must give, as one dense convolution with an explicit kernel.
+
+    Strategies write their definitions with it: groups become zeros in the kernel, a crop becomes padding by
+    a negative number.
+    """
+    crops = [m for m in layer.modules() if isinstance(m, Crop)]
+    x = crops[0](x) if crops else x
+    (convolution,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
+    weight = block_diagonal(convolution.weight, convolution.groups)
+    rows, columns = convolution.padding  # type: ignore[misc]
+    padded = F.pad(x, (columns, columns, rows, rows))  # type: ignore[arg-type]
+    return F.conv2d(padded, weight, convolution.bias, convolution.stride, 0, convolution.dilation)
 
 
 def norm_act(channels: int, norm: bool, act: str) -> nn.Module:

@@ -1,0 +1,176 @@
+"""Strategies: ways to do a convolution more cheaply. One file each; adding the file is all there is to do.
+
+>>> parse_strategy("grouped:groups=4").build(ConvSpec(64, 64, 3, padding=1))
+Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=4, bias=False)
+
+A strategy is a small frozen dataclass whose fields are its parameters:
+
+    @strategy("grouped", paper="arXiv:1611.05431")
+    class Grouped(Strategy):
+        groups: int = 4
+
+        def build(self, spec: ConvSpec) -> nn.Module: ...
+
+`build` alone makes it work everywhere; `check`, `cost`, `reach` and `reference` say beforehand what it
+allows, what it costs, what it connects, and what it is by definition. `regroup.testing.check_strategy`
+holds these against each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from regroup.errors import ParameterError, StrategyError
+from regroup.ops.counting import count
+from regroup.ops.reach import measured_reach
+from regroup.registry import Registry
+from regroup.spec import ConvSpec, Cost, Size
+
+strategies: Registry[type[Strategy]] = Registry("strategy", __name__, entry_point="regroup.strategies")
+
+
+class Strategy:
+    """A way to stand in for a dense convolution: same input and output shapes, fewer connections.
+
+    Subclasses are frozen dataclasses made by `@strategy(name, paper=...)`.
+    """
+
+    name: ClassVar[str]
+    """By which the command line, the report and the registry know it."""
+    paper: ClassVar[str]
+    """Where it was published: an arXiv number or a citation."""
+
+    @classmethod
+    def variants(cls) -> tuple[Strategy, ...]:
+        """Return the settings that `regroup compare` runs when it is not told which."""
+        return (cls(),)
+
+    def check(self, spec: ConvSpec) -> None:
+        """Raise StrategyError, or SpecError, if this strategy cannot honour `spec`."""
+
+    def build(self, spec: ConvSpec) -> nn.Module:
+        """Return a module (N, in_channels, H, W) -> (N, out_channels, *spec.output_size((H, W))).
+
+        Raises:
+            StrategyError: `check` says that `spec` cannot be honoured.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no build(spec)")
+
+    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+        """Return parameters and MACs for an input of `size` (height, width); by default, counted."""
+        return count(self.build(spec), size, spec.in_channels)
+
+    def reach(self, spec: ConvSpec) -> Tensor:
+        """Return which inputs each output can depend on, bool (out_channels, in_channels); by default, measured.
+
+        The default measures on an input just large enough that every branch sees more than one pixel.
+        """
+        return measured_reach(self.build(spec), spec.in_channels, sample_size(spec))
+
+    def reference(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Compute what `module` (built by this strategy) must give, by its definition.
+
+        The definition is written with explicit dense convolutions, with no groups and no permuted
+        tensors, so that it can be compared with the papers at a glance.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reference(module, x)")
+
+    def why_not(self, spec: ConvSpec) -> str | None:
+        """Return why `spec` cannot be honoured, or None if it can."""
+        try:
+            self.check(spec)
+        except ParameterError as error:
+            return str(error)
+        return None
+
+    @property
+    def label(self) -> str:
+        """The strategy as `parse_strategy` reads it: its name and the parameters that are not the default."""
+        changed = [
+            f"{f.name}={_to_text(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def strategy(name: str, *, paper: str) -> Callable[[type], type]:
+    """Register a class as the strategy called `name`, and make it a frozen dataclass.
+
+    Args:
+        name: one lower-case word.
+        paper: where it was published.
+    """
+
+    def register(cls: type) -> type:
+        cls.name, cls.paper = name, paper
+        return strategies.add(name, dataclass(frozen=True)(cls))
+
+    return register
+
+
+def parse_strategy(text: str) -> Strategy:
+    """Return the strategy that a text like 'grouped:groups=4' or 'mixed:kernels=3+5+7' names.
+
+    Parameters follow the colon, separated by commas; a tuple's items are joined by '+'.
+
+    Raises:
+        UnknownNameError: no such strategy.
+        StrategyError: no such parameter, or a value that is not of its type.
+    """
+    name, _, rest = text.partition(":")
+    cls = strategies[name.strip()]
+    types_of = typing.get_type_hints(cls)
+    fields = {f.name: types_of[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values = {}
+    for item in filter(None, rest.split(",")):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in fields:
+            raise StrategyError("parameter", key, f"one of {', '.join(fields) or '(none)'} of {name}")
+        values[key] = _from_text(key, value, fields[key])
+    return cls(**values)
+
+
+def sample_size(spec: ConvSpec) -> Size:
+    """Return a small input size at which `spec` gives at least 8 x 8 outputs."""
+    height, width = (
+        max(8 * s + d * (k - 1) - 2 * p, 8)
+        for k, s, p, d in zip(spec.kernel_size, spec.stride, spec.padding, spec.dilation, strict=True)
+    )
+    return height, width
+
+
+def _from_text(key: str, value: str, kind: object) -> object:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value == "none" and type(None) in options:
+        return None
+    kind = next(k for k in options if k is not type(None))
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise StrategyError(key, value, "true or false")
+        return value == "true"
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        return tuple(_from_text(key, v, item) for v in value.split("+"))
+    try:
+        return kind(value)  # type: ignore[operator]
+    except ValueError:
+        raise StrategyError(key, value, f"of type {kind.__name__}") from None  # type: ignore[union-attr]
+
+
+def _to_text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "+".join(map(_to_text, value))
+    return str(value)

@@ -1,0 +1,34 @@
+"""Dense: every output reads every input. The baseline."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from regroup.ops import reach
+from regroup.ops.layers import conv, explicit
+from regroup.spec import ConvSpec, Cost, Size
+from regroup.strategies import Strategy, strategy
+
+
+@strategy("dense", paper="LeCun et al., Proc. IEEE 86(11), 1998")
+class Dense(Strategy):
+    """The convolution itself.
+
+    y = W * x + b, with W of shape (out_channels, in_channels, height, width of the kernel).
+    """
+
+    def build(self, spec: ConvSpec) -> nn.Module:
+        """Return the nn.Conv2d of `spec`."""
+        return conv(spec)
+
+    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+        """Return K C S parameters, each used once a pixel (S: kernel positions)."""
+        return spec.cost(size)
+
+    def reach(self, spec: ConvSpec) -> Tensor:
+        """Return all ones."""
+        return reach.full(spec.out_channels, spec.in_channels)
+
+    def reference(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Compute W * x + b."""
+        return explicit(module, x)
