@@ -12,6 +12,7 @@ Cost(parameters=18432, macs=14450688)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ class Cost:
         return self if other == 0 else NotImplemented  # so that sum(costs) works
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ConvSpec:
     """A 2-D convolution without its weights: what every strategy must be able to stand in for.
 
@@ -55,17 +56,32 @@ class ConvSpec:
 
     in_channels: int
     out_channels: int
-    kernel_size: int | Size = 3
-    stride: int | Size = 1
-    padding: int | Size = 0
-    dilation: int | Size = 1
-    bias: bool = False
+    kernel_size: Size
+    stride: Size
+    padding: Size
+    dilation: Size
+    bias: bool
 
-    def __post_init__(self) -> None:
-        for name, least in (("in_channels", 1), ("out_channels", 1)):
-            _check_int(name, getattr(self, name), least)
-        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", None), ("dilation", 1)):
-            object.__setattr__(self, name, _pair(name, getattr(self, name), least))
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        bias: bool = False,
+    ) -> None:
+        fields = {
+            "in_channels": _int("in_channels", in_channels, 1),
+            "out_channels": _int("out_channels", out_channels, 1),
+            "kernel_size": _pair("kernel_size", kernel_size, 1),
+            "stride": _pair("stride", stride, 1),
+            "padding": _pair("padding", padding, None),
+            "dilation": _pair("dilation", dilation, 1),
+            "bias": bool(bias),
+        }
+        self.__dict__.update(fields)
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> ConvSpec:
@@ -98,23 +114,19 @@ class ConvSpec:
         """Kernel positions: height times width of the kernel."""
         return math.prod(self.kernel_size)
 
-    def output_size(self, size: Size) -> Size:
+    def output_size(self, size: Sequence[int]) -> Size:
         """Return (height, width) of the output for an input of `size`.
 
         Raises:
             SpecError: the kernel does not fit into the padded input.
         """
-        out = tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(
-                size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True
-            )
-        )
-        if min(out) < 1:
+        axes = zip(size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        if min(height, width) < 1:
             raise SpecError("size", size, f"large enough for the kernel of {self}", "use a larger image")
-        return out
+        return height, width
 
-    def cost(self, size: Size, groups: int = 1) -> Cost:
+    def cost(self, size: Sequence[int], groups: int = 1) -> Cost:
         """Return the cost of doing it in `groups` groups on one input of `size` (height, width)."""
         weights = self.out_channels * (self.in_channels // groups) * self.taps
         return Cost(
@@ -122,7 +134,7 @@ class ConvSpec:
             weights * math.prod(self.output_size(size)),
         )
 
-    def with_kernel(self, kernel_size: int | Size) -> ConvSpec:
+    def with_kernel(self, kernel_size: int | Sequence[int]) -> ConvSpec:
         """Return the spec with another kernel, centred where this one is: same output size.
 
         Raises:
@@ -165,15 +177,14 @@ def _times(pair: Size) -> str:
     return f"{pair[0]}x{pair[1]}"
 
 
-def _check_int(name: str, value: object, least: int | None) -> None:
+def _int(name: str, value: object, least: int | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
         raise SpecError(name, value, "an int" if least is None else f"an int of at least {least}")
+    return value
 
 
 def _pair(name: str, value: object, least: int | None) -> Size:
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise SpecError(name, value, "an int or a (height, width) pair")
-    for v in pair:
-        _check_int(name, v, least)
-    return pair
+    return _int(name, pair[0], least), _int(name, pair[1], least)

@@ -14,7 +14,8 @@ def commands() -> dict[str, str]:
     found = {}
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
-            found[module.name] = importlib.import_module(f"{__name__}.{module.name}").__doc__.splitlines()[0]
+            doc = importlib.import_module(f"{__name__}.{module.name}").__doc__ or ""
+            found[module.name] = doc.partition("\n")[0]
     return found
 
 

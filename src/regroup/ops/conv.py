@@ -10,7 +10,7 @@ R S kernel size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Problem:
     spec: ConvSpec
     groups: int
     batch: int
-    size: tuple[int, int]
+    size: Sequence[int]
     dtype: torch.dtype
     device: torch.device
     needs_grad: bool
@@ -51,7 +51,7 @@ def reference_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvS
         group_weight = weight[g * width_out : (g + 1) * width_out]
         columns = F.unfold(group_x, spec.kernel_size, spec.dilation, spec.padding, spec.stride)
         parts.append(group_weight.flatten(1) @ columns)
-    height, width = spec.output_size(tuple(x.shape[2:]))
+    height, width = spec.output_size(x.shape[2:])
     y = torch.cat(parts, 1).unflatten(2, (height, width))
     return y if bias is None else y + bias[:, None, None]
 
@@ -129,9 +129,9 @@ def grouped_conv2d(
     if weight.shape[1] * groups != in_channels:
         raise SpecError("weight.shape[1]", weight.shape[1], f"in_channels / groups = {in_channels // groups}")
     spec = ConvSpec(
-        in_channels, weight.shape[0], tuple(weight.shape[2:]), stride, padding, dilation, bias is not None
+        in_channels, weight.shape[0], weight.shape[2:], stride, padding, dilation, bias is not None
     )
-    spec.output_size(tuple(x.shape[2:]))
+    spec.output_size(x.shape[2:])
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     problem = Problem(spec, groups, x.shape[0], tuple(x.shape[2:]), x.dtype, x.device, needs_grad)
     return _choose(problem).compute(x, weight, bias, spec, groups)

@@ -33,7 +33,7 @@ class Crop(nn.Module):
 
 
 def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
-    """Return the convolution of `spec` in `groups` groups: an nn.Conv2d, with a crop where padding is negative.
+    """Return the convolution of `spec` in `groups` groups: nn.Conv2d, after a crop where padding is negative.
 
     Raises:
         SpecError: `groups` does not divide the channels.
@@ -46,19 +46,20 @@ def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
             f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
             f"use one of {', '.join(map(str, allowed))}",
         )
+    rows, columns = spec.padding
     layer = nn.Conv2d(
         spec.in_channels,
         spec.out_channels,
         spec.kernel_size,
         spec.stride,
-        tuple(max(0, p) for p in spec.padding),
+        (max(0, rows), max(0, columns)),
         spec.dilation,
         groups,
         spec.bias,
     )
-    if min(spec.padding) >= 0:
+    if min(rows, columns) >= 0:
         return layer
-    return nn.Sequential(Crop(*(max(0, -p) for p in spec.padding)), layer)
+    return nn.Sequential(Crop(max(0, -rows), max(0, -columns)), layer)
 
 
 def block_diagonal(weight: Tensor, groups: int) -> Tensor:

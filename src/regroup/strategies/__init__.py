@@ -33,6 +33,8 @@ from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
 from regroup.spec import ConvSpec, Cost, Size
 
+S = typing.TypeVar("S", bound="Strategy")
+
 strategies: Registry[type[Strategy]] = Registry("strategy", __name__, entry_point="regroup.strategies")
 
 
@@ -68,9 +70,9 @@ class Strategy:
         return count(self.build(spec), size, spec.in_channels)
 
     def reach(self, spec: ConvSpec) -> Tensor:
-        """Return which inputs each output can depend on, bool (out_channels, in_channels); by default, measured.
+        """Return which inputs each output can depend on, bool (out_channels, in_channels).
 
-        The default measures on an input just large enough that every branch sees more than one pixel.
+        By default it is measured on an input just large enough that every branch sees more than one pixel.
         """
         return measured_reach(self.build(spec), spec.in_channels, sample_size(spec))
 
@@ -104,7 +106,8 @@ class Strategy:
         return self.label
 
 
-def strategy(name: str, *, paper: str) -> Callable[[type], type]:
+@typing.dataclass_transform(frozen_default=True)
+def strategy(name: str, *, paper: str) -> Callable[[type[S]], type[S]]:
     """Register a class as the strategy called `name`, and make it a frozen dataclass.
 
     Args:
@@ -112,9 +115,11 @@ def strategy(name: str, *, paper: str) -> Callable[[type], type]:
         paper: where it was published.
     """
 
-    def register(cls: type) -> type:
+    def register(cls: type[S]) -> type[S]:
         cls.name, cls.paper = name, paper
-        return strategies.add(name, dataclass(frozen=True)(cls))
+        made = dataclass(frozen=True)(cls)
+        strategies.add(name, made)
+        return made
 
     return register
 
