@@ -1,0 +1,139 @@
+"""What a data set is: two splits of labelled images, and what a network must know to read them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from regroup.errors import DataError
+from regroup.spec import Size
+from regroup.training.data.augmentation import NO_AUGMENTATION, Augmentation
+from regroup.training.data.randomness import permutation
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Split(Dataset):
+    """Labelled images by index; a subclass gives `fetch`, or `picture` and `fetch`.
+
+    Attributes:
+        labels: class of each image, int64, shape (count,). Known without reading an image.
+        shape: (channels, height, width) of the images that `fetch` returns.
+        in_memory: fetching is a copy, so worker processes would only slow it down.
+    """
+
+    labels: Tensor
+    shape: tuple[int, int, int]
+    in_memory: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return one image (uint8, channels x height x width, as it is evaluated) and its class."""
+        return self.fetch(torch.tensor([range(len(self))[index]]))[0], int(self.labels[index])
+
+    @abstractmethod
+    def fetch(self, indices: Tensor) -> Tensor:
+        """Return the images of `indices` as they are evaluated: uint8, (batch, channels, height, width).
+
+        Raises:
+            DataError: an image cannot be read; names the file.
+        """
+
+    def picture(self, index: int) -> Image.Image:
+        """Return one image in the size that the source has, mode L or RGB: what is augmented."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        return to_pil_image(self[index][0])
+
+    def name(self, index: int) -> str:
+        """Return what a user knows the image as: its file, or its number."""
+        return f"image {index}"
+
+
+class TensorSplit(Split):
+    """A split held in memory.
+
+    Args:
+        images: uint8, (count, channels, height, width).
+        labels: class of each image, (count,).
+    """
+
+    in_memory = True
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        assert images.dtype == torch.uint8 and len(images) == len(labels), (images.dtype, len(labels))
+        self.images, self.labels = images.contiguous(), labels.long()
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        return self.images[indices]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images to train on and images to measure with, their classes and their statistics.
+
+    Args:
+        name: how the user called it.
+        classes: name of each class, in the order of the labels.
+        shape: (channels, height, width) of every image.
+        train: the split to learn from.
+        test: the split to measure accuracy with; never trained on.
+        mean: of each channel, with pixels in 0..1; what `Loader` subtracts.
+        std: of each channel; what `Loader` divides by.
+        augmentation: how the training split is varied unless the user says otherwise.
+        notes: what the user should be told: images skipped, files ignored, splits made up.
+
+    Raises:
+        DataError: a split is empty, or there are fewer than two classes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation = NO_AUGMENTATION
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for which in ("train", "test"):
+            if len(getattr(self, which)) == 0:
+                raise DataError(self.name, f"the {which} split has no images")
+        if len(self.classes) < 2:
+            raise DataError(
+                self.name, f"has one class only ({', '.join(self.classes)}): there is nothing to tell apart"
+            )
+
+    @property
+    def image(self) -> Size:
+        """Height and width of every image."""
+        return self.shape[1:]
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of uint8 images, with pixels in 0..1."""
+    pixels = images.double().div(255).transpose(0, 1).flatten(1)
+    mean, std = pixels.mean(1), pixels.std(1).clamp(min=1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def held_out(labels: Tensor, part: float) -> Tensor:
+    """Return a bool for each image: whether it is among the `part` of its class that is not trained on."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = torch.nonzero(labels == label).flatten()
+        chosen[members[permutation(len(members), label)[: round(part * len(members))]]] = True
+    return chosen

@@ -1,0 +1,135 @@
+"""Batches of a data set, in an order that depends on (seed, epoch) alone and resumes at any sample.
+
+>>> from regroup.training.data import load_data
+>>> loader = Loader(load_data("digits"), batch_size=64, seed=1)
+>>> batches = [batch.indices for batch in loader.batches(epoch=2)]
+>>> resumed = [batch.indices for batch in loader.batches(epoch=2, start=3 * loader.step)]
+>>> all(torch.equal(a, b) for a, b in zip(batches[3:], resumed, strict=True))
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from regroup.errors import ConfigError
+from regroup.training.data.augmentation import Augmentation
+from regroup.training.data.dataset import DataSet, Split
+from regroup.training.data.randomness import permutation
+
+
+class Batch(NamedTuple):
+    """What one step of training or measuring works on.
+
+    Attributes:
+        images: normalised float32, (batch, channels, height, width), on the loader's device.
+        labels: class numbers, int64, (batch,); float32 probabilities, (batch, classes), if mixed.
+        indices: which images of the split they are, int64, (batch,), on the CPU; `split.name` tells more.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The batches of one split, for one of `world` processes.
+
+    Args:
+        data: the data set.
+        batch_size: images per batch and process.
+        train: the training split, in random order, augmented, without the incomplete batch at the end (which
+            holds other images in each epoch); otherwise the test split, in its own order, every image once.
+        seed: what the order and the augmentation depend on, with the epoch.
+        augmentation: of the training split; None is the data set's own.
+        rank: which process this is. The processes of one step share one stretch of the order: `world`
+            processes with `batch_size` see together what one process with `world * batch_size` sees.
+        world: number of processes.
+        workers: processes that read and augment images; 0 does it here. They change no result. Splits in
+            memory need none and start none.
+        device: where images and labels go.
+
+    Raises:
+        ConfigError: batch_size, workers, rank or world out of range, or more processes than images.
+    """
+
+    data: DataSet
+    batch_size: int
+    train: bool = True
+    seed: int = 0
+    augmentation: Augmentation | None = None
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("world", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(name, getattr(self, name), f"{least} or more")
+        if not 0 <= self.rank < self.world:
+            raise ConfigError("rank", self.rank, f"below world={self.world}, and 0 or more")
+        if self.train and len(self.split) < self.world:
+            raise ConfigError("world", self.world, f"at most the {len(self.split)} training images")
+
+    @property
+    def split(self) -> Split:
+        """The split that the batches are of."""
+        return self.data.train if self.train else self.data.test
+
+    @property
+    def step(self) -> int:
+        """Images that all processes together use in one step; fewer if there are not so many."""
+        whole = self.batch_size * self.world
+        if self.train and len(self.split) < whole:
+            return len(self.split) // self.world * self.world
+        return whole
+
+    def __len__(self) -> int:
+        """Return the number of steps in a whole epoch."""
+        return len(self.split) // self.step if self.train else -(-len(self.split) // self.step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of the images in an epoch, all processes together: int64, (count,)."""
+        if not self.train:
+            return torch.arange(len(self.split))
+        return torch.from_numpy(permutation(len(self.split), self.seed, epoch))
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Yield this process's batches of an epoch.
+
+        Args:
+            epoch: number of the epoch; with the seed it determines order and augmentation.
+            start: images of this epoch that all processes together have used before; after k steps
+                it has grown by k * `step`.
+
+        Raises:
+            DataError: an image cannot be read; names the file.
+        """
+        for indices in self._shares(epoch, start):
+            images = self.split.fetch(indices).to(self.device)
+            yield Batch(self._normalise(images), self.split.labels[indices].to(self.device), indices)
+
+    def _shares(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """Yield the indices of each of this process's batches."""
+        share = self.step // self.world
+        for stretch in self.order(epoch)[start:].split(self.step):
+            if self.train and len(stretch) < self.step:
+                return
+            mine = stretch[self.rank * share : (self.rank + 1) * share]
+            if len(mine):
+                yield mine
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        mean = torch.tensor(self.data.mean, device=self.device).view(-1, 1, 1)
+        std = torch.tensor(self.data.std, device=self.device).view(-1, 1, 1)
+        return images.float().div_(255).sub_(mean).div_(std)

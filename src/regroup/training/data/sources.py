@@ -1,0 +1,85 @@
+"""Data sets by name or path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from regroup.errors import ConfigError, DataError
+from regroup.registry import Registry
+from regroup.spec import Size
+from regroup.training.data.dataset import DataSet
+
+BadImages = Literal["error", "skip"]
+
+data_sets: Registry[Callable[..., DataSet]] = Registry(
+    "data", package="regroup.training.data", entry_point="regroup.data_sets"
+)
+"""Name -> function(image: Size | None, **options) that gives the data set."""
+
+
+def load_data(
+    source: str | Path = "digits",
+    image: int | Size | None = None,
+    *,
+    bad_images: BadImages = "error",
+    download: bool = False,
+    root: str | Path = "data",
+    **options: object,
+) -> DataSet:
+    """Return a data set by name, or of a folder of images.
+
+    >>> load_data("digits", image=16).shape
+    (1, 16, 16)
+
+    Args:
+        source: a name of `data_sets`, or the path of a folder with one sub-folder for each class, or with
+            such folders in `train` and `val` (or `test`).
+        image: size of the images, one number or (height, width); None is what the source has.
+        bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
+        download: fetch a data set of torchvision that is not in `root`.
+        root: where data sets of torchvision lie.
+        options: what the source takes beyond these, such as `channels` or `classes` of "glyphs".
+
+    Raises:
+        UnknownNameError: no data set has this name, and no folder either.
+        ConfigError: a wrong size or option.
+        DataError: the images cannot be used; names each file with its reason.
+    """
+    size = _size(image)
+    common = {"bad_images": bad_images, "download": download, "root": Path(root)}
+    if bad_images not in ("error", "skip"):
+        raise ConfigError("bad_images", bad_images, "'error' or 'skip'")
+    name = str(source)
+    if isinstance(source, str) and source in data_sets:
+        return _call(name, data_sets[source], size, common, options)
+    if Path(source).is_dir():
+        from regroup.training.data.folder import folder
+
+        return _call(name, folder, size, common | {"root": Path(source)}, options)
+    if isinstance(source, Path) or "/" in source or source.startswith("."):
+        raise DataError(source, "there is no such folder")
+    return data_sets[source](size)  # raises, with the nearest names
+
+
+def _call(name: str, make: Callable[..., DataSet], size: Size | None, common: dict, options: dict) -> DataSet:
+    takes = inspect.signature(make).parameters
+    for option in options:
+        if option not in takes:
+            own = sorted(set(takes) - {"image", *common})
+            allowed = (
+                f"an option of {name!r}: {', '.join(own)}" if own else f"left out: {name!r} has no options"
+            )
+            raise ConfigError(option, options[option], allowed)
+    return make(size, **{key: value for key, value in common.items() if key in takes}, **options)
+
+
+def _size(image: int | Size | None) -> Size | None:
+    if image is None:
+        return None
+    size = (image, image) if isinstance(image, int) else tuple(image)
+    if len(size) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
+        raise ConfigError("image", image, "a size in pixels, or a pair (height, width)")
+    return size
