@@ -42,7 +42,8 @@ class Registry(Generic[T]):
     def add(self, name: str, item: T) -> T:
         """Register `item` as `name`; a name taken by another definition is an error."""
         old = self._items.get(name)
-        if old is not None and _origin(old) != _origin(item):
+        reloaded = hasattr(item, "__qualname__") and _origin(old) == _origin(item)
+        if old is not None and not reloaded:
             raise ParameterError(self.kind, name, "a name that is not taken", f"{_origin(old)} has it")
         self._items[name] = item
         return item

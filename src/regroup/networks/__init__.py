@@ -1,0 +1,198 @@
+"""Networks: published architectures of the grouped family, one file per paper, declared as data.
+
+>>> model = create_model("resnet20", num_classes=10)
+>>> list_models("resnet1??")
+['resnet101', 'resnet110', 'resnet152']
+
+A file holds a config (a frozen dataclass), a backbone built from it, and a family: the table of variants,
+each with its config and its published figures. Adding the file is all there is to do:
+
+    family = Family(ResNet, paper="arXiv:1512.03385", source="KaimingHe/deep-residual-networks")
+    family.add("resnet50", ResNetConfig(depths=(3, 4, 6, 3)), Claims(25_557_032, 4089.2))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regroup.errors import NetworkError, ParameterError
+from regroup.registry import Registry
+from regroup.spec import Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regroup.networks.backbone import Backbone, Config
+    from regroup.networks.weights import Layout
+
+networks: Registry[Network] = Registry("network", __name__, entry_point="regroup.networks")
+
+SOURCES = {
+    "R": "stated in the official repository",
+    "C": "counted on the official source code",
+    "P": "read in the paper",
+    "L": "stated by, or counted on, another library (torchvision, timm, pytorchcv)",
+    "M": "the paper's, from memory: not read again",
+    "S": "quoted from another paper",
+    "O": "our own count: no one else has this network",
+}
+"""What the letters of `Claims` mean."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What is published about a network. A test recomputes the counts; accuracy is quoted.
+
+    Args:
+        parameters: exact number of trained numbers.
+        mega_macs: MACs of convolutions and linear layers for one image, in millions, to one decimal.
+        size: (height, width) of the image for both MACs and accuracy.
+        counted: where the two counts come from, a letter of `SOURCES`.
+        top1_error: in per cent, one crop.
+        top5_error: in per cent, one crop.
+        stated: where the errors come from, a letter of `SOURCES`.
+        data: the data set of the errors.
+    """
+
+    parameters: int
+    mega_macs: float
+    size: Size = (224, 224)
+    counted: str = "C"
+    top1_error: float | None = None
+    top5_error: float | None = None
+    stated: str = "R"
+    data: str = "ImageNet"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published architecture: what to build, from which numbers, and what is said of it.
+
+    Args:
+        name: by which `create_model` knows it.
+        build: makes the model from a config.
+        config: the numbers of this variant.
+        claims: its published figures.
+        paper: an arXiv number or a citation.
+        source: the official repository, or the one that is followed.
+        layouts: the foreign layouts of its weights.
+        pretrained: hub weights, "timm:NAME.TAG" or "torchvision:WEIGHTS", or None if no hub has them.
+        mean: of the input channels that the weights expect.
+        std: of the input channels that the weights expect.
+    """
+
+    name: str
+    build: Callable[[Any], Backbone]
+    config: Config
+    claims: Claims
+    paper: str
+    source: str
+    layouts: tuple[Layout, ...] = ()
+    pretrained: str | None = None
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+class Family:
+    """The variants of one architecture: what they share is said once.
+
+    Args:
+        build: the backbone.
+        paper: an arXiv number or a citation.
+        source: repository, as owner/name.
+        layouts: the foreign layouts of its weights.
+        shared: further fields of `Network` that all variants share.
+    """
+
+    def __init__(
+        self,
+        build: type[Backbone],
+        *,
+        paper: str,
+        source: str,
+        layouts: tuple[Layout, ...] = (),
+        **shared: Any,
+    ) -> None:
+        self._shared: dict[str, Any] = dict(
+            build=build, paper=paper, source=source, layouts=layouts, **shared
+        )
+
+    def add(self, name: str, config: Config, claims: Claims, **special: Any) -> Network:
+        """Register a variant; `special` are fields of `Network` that only this one has."""
+        network = Network(name=name, config=config, claims=claims, **{**self._shared, **special})
+        return networks.add(name, network)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
+    **overrides: Any,
+) -> Backbone:
+    """Build a network by name.
+
+    >>> create_model("resnet18", num_classes=10, widths=(16, 32, 64, 128)).num_features
+    128
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: outputs; 0 gives pooled features; by default those of the published network.
+        in_chans: channels of the input image.
+        pretrained: load the weights that timm's or torchvision's hub has; a classifier of another size than
+            theirs stays new.
+        weights: a .safetensors or .pth file, or a state dict, in our layout or in that of the official
+            repository, torchvision, timm or pytorchcv. It must fit wholly.
+        overrides: fields of the network's config: widths, depths, groups, drop_rate, global_pool ...
+
+    Returns:
+        A model (N, in_chans, H, W) -> (N, num_classes), in training mode as every new module.
+
+    Raises:
+        UnknownNameError: no such network.
+        NetworkError: an unknown parameter, or one that cannot work.
+        CheckpointError: the weights cannot be read, got or used.
+    """
+    from regroup.networks import weights as loading
+
+    network = networks[name]
+    if pretrained and weights is not None:
+        raise NetworkError("pretrained", True, "False where weights= is given")
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    model = build(network, in_chans=in_chans, **overrides)
+    if weights is not None:
+        loading.load_weights(model, weights, network.layouts)
+    elif pretrained:
+        loading.load_pretrained(model, network)
+    return model
+
+
+def build(network: Network, **overrides: Any) -> Backbone:
+    """Build a network with new weights; `overrides` are fields of its config.
+
+    Raises:
+        NetworkError: an unknown parameter, or one that cannot work.
+    """
+    fields = [f.name for f in dataclasses.fields(network.config)]
+    for key, value in overrides.items():
+        if key not in fields:
+            raise NetworkError(key, value, f"left out: {network.name} has {', '.join(fields)}")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    try:
+        model = network.build(dataclasses.replace(network.config, **values))
+    except ParameterError as error:
+        raise NetworkError(error.parameter, error.value, error.allowed, error.remedy) from error
+    model.describe(network.name, network.claims.size, network.mean, network.std)
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the sorted names that match a shell pattern; a bare word matches anywhere in a name."""
+    return networks.names(pattern)

@@ -1,0 +1,65 @@
+"""The blocks that networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from regroup.ops.layers import ACTIVATIONS, conv
+from regroup.spec import ConvSpec
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm, activation: what almost every network is made of.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd, so that the default padding keeps the size at stride 1.
+        stride: of the convolution.
+        groups: of the convolution; must divide both channel numbers.
+        act: a name of `ACTIVATIONS`.
+        padding: zeros on each side; by default half the kernel.
+        eps: of the batch norm.
+
+    Raises:
+        SpecError: the groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        act: str = "relu",
+        padding: int | tuple[int, int] | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if padding is None:
+            spec = ConvSpec(in_channels, out_channels, 1, stride).with_kernel(kernel_size)
+        else:
+            spec = ConvSpec(in_channels, out_channels, kernel_size, stride, padding)
+        layer = conv(spec, groups)
+        assert isinstance(layer, nn.Conv2d)  # only a negative padding would crop
+        self.conv = layer
+        self.norm = nn.BatchNorm2d(out_channels, eps=eps)
+        self.act = ACTIVATIONS[act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class Stage(nn.Sequential):
+    """Blocks in a row, numbered from 0, with a pooling before them where the network pools between stages."""
+
+    def __init__(self, blocks: Iterable[nn.Module], pool: nn.Module | None = None) -> None:
+        super().__init__()
+        if pool is not None:
+            self.add_module("pool", pool)
+        for index, block in enumerate(blocks):
+            self.add_module(str(index), block)

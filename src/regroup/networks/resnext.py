@@ -1,0 +1,86 @@
+"""ResNeXt (arXiv:1611.05431): a ResNet whose 3x3 convolutions work in many groups.
+
+Names say groups x group width: `resnext50_32x4d` has 32 groups of 4 channels in its first stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from regroup.networks import Claims, Family
+from regroup.networks.resnet import LAYOUTS, Bottleneck, ResNet, ResNetConfig
+
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+class Branches(nn.Module):
+    """Form (b) of a `Bottleneck`, section 3.3: as many 1x1 -> 3x3 branches as groups, then concat and 1x1.
+
+    It computes the same function with the same weights, one branch at a time.
+    """
+
+    def __init__(self, bottleneck: Bottleneck) -> None:
+        super().__init__()
+        self.whole = bottleneck
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.whole.conv1, self.whole.conv2
+        groups = second.conv.groups
+        reduced = [nn.functional.conv2d(x, w) for w in first.conv.weight.chunk(groups)]
+        reduced = first.act(first.norm(torch.cat(reduced, 1))).chunk(groups, 1)
+        weights = second.conv.weight.chunk(groups)
+        branches = [
+            nn.functional.conv2d(r, w, stride=second.conv.stride, padding=second.conv.padding)
+            for r, w in zip(reduced, weights, strict=True)
+        ]
+        joined = second.act(second.norm(torch.cat(branches, 1)))
+        return self.whole.act(self.whole.conv3(joined) + self.whole.shortcut(x))
+
+
+family = Family(ResNet, paper="arXiv:1611.05431", source="facebookresearch/ResNeXt", layouts=LAYOUTS)
+
+for depth, groups, width, counts, errors in (
+    (50, 1, 64, (25_557_032, 4089.2), (23.9, None, "R")),
+    (50, 2, 40, (25_425_000, 4124.5), (23.0, None, "M")),
+    (50, 4, 24, (25_292_968, 4159.8), (22.6, None, "M")),
+    (50, 8, 14, (25_603_016, 4267.4), (22.3, None, "M")),
+    (50, 32, 4, (25_028_904, 4230.5), (22.2, None, "R")),
+    (101, 1, 64, (44_549_160, 7801.4), (22.0, None, "R")),
+    (101, 2, 40, (44_456_296, 7843.6), (21.7, None, "M")),
+    (101, 4, 24, (44_363_432, 7885.7), (21.4, None, "M")),
+    (101, 8, 14, (45_104_328, 8076.9), (21.3, None, "M")),
+    (101, 32, 4, (44_177_704, 7970.0), (21.2, None, "R")),
+    (101, 1, 100, (85_611_336, 15272.9), (21.3, 5.7, "M")),
+    (101, 2, 64, (84_198_184, 15123.1), (20.7, 5.5, "M")),
+    (101, 64, 4, (83_455_272, 15460.3), (20.4, 5.3, "R")),
+    (101, 32, 8, (88_791_336, 16414.0), (20.688, 5.474, "L")),
+    (152, 32, 4, (59_951_400, 11709.5), (None, None, "R")),
+):
+    name = f"resnext{depth}_{groups}x{width}d"
+    family.add(
+        name,
+        ResNetConfig(depths=DEPTHS[depth], groups=groups, group_width=width),
+        Claims(*counts, top1_error=errors[0], top5_error=errors[1], stated=errors[2]),
+        pretrained={
+            "resnext50_32x4d": "torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1",
+            "resnext101_32x4d": "timm:resnext101_32x4d.gluon_in1k",
+            "resnext101_64x4d": "torchvision:ResNeXt101_64X4D_Weights.IMAGENET1K_V1",
+            "resnext101_32x8d": "torchvision:ResNeXt101_32X8D_Weights.IMAGENET1K_V1",
+        }.get(name),
+    )
+
+SMALL = ResNetConfig(depths=(3, 3, 3), widths=(64, 128, 256), small=True, num_classes=10)
+
+for groups, width, counts, error in (
+    (32, 4, (4_775_754, 774.1), (3.15, "L")),
+    (8, 64, (34_426_698, 5387.3), (3.65, "R")),
+    (16, 64, (68_155_210, 10688.9), (3.58, "R")),
+):
+    family.add(
+        f"resnext29_{groups}x{width}d",
+        dataclasses.replace(SMALL, groups=groups, group_width=width),
+        Claims(*counts, size=(32, 32), counted="L", top1_error=error[0], stated=error[1], data="CIFAR-10"),
+    )

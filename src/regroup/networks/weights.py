@@ -1,0 +1,199 @@
+"""Weights from elsewhere: read, recognised by their keys, translated into our layout, checked, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from regroup.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from regroup.networks import Network
+    from regroup.networks.backbone import Backbone
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How another implementation names the same weights.
+
+    A key is translated by the longest of `prefixes` that it begins with; the rest of the key by `parts`.
+
+    Args:
+        name: whose layout it is.
+        prefixes: model -> their prefix to ours, e.g. {"layer1.0": "stages.0.0"}.
+        parts: their part of a key to ours, e.g. {"bn1": "conv1.norm"}.
+        adjust: changes the translated tensors where the functions differ by more than names.
+    """
+
+    name: str
+    prefixes: Callable[[Backbone], Mapping[str, str]]
+    parts: Mapping[str, str] = field(default_factory=dict)
+    adjust: Callable[[Backbone, State], State] | None = None
+
+    def translate(self, model: Backbone, state: Mapping[str, Tensor]) -> State:
+        """Return `state` under our keys."""
+        prefixes = sorted(self.prefixes(model).items(), key=lambda item: -len(item[0]))
+        translated = {_translate(key, prefixes, self.parts): tensor for key, tensor in state.items()}
+        return self.adjust(model, translated) if self.adjust else translated
+
+
+OWN = Layout("regroup", lambda model: {})
+
+
+def _translate(key: str, prefixes: list[tuple[str, str]], parts: Mapping[str, str]) -> str:
+    head, rest = "", key
+    for theirs, ours in prefixes:
+        if key == theirs or key.startswith(theirs + "."):
+            head, rest = ours, key[len(theirs) + 1 :]
+            break
+    else:
+        return key
+    rest = f".{rest}."
+    for theirs, ours in parts.items():
+        if f".{theirs}." in rest:
+            rest = rest.replace(f".{theirs}.", f".{ours}." if ours else ".", 1)
+            break
+    return f"{head}.{rest.strip('.')}"
+
+
+def load_weights(
+    model: Backbone, weights: str | Path | Mapping[str, Tensor], layouts: tuple[Layout, ...] = ()
+) -> None:
+    """Load weights in any of `layouts` or our own; the model changes only if all of them fit.
+
+    Args:
+        model: takes the weights.
+        weights: a .safetensors or .pth file, or a state dict.
+        layouts: the foreign layouts to try.
+
+    Raises:
+        CheckpointError: unreadable, or keys that are missing, unexpected or of another shape.
+    """
+    name = str(weights) if isinstance(weights, (str, Path)) else "weights"
+    state = unwrap(read_weights(weights) if isinstance(weights, (str, Path)) else weights, name)
+    own = model.state_dict()
+    translations = {layout.name: layout.translate(model, state) for layout in (OWN, *layouts)}
+    layout, translated = max(translations.items(), key=lambda item: len(own.keys() & item[1].keys()))
+    translated = _drop_background(translated, own)
+    problem = _misfit(translated, own)
+    if problem:
+        raise CheckpointError(name, f"does not fit the network (read as {layout}'s layout): {problem}")
+    model.load_state_dict({**own, **translated})
+
+
+def read_weights(path: str | Path) -> State:
+    """Read a .safetensors file, or a PyTorch file without running any code of it.
+
+    Raises:
+        CheckpointError: not there, damaged, or more than tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(path, "no such file") from None
+    except Exception as error:  # damaged files raise six unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be read as weights: {reason}") from error
+
+
+def unwrap(content: object, name: str = "weights") -> State:
+    """Return the state dict inside a checkpoint: out of its wrapper, without the 'module.' prefixes.
+
+    Raises:
+        CheckpointError: there is no state dict.
+    """
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(name, "holds no state dict")
+    foreign = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise CheckpointError(name, f"holds other things than tensors: {_few(foreign)}")
+    if all(key.startswith("module.") for key in content):
+        return {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+def _drop_background(state: State, own: State) -> State:
+    """Drop class 0 of TensorFlow's 1001 classes where the network has 1000."""
+    result = dict(state)
+    for key in ("classifier.weight", "classifier.bias"):
+        if key in state and key in own and (len(state[key]), len(own[key])) == (1001, 1000):
+            result[key] = state[key][1:]
+    return result
+
+
+def _misfit(state: State, own: State) -> str:
+    counters = {key for key in own if key.endswith("num_batches_tracked")}  # old PyTorch did not save them
+    problems = {
+        "missing": sorted(own.keys() - state.keys() - counters),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & state.keys())
+            if state[key].shape != own[key].shape
+        ],
+    }
+    return "; ".join(f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in problems.items() if keys)
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def load_pretrained(model: Backbone, network: Network) -> None:
+    """Load the weights that a hub has for `network`; a classifier of another size stays new.
+
+    Raises:
+        CheckpointError: no hub has them, or they cannot be downloaded.
+    """
+    if network.pretrained is None:
+        raise CheckpointError(network.name, "no hub has its weights; give a file of yours by weights=PATH")
+    hub, _, name = network.pretrained.partition(":")
+    try:
+        state = _HUBS[hub](name)
+    except Exception as error:  # each hub has its own types for "no network"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        advice = f"download {name} by hand and give it by weights=PATH"
+        raise CheckpointError(f"{hub} {name}", f"cannot be downloaded ({reason}); {advice}") from error
+    reference = network.build(network.config)
+    load_weights(reference, state, network.layouts)
+    state = reference.state_dict()
+    own = model.state_dict()
+    if model.in_chans != network.config.in_chans:
+        from timm.models import adapt_input_conv
+
+        first = model.pretrained_cfg["first_conv"] + ".weight"
+        state[first] = adapt_input_conv(model.in_chans, state[first])
+    if model.num_classes != network.config.num_classes:
+        new = {key: value for key, value in own.items() if key.startswith("classifier.")}
+        state = {key: value for key, value in state.items() if not key.startswith("classifier.")} | new
+    load_weights(model, state)
+
+
+def _from_timm(name: str) -> State:
+    import timm
+
+    return timm.create_model(name, pretrained=True).state_dict()
+
+
+def _from_torchvision(name: str) -> State:
+    from torchvision.models import get_weight
+
+    return dict(get_weight(name).get_state_dict(check_hash=True, weights_only=True))
+
+
+_HUBS: dict[str, Callable[[str], State]] = {"timm": _from_timm, "torchvision": _from_torchvision}
