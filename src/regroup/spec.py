@@ -167,6 +167,20 @@ class ConvSpec:
         return text + (", bias" if self.bias else "")
 
 
+def chain_cost(chain: Sequence[tuple[ConvSpec, int]], size: Size) -> Cost:
+    """Return the cost of convolutions one after the other, each with its number of groups.
+
+    >>> separable = [(ConvSpec(64, 64, 3, padding=1), 64), (ConvSpec(64, 128, 1), 1)]
+    >>> chain_cost(separable, (56, 56))
+    Cost(parameters=8768, macs=27496448)
+    """
+    total = Cost()
+    for spec, groups in chain:
+        total += spec.cost(size, groups)
+        size = spec.output_size(size)
+    return total
+
+
 def divisors(n: int, *also: int) -> list[int]:
     """Return the numbers of groups that `n` channels (and `also`) can be split into."""
     common = math.gcd(n, *also)

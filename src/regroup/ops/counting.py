@@ -67,7 +67,7 @@ def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = No
     """
     if in_channels is None:
         in_channels = _first_channels(module)
-    shadow = copy.deepcopy(module).to("meta").eval()
+    shadow = copy.deepcopy(module).to("meta", torch.float32).eval()
     return Cost(
         sum(p.numel() for p in module.parameters()),
         count_macs(shadow, torch.empty(1, in_channels, *size, device="meta")),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import SpecError
+from regroup.ops.order import inverse
 from regroup.spec import ConvSpec, divisors
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -30,6 +31,13 @@ class Crop(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rows={self.rows}, columns={self.columns}"
+
+
+class Concat(nn.ModuleList):
+    """Run branches beside each other on the same input and concatenate their channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
 
 
 def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
@@ -72,19 +80,32 @@ def block_diagonal(weight: Tensor, groups: int) -> Tensor:
     return dense
 
 
-def explicit(layer: nn.Module, x: Tensor) -> Tensor:
+def explicit(
+    layer: nn.Module, x: Tensor, inputs: Tensor | None = None, outputs: Tensor | None = None
+) -> Tensor:
     """Compute what a layer made by `conv` must give, as one dense convolution with an explicit kernel.
 
     Strategies write their definitions with it: groups become zeros in the kernel, a crop becomes padding by
-    a negative number.
+    a negative number, a channel order before or after the layer the order of the kernel's columns or rows.
+
+    Args:
+        layer: made by `conv`.
+        x: (N, C, H, W).
+        inputs: permutation in which the layer is to read its input channels.
+        outputs: order in which to give its output channels.
     """
     crops = [m for m in layer.modules() if isinstance(m, Crop)]
     x = crops[0](x) if crops else x
     (convolution,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
     weight = block_diagonal(convolution.weight, convolution.groups)
+    bias = convolution.bias
+    if inputs is not None:
+        weight = weight[:, inverse(inputs)]
+    if outputs is not None:
+        weight, bias = weight[outputs], bias if bias is None else bias[outputs]
     rows, columns = convolution.padding  # type: ignore[misc]
     padded = F.pad(x, (columns, columns, rows, rows))  # type: ignore[arg-type]
-    return F.conv2d(padded, weight, convolution.bias, convolution.stride, 0, convolution.dilation)
+    return F.conv2d(padded, weight, bias, convolution.stride, 0, convolution.dilation)
 
 
 def norm_act(channels: int, norm: bool, act: str) -> nn.Module:

@@ -1,0 +1,151 @@
+"""Mixed: depthwise kernels of several sizes, each on its own part of the channels.
+
+Tan, Le, MixConv: Mixed Depthwise Convolutional Kernels (arXiv:1907.09595), section 3; the remainder of an
+unequal split goes to the first part, as in the official code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from regroup.errors import SpecError, StrategyError
+from regroup.ops import reach
+from regroup.ops.layers import conv, explicit
+from regroup.spec import ConvSpec, Cost, Size
+from regroup.strategies import Strategy, strategy
+
+SPLITS = ("equal", "exponential")
+
+
+def split_channels(channels: int, parts: int, how: str = "equal") -> list[int]:
+    """Return the channels of each part; the first takes what is left over.
+
+    >>> split_channels(10, 3), split_channels(32, 4, "exponential")
+    ([4, 3, 3], [16, 8, 4, 4])
+
+    Raises:
+        StrategyError: there are too few channels for so many parts.
+    """
+    if how == "equal":
+        sizes = [channels // parts] * parts
+    else:
+        sizes = [channels >> min(i + 1, parts - 1) for i in range(parts)]
+    if sizes[-1] < 1:
+        most = channels if how == "equal" else channels.bit_length()
+        raise StrategyError("parts", parts, f"at most {most} for {channels} channels", "use fewer kernels")
+    sizes[0] += channels - sum(sizes)
+    return sizes
+
+
+class MixedConv(nn.ModuleList):
+    """MixConv: (N, C, H, W) -> (N, C, P, Q), one depthwise convolution for each part of the channels.
+
+    Args:
+        spec: what the part whose kernel is the spec's does; the other kernels have the same centre.
+        kernels: kernel size of each part.
+        split: 'equal' parts, or 'exponential': 1/2, 1/4, ... of the channels.
+
+    Raises:
+        StrategyError: too few channels, or a kernel that cannot be centred where the spec's is.
+    """
+
+    def __init__(self, spec: ConvSpec, kernels: tuple[int, ...] = (3, 5, 7), split: str = "equal") -> None:
+        super().__init__(conv(part, part.in_channels) for part in mixed_parts(spec, kernels, split))
+        self.sizes = split_channels(spec.in_channels, len(kernels), split)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = x.split(self.sizes, 1)
+        return torch.cat([layer(part) for layer, part in zip(self, parts, strict=True)], 1)
+
+
+def mixed_parts(spec: ConvSpec, kernels: tuple[int, ...], split: str) -> list[ConvSpec]:
+    """Return the spec of the depthwise convolution on each part of the channels."""
+    sizes = split_channels(spec.in_channels, len(kernels), split)
+    try:
+        return [spec.with_kernel(k).with_channels(n, n) for k, n in zip(kernels, sizes, strict=True)]
+    except SpecError:
+        raise StrategyError(
+            "kernels", kernels, f"centred on the {spec.kernel_size} kernel", "both even or both odd"
+        ) from None
+
+
+@strategy("mixed", paper="arXiv:1907.09595")
+class Mixed(Strategy):
+    """Depthwise kernels of several sizes on parts of the channels, then a pointwise convolution.
+
+    y = P concat(D_1 x_1, ..., D_n x_n), where x_i is the i-th part of the channels, D_i a depthwise
+    convolution with a k_i x k_i kernel centred where the spec's kernel is, and P is 1x1. Cost
+    sum C_i k_i^2 + C K against C K S.
+
+    Args:
+        kernels: side of each part's kernel, whatever the spec's; even or odd like the spec's.
+        split: equal parts, or exponential: 1/2, 1/4, ... of the channels.
+        pointwise: always end with the 1x1 convolution; false: only where the channels change, as when it
+            stands in for a depthwise convolution.
+    """
+
+    kernels: tuple[int, ...] = (3, 5, 7)
+    split: str = "equal"
+    pointwise: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.kernels or min(self.kernels) < 1:
+            raise StrategyError("kernels", self.kernels, "one or more ints of at least 1")
+        if self.split not in SPLITS:
+            raise StrategyError("split", self.split, f"one of {', '.join(SPLITS)}")
+
+    @classmethod
+    def variants(cls) -> tuple[Strategy, ...]:
+        """Return equal parts of three kernels, and exponential parts of four."""
+        return cls(), cls(kernels=(3, 5, 7, 9), split="exponential")
+
+    def check(self, spec: ConvSpec) -> None:
+        """Refuse too few channels, and a kernel that has no centre in common with the spec's."""
+        mixed_parts(spec, self.kernels, self.split)
+
+    def _has_pointwise(self, spec: ConvSpec) -> bool:
+        return self.pointwise or spec.in_channels != spec.out_channels
+
+    def _depthwise(self, spec: ConvSpec) -> ConvSpec:
+        bias = spec.bias and not self._has_pointwise(spec)
+        return ConvSpec(
+            spec.in_channels,
+            spec.in_channels,
+            spec.kernel_size,
+            spec.stride,
+            spec.padding,
+            spec.dilation,
+            bias,
+        )
+
+    def build(self, spec: ConvSpec) -> nn.Module:
+        """Return Sequential(MixedConv, pointwise), or MixedConv alone where there is no pointwise part."""
+        depthwise = MixedConv(self._depthwise(spec), self.kernels, self.split)
+        if not self._has_pointwise(spec):
+            return depthwise
+        return nn.Sequential(depthwise, conv(spec.pointwise(spec.in_channels, spec.out_channels, spec.bias)))
+
+    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+        """Return sum C_i k_i^2 + C K parameters, each used once a pixel."""
+        parts = mixed_parts(self._depthwise(spec), self.kernels, self.split)
+        total = sum((part.cost(size, part.in_channels) for part in parts), Cost())
+        if self._has_pointwise(spec):
+            point = spec.pointwise(spec.in_channels, spec.out_channels, spec.bias)
+            total += point.cost(spec.output_size(size))
+        return total
+
+    def reach(self, spec: ConvSpec) -> Tensor:
+        """Return all ones where there is a pointwise part, else the diagonal."""
+        groups = 1 if self._has_pointwise(spec) else spec.in_channels
+        return reach.grouped(spec.out_channels, spec.in_channels, groups)
+
+    def reference(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Compute one dense convolution for each part, and the pointwise one."""
+        depthwise = module if isinstance(module, MixedConv) else module[0]  # type: ignore[bad-index]
+        parts, start = [], 0
+        for layer, width in zip(depthwise, depthwise.sizes, strict=True):  # type: ignore[bad-argument-type]
+            parts.append(explicit(layer, x[:, start : start + width]))
+            start += width
+        y = torch.cat(parts, 1)
+        return y if depthwise is module else explicit(module[1], y)  # type: ignore[bad-index]

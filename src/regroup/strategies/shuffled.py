@@ -1,0 +1,145 @@
+"""Shuffled: grouped convolution whose outputs are dealt out to all groups of the next layer.
+
+Zhang et al., ShuffleNet (arXiv:1707.01083), section 3.1 (the shuffle) and figure 2b (the unit).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from regroup.errors import StrategyError
+from regroup.ops import order, reach
+from regroup.ops.layers import conv, explicit
+from regroup.ops.order import ChannelShuffle
+from regroup.spec import ConvSpec, Cost, Size, chain_cost, divisors
+from regroup.strategies import Strategy, strategy
+
+FORMS = ("conv", "unit")
+
+
+def unit_chain(spec: ConvSpec, middle: int, groups: int) -> list[tuple[ConvSpec, int]]:
+    """Return (spec, groups) of the three convolutions of ShuffleNet's unit with `middle` channels inside."""
+    depthwise = ConvSpec(middle, middle, spec.kernel_size, spec.stride, spec.padding, spec.dilation)
+    return [
+        (spec.pointwise(spec.in_channels, middle), groups),
+        (depthwise, middle),
+        (spec.pointwise(middle, spec.out_channels, spec.bias), groups),
+    ]
+
+
+class ShuffleUnit(nn.Sequential):
+    """ShuffleNet's residual branch, without the batch norm after it: (N, C, H, W) -> (N, K, P, Q).
+
+    1x1 in groups to `middle` channels, batch norm, ReLU, shuffle, depthwise, batch norm, 1x1 in groups.
+
+    Args:
+        spec: channels in and out of the whole; kernel, stride, padding, dilation of the depthwise part.
+        middle: channels inside.
+        groups: of both pointwise convolutions.
+
+    Raises:
+        SpecError: `groups` does not divide the channels.
+    """
+
+    def __init__(self, spec: ConvSpec, middle: int, groups: int) -> None:
+        reduce, depthwise, expand = (conv(step, g) for step, g in unit_chain(spec, middle, groups))
+        super().__init__(
+            OrderedDict(
+                reduce=reduce,
+                norm1=nn.BatchNorm2d(middle),
+                act=nn.ReLU(inplace=True),
+                shuffle=ChannelShuffle(groups),
+                depthwise=depthwise,
+                norm2=nn.BatchNorm2d(middle),
+                expand=expand,
+            )
+        )
+
+
+@strategy("shuffled", paper="arXiv:1707.01083")
+class Shuffled(Strategy):
+    """Grouped convolution with a channel shuffle, so that two in a row connect everything.
+
+    conv: y = shuffle(W_1 * x_1, ..., W_G * x_G): output i G + g is the i-th of group g. 1/G of the cost.
+    unit: y = P2 n(D shuffle(a(n(P1 x)))): P1, P2 pointwise in G groups with M = K/ratio channels between, D
+    depthwise, n batch norm, a ReLU. Cost C M/G + M S + M K/G against C K S.
+
+    Args:
+        groups: number of groups G.
+        form: conv or unit.
+        ratio: output channels for each channel inside the unit; 4 in the paper.
+    """
+
+    groups: int = 4
+    form: str = "conv"
+    ratio: int = 4
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise StrategyError("form", self.form, f"one of {', '.join(FORMS)}")
+        for name in ("groups", "ratio"):
+            if getattr(self, name) < 1:
+                raise StrategyError(name, getattr(self, name), "an int of at least 1")
+
+    @classmethod
+    def variants(cls) -> tuple[Strategy, ...]:
+        """Return the shuffled convolution in few and many groups, and the unit."""
+        return cls(), cls(groups=8), cls(groups=2, form="unit")
+
+    def check(self, spec: ConvSpec) -> None:
+        """Refuse channels, or channels inside the unit, that the groups do not divide."""
+        allowed = divisors(spec.in_channels, spec.out_channels)
+        if self.groups not in allowed:
+            raise StrategyError(
+                "groups",
+                self.groups,
+                f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
+                f"use one of {', '.join(map(str, allowed))}",
+            )
+        if self.form == "unit" and spec.out_channels % (self.ratio * self.groups):
+            raise StrategyError(
+                "ratio",
+                self.ratio,
+                f"such that out_channels={spec.out_channels} / ratio is a multiple of groups={self.groups}",
+                "use a smaller ratio or fewer groups",
+            )
+
+    def _chain(self, spec: ConvSpec) -> list[tuple[ConvSpec, int]]:
+        self.check(spec)
+        if self.form == "conv":
+            return [(spec, self.groups)]
+        return unit_chain(spec, spec.out_channels // self.ratio, self.groups)
+
+    def build(self, spec: ConvSpec) -> nn.Module:
+        """Return Sequential(grouped convolution, ChannelShuffle), or a ShuffleUnit."""
+        self.check(spec)
+        if self.form == "unit":
+            return ShuffleUnit(spec, spec.out_channels // self.ratio, self.groups)
+        return nn.Sequential(conv(spec, self.groups), ChannelShuffle(self.groups))
+
+    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+        """Return 1/G of the dense cost, or C M/G + M S + M K/G and the two batch norms."""
+        norms = Cost(4 * spec.out_channels // self.ratio if self.form == "unit" else 0)
+        return chain_cost(self._chain(spec), size) + norms
+
+    def reach(self, spec: ConvSpec) -> Tensor:
+        """Return blocks with their rows shuffled, followed by blocks in the unit."""
+        first, *rest = self._chain(spec)
+        shuffled = _blocks(*first)[order.shuffle(first[0].out_channels, self.groups)]
+        return reach.through(shuffled, *(_blocks(*step) for step in rest))
+
+    def reference(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Compute dense convolutions whose block-diagonal kernels have shuffled rows or columns."""
+        first, *rest = module  # type: ignore[not-iterable]
+        dealt = order.shuffle(next(first.parameters()).shape[0], self.groups)
+        if self.form == "conv":
+            return explicit(first, x, outputs=dealt)
+        norm1, act, _, depthwise, norm2, expand = rest
+        squeezed = act(norm1(explicit(first, x)))
+        return explicit(expand, norm2(explicit(depthwise, squeezed, inputs=dealt)))
+
+
+def _blocks(spec: ConvSpec, groups: int) -> Tensor:
+    return reach.grouped(spec.out_channels, spec.in_channels, groups)
