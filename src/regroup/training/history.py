@@ -1,0 +1,62 @@
+"""What a training run has achieved, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch of training and the test after it.
+
+    Attributes:
+        epoch: 1 for the first.
+        step: steps done since the beginning of training.
+        lr: learning rate of the last step.
+        train_loss: mean over the epoch's steps, of the loss that was minimised (mixed, distilled, penalised).
+        test_loss: mean cross-entropy over the test images.
+        top1: test images whose best score is their class's, in percent.
+        top5: ... whose class is among the best five, in percent; None for five classes or fewer.
+        seconds: time for the epoch's training, the test not included; since the resume if it was resumed.
+        images_per_second: training images of all processes in one of those seconds.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    test_loss: float
+    top1: float
+    top5: float | None
+    seconds: float
+    images_per_second: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class History:
+    """The results of all epochs so far, first to last."""
+
+    epochs: list[EpochResult]
+
+    @property
+    def last(self) -> EpochResult:
+        """The newest result."""
+        return self.epochs[-1]
+
+    @property
+    def best(self) -> EpochResult:
+        """The result with the highest top-1 accuracy, the earliest of equals."""
+        return max(self.epochs, key=lambda result: result.top1)
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Return one plain JSON object for each epoch."""
+        return [result.to_json() for result in self.epochs]
+
+    @classmethod
+    def from_json(cls, values: list[dict]) -> History:
+        """Return the history that `to_json` described."""
+        return cls([EpochResult(**value) for value in values])

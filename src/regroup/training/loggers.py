@@ -1,0 +1,122 @@
+"""Where results go: a JSON line for each epoch, TensorBoard, the screen. None of them can stop training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from regroup.training.history import EpochResult, History
+
+
+class Logger:
+    """Something that is told how training goes. Subclasses override what they care for."""
+
+    def begin(self, steps: int, epochs: int, history: History) -> None:
+        """Training begins, or goes on after the epochs of `history`; an epoch has `steps` steps."""
+
+    def step(self, epoch: int, done: int, loss: float) -> None:
+        """`done` steps of epoch `epoch` (1 for the first) are done; `loss` is their mean loss."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """An epoch is over and tested."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def end(self) -> None:
+        """Training is over, for whatever reason."""
+
+
+class JsonLines(Logger):
+    """One JSON object a line and epoch, in a file that is right after any number of kills and resumes.
+
+    Args:
+        path: the file; its directory must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, steps: int, epochs: int, history: History) -> None:
+        lines = [self._line(result) for result in history.epochs]
+        new = self._path.with_name(f".{self._path.name}.new")
+        new.write_text("".join(lines))
+        new.replace(self._path)
+
+    def epoch(self, result: EpochResult) -> None:
+        with self._path.open("a") as file:
+            file.write(self._line(result))
+
+    def _line(self, result: EpochResult) -> str:
+        return json.dumps(result.to_json()) + "\n"
+
+
+class TensorBoard(Logger):
+    """Events for TensorBoard.
+
+    Args:
+        directory: where the event files go.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory))
+
+    def epoch(self, result: EpochResult) -> None:
+        for name, value in result.to_json().items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, result.step)
+        self._writer.flush()
+
+    def end(self) -> None:
+        self._writer.close()
+
+
+class Loggers(Logger):
+    """Several loggers as one that never fails: one that raises is dropped, with a line on stderr.
+
+    Args:
+        makers: functions that give the loggers.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Logger]]) -> None:
+        self._loggers: list[Logger] = []
+        for make in makers:
+            try:
+                self._loggers.append(make())
+            except Exception as error:
+                _dropped(make, error)
+
+    def begin(self, steps: int, epochs: int, history: History) -> None:
+        self._tell(lambda logger: logger.begin(steps, epochs, history))
+
+    def step(self, epoch: int, done: int, loss: float) -> None:
+        self._tell(lambda logger: logger.step(epoch, done, loss))
+
+    def epoch(self, result: EpochResult) -> None:
+        self._tell(lambda logger: logger.epoch(result))
+
+    def note(self, text: str) -> None:
+        self._tell(lambda logger: logger.note(text))
+
+    def end(self) -> None:
+        self._tell(lambda logger: logger.end())
+
+    def _tell(self, event: Callable[[Logger], None]) -> None:
+        for logger in tuple(self._loggers):
+            try:
+                event(logger)
+            except Exception as error:
+                self._loggers.remove(logger)
+                _dropped(type(logger), error)
+
+
+def _dropped(logger: Callable, error: Exception) -> None:
+    name = getattr(logger, "__name__", type(logger).__name__)
+    print(f"regroup: {name} failed and is dropped: {error}", file=sys.stderr)

@@ -1,0 +1,235 @@
+"""Training: epochs of steps, a test after each, a checkpoint after that. Read it from top to bottom.
+
+>>> from regroup.training import TrainConfig, load_data, train
+>>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+>>> history = train(model, load_data("digits"), TrainConfig(epochs=2, lr=0.05, log="quiet"))
+>>> history.last.top1 > 80
+True
+
+Everything random in a step is a function of (seed, step, rank), so a run that was killed at any moment and
+resumed ends in the same weights, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from regroup.errors import TrainingError
+from regroup.strategies.learning import set_progress
+from regroup.training.config import TrainConfig
+from regroup.training.data import Batch, DataSet
+from regroup.training.data.randomness import scramble, seeded
+from regroup.training.evaluation import Metrics, evaluate
+from regroup.training.history import EpochResult, History
+from regroup.training.interruption import Interruption, leave
+from regroup.training.loggers import JsonLines, Logger, Loggers, TensorBoard
+from regroup.training.processes import joined
+from regroup.training.progress import display
+from regroup.training.run import Run
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    config: TrainConfig | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+) -> History:
+    """Train `model` in place and return how it went. Under `torchrun`, train it with the other processes.
+
+    Afterwards the model is in eval mode, on the device of the config, and has the averaged weights if
+    `model_ema` is on. SIGTERM and SIGINT (ctrl-C) save a checkpoint and leave; a second one leaves at once.
+
+    Args:
+        model: images (N, channels, height, width) -> scores (N, classes).
+        data: what to train on and to test with.
+        config: how to train; None: the defaults.
+        teacher: a trained network of the same input and output to learn from too (distillation).
+        on_epoch: called after each epoch, in every process.
+
+    Raises:
+        ConfigError: model, data and config do not fit, or not the run to resume.
+        DataError: an image cannot be read.
+        CheckpointError: a checkpoint is damaged, of another model, or cannot be written.
+        TrainingError: the loss is no longer a number.
+        KeyboardInterrupt: on SIGINT, after a checkpoint.
+        SystemExit: on SIGTERM, after a checkpoint; the code is 143.
+    """
+    config = config or TrainConfig()
+    with Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
+        run = Run(model, data, config, teacher, processes)
+        with _logging(run) as log:
+            for note in (*data.notes, *run.resume()):
+                log.note(note)
+            log.begin(run.steps_per_epoch, config.epochs, run.history)
+            while len(run.history.epochs) < config.epochs:
+                seconds, images = _train_epoch(run, interruption, log)
+                metrics = _test(run, interruption)
+                result = _result(run, metrics, seconds, images)
+                run.history.epochs.append(result)
+                run.begin_epoch()
+                _save(run)
+                log.epoch(result)
+                if on_epoch is not None:
+                    on_epoch(result)
+        if run.ema is not None:
+            model.load_state_dict(run.ema.module.state_dict())
+        model.eval()
+        return run.history
+
+
+def _train_epoch(run: Run, interruption: Interruption, log: Logger) -> tuple[float, int]:
+    """Do the steps that are left of the running epoch; return the seconds and the images that it took."""
+    config, loader, epoch = run.config, run.train_loader, len(run.history.epochs)
+    look = 1 if run.device.type == "cpu" else config.log_interval
+    begun = done = run.step - epoch * run.steps_per_epoch
+    batches = loader.batches(epoch, start=done * config.grad_accum_steps * loader.step)
+    run.model.train()
+    start = time.perf_counter()
+    while done < run.steps_per_epoch:
+        _reseed(config.seed, run.step, run.processes.rank)
+        run.set_progress()
+        run.schedule_lr()
+        _step(run, islice(batches, config.grad_accum_steps))
+        done += 1
+        if done % look == 0 or done == run.steps_per_epoch:
+            log.step(epoch + 1, done, _checked_loss(run))
+        if config.recovery_interval and done % config.recovery_interval == 0 and done < run.steps_per_epoch:
+            _save(run)
+        _heed(run, interruption)
+    return time.perf_counter() - start, (done - begun) * config.grad_accum_steps * loader.step
+
+
+def _step(run: Run, batches: Iterator[Batch]) -> None:
+    """Do one step of the optimiser with the gradients of `grad_accum_steps` batches."""
+    parts = run.config.grad_accum_steps
+    for part, batch in enumerate(batches, start=1):
+        with _unsynchronised(run.wrapped) if part < parts else nullcontext():
+            with run.autocast():
+                loss = run.loss(batch) / parts
+            run.scaler.scale(loss).backward()
+        run.epoch_loss += loss.detach()
+    _clip(run)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad()
+    run.step += 1
+    if run.ema is not None:
+        run.ema.update(run.model, step=run.step)
+
+
+def _test(run: Run, interruption: Interruption) -> Metrics:
+    """Return the metrics of what the run has trained so far, over the test images of all processes."""
+    model = run.evaluated
+    run.processes.share_buffers(run.model)
+    run.processes.share_buffers(model)
+    set_progress(model, run.step / run.total_steps)
+    with run.autocast():
+        return evaluate(
+            model,
+            _watched(run, interruption),
+            channels_last=run.config.channels_last,
+            total=run.processes.sum,
+        )
+
+
+def _watched(run: Run, interruption: Interruption) -> Iterator[Batch]:
+    batches = iter(run.test_loader)
+    for _ in range(len(run.test_loader)):  # all processes vote as often, whoever has a batch less
+        _heed(run, interruption)
+        batch = next(batches, None)
+        if batch is not None:
+            yield batch
+
+
+def _heed(run: Run, interruption: Interruption) -> None:
+    """Save and leave if any process was told to."""
+    number = run.processes.vote(interruption.signal)
+    if number:
+        _save(run)
+        leave(number)
+
+
+def _save(run: Run) -> None:
+    """Write a checkpoint, unless that would replace good weights by useless ones."""
+    _checked_loss(run)
+    if not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters()):
+        raise TrainingError(f"weights are no longer finite after step {run.step}; {_advice(run)}")
+    run.save()
+
+
+def _checked_loss(run: Run) -> float:
+    """Return the epoch's mean loss so far, which is a number or the end of training."""
+    loss = run.mean_loss()
+    if not math.isfinite(loss):
+        epoch = len(run.history.epochs) + 1
+        raise TrainingError(f"the loss became {loss} in epoch {epoch}, by step {run.step}; {_advice(run)}")
+    return loss
+
+
+def _advice(run: Run) -> str:
+    saved = "" if run.config.output is None else f"; the checkpoints in {run.config.output} are good"
+    return f"try a lower lr than {run.config.lr:g}, a warmup or clip_grad{saved}"
+
+
+def _clip(run: Run) -> None:
+    if run.config.clip_grad is None:
+        return
+    from timm.utils import dispatch_clip_grad
+
+    run.scaler.unscale_(run.optimizer)
+    dispatch_clip_grad(run.model.parameters(), run.config.clip_grad, mode=run.config.clip_mode)
+
+
+def _result(run: Run, metrics: Metrics, seconds: float, images: int) -> EpochResult:
+    epoch_loss = float(run.processes.sum(run.epoch_loss))
+    return EpochResult(
+        epoch=len(run.history.epochs) + 1,
+        step=run.step,
+        lr=run.optimizer.param_groups[0]["lr"],
+        train_loss=epoch_loss / (run.steps_per_epoch * run.processes.world),
+        test_loss=metrics.loss,
+        top1=metrics.top1,
+        top5=metrics.top5,
+        seconds=seconds,
+        images_per_second=images / seconds,
+    )
+
+
+def _unsynchronised(module: nn.Module) -> AbstractContextManager:
+    """Return a context in which backward leaves each process its own gradients."""
+    return module.no_sync() if isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()
+
+
+def _reseed(*key: int) -> None:
+    seed = int(scramble(*key))
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.manual_seed(seed >> 1)
+
+
+@contextmanager
+def _logging(run: Run) -> Iterator[Logger]:
+    config, output = run.config, run.config.output
+    makers: list[Callable[[], Logger]] = []
+    if run.processes.first:
+        makers += display(config.log)
+        if output is not None:
+            makers.append(lambda: JsonLines(output / "log.jsonl"))
+            if config.log_tensorboard:
+                makers.append(lambda: TensorBoard(output))
+    log = Loggers(makers)
+    try:
+        yield log
+    finally:
+        log.end()

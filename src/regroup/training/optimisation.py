@@ -1,0 +1,62 @@
+"""timm's optimisers, schedules and weight averages, as a config asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from regroup.errors import ConfigError
+from regroup.training.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return timm's optimiser `config.opt` over the model's parameters.
+
+    Raises:
+        ConfigError: timm has no such optimiser.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    if config.opt not in list_optimizers():
+        raise ConfigError("opt", config.opt, "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb")
+    return create_optimizer_v2(
+        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> Any:
+    """Return timm's schedule `config.sched` of the learning rate over steps, or None for "none".
+
+    Raises:
+        ConfigError: the schedule does not fit into the epochs.
+    """
+    from timm.scheduler import create_scheduler_v2
+
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.sched,
+            num_epochs=config.epochs,
+            decay_epochs=config.decay_epochs,  # type: ignore[arg-type]
+            decay_milestones=list(config.decay_milestones),
+            decay_rate=config.decay_rate,
+            warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]
+            warmup_lr=config.warmup_lr,
+            min_lr=config.min_lr,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
+        )
+    except ValueError as error:
+        raise ConfigError("sched", config.sched, "a schedule that fits the epochs", str(error)) from error
+    return schedule
+
+
+def make_average(model: nn.Module, config: TrainConfig) -> Any:
+    """Return timm's moving average of the model's weights, or None if the config wants none."""
+    if not config.model_ema:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=config.model_ema_decay, use_warmup=config.model_ema_warmup)

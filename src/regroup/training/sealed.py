@@ -1,0 +1,158 @@
+"""Sealed directories: files beside a manifest of their sizes and SHA-256, written whole or not at all.
+
+One flipped bit in a weights file goes unnoticed by every usual loader; here it is an error that names the
+file. A directory appears under its name only when all of it is on the disk, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+from regroup.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_FORMAT = "regroup-sealed-1"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_CHUNK = 1 << 20
+
+
+class Disk:
+    """The file operations that sealing needs, each of which may be the last that a process does."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create one directory."""
+        path.mkdir()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a new file and leave it to the operating system to store it."""
+        with path.open("xb") as file:
+            file.write(data)
+
+    def sync(self, path: Path) -> None:
+        """Return when a file's content, or a directory's list of names, is on the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename a directory; `new` must not exist."""
+        old.rename(new)
+
+    def remove(self, path: Path) -> None:
+        """Remove a directory with all it holds."""
+        shutil.rmtree(path)
+
+
+DISK = Disk()
+
+
+def write_sealed(path: Path, files: dict[str, bytes], *, disk: Disk = DISK) -> None:
+    """Write `files` as the sealed directory `path`, which must not exist; its parent must.
+
+    A kill, a full disk or a power cut at any moment leaves either nothing under `path` or all of it, and
+    perhaps a directory `.NAME.partial-*` beside it, which `remove_partial` clears away.
+
+    Raises:
+        CheckpointError: the files could not be written; nothing is left behind.
+    """
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        if partial.exists():
+            disk.remove(partial)
+        disk.make_directory(partial)
+        for name, data in {**files, MANIFEST: _manifest(files)}.items():
+            disk.write(partial / name, data)
+            disk.sync(partial / name)
+        disk.sync(partial)
+        disk.rename(partial, path)
+        disk.sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
+
+
+def verify_sealed(path: Path) -> dict[str, Path]:
+    """Return the files of the sealed directory `path` by name, once each is known to be as it was written.
+
+    Raises:
+        CheckpointError: something is missing, damaged or foreign; it says what.
+    """
+    _require(path, stat.S_ISDIR, "a directory")
+    manifest = path / MANIFEST
+    _require(manifest, stat.S_ISREG, "a file")
+    found = {}
+    for name, entry in _read_manifest(manifest).items():
+        found[name] = path / name
+        _verify_file(path / name, entry["bytes"], entry["sha256"])
+    return found
+
+
+def remove_partial(parent: Path, *, disk: Disk = DISK) -> None:
+    """Remove what writers that were killed left half done in `parent`."""
+    for partial in parent.glob(".*.partial-*"):
+        disk.remove(partial)
+
+
+def _manifest(files: dict[str, bytes]) -> bytes:
+    entries = {}
+    for name, data in files.items():
+        assert _NAME.fullmatch(name) and name != MANIFEST, name
+        entries[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return _render(entries)
+
+
+def _render(entries: dict) -> bytes:
+    content = {"format": _FORMAT, "files": entries}
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "sha256": seal}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_manifest(path: Path) -> dict[str, dict]:
+    data = _read(path)
+    try:
+        entries = json.loads(data)["files"]
+        if all(_NAME.fullmatch(name) for name in entries) and _render(entries) == data:
+            return entries
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise CheckpointError(path, "is not a manifest written by regroup, or is damaged")
+
+
+def _verify_file(path: Path, size: int, digest: str) -> None:
+    _require(path, stat.S_ISREG, "a file")
+    found = path.stat().st_size
+    if found != size:
+        raise CheckpointError(path, f"has {found} bytes, was written with {size}")
+    seen = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                seen.update(chunk)
+    except OSError as error:
+        raise CheckpointError(path, f"could not be read: {error.strerror or error}") from error
+    if seen.hexdigest() != digest:
+        raise CheckpointError(path, "is damaged: its SHA-256 is not the one in the manifest")
+
+
+def _require(path: Path, is_kind, kind: str) -> None:
+    try:
+        mode = path.lstat().st_mode  # a link could lead anywhere, so it is not followed
+    except OSError as error:
+        raise CheckpointError(path, f"could not be read: {error.strerror or error}") from error
+    if not is_kind(mode):
+        raise CheckpointError(path, f"is not {kind}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(path, f"could not be read: {error.strerror or error}") from error
