@@ -70,9 +70,7 @@ def test_every_size_that_dense_takes_is_taken(size, stride, padding):
 
 
 def test_wrong_parameters_are_said():
-    with pytest.raises(
-        StrategyError, match="alpha=3: must be a divisor of out_channels=8; use one of"
-    ):
+    with pytest.raises(StrategyError, match="alpha=3: must be a divisor of out_channels=8; use one of"):
         BigLittle(alpha=3).build(ConvSpec(6, 8, 3))
     with pytest.raises(StrategyError, match="alpha=0"):
         BigLittle(alpha=0)
