@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(name: str, argv: list[str]) -> int:
     import tyro
 
-    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     if name not in names:
         print(f"regroup: no command {name!r}\n\n{_help()}", file=sys.stderr)
         return 2

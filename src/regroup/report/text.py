@@ -1,0 +1,39 @@
+"""Numbers as people read them, the same in the terminal and on the page.
+
+>>> count(1_234_567), count(950), milliseconds(0.01234), times(3.456)
+('1.23 M', '950', '0.0123 ms', '3.46x')
+"""
+
+from __future__ import annotations
+
+
+def count(number: float | None) -> str:
+    """Return a count with a unit: k, M or G."""
+    if number is None:
+        return ""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
+    return f"{number:.0f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a time in milliseconds to three digits."""
+    return "" if value is None else f"{value:.3g} ms"
+
+
+def times(value: float | None) -> str:
+    """Return a ratio."""
+    return "" if value is None else f"{value:.2f}x"
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 0 ... 1 in per cent."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def accuracy(mean: float | None, spread: float | None) -> str:
+    """Return an accuracy in per cent, with its standard deviation if there is one."""
+    if mean is None:
+        return ""
+    return f"{mean:.2f} %" if spread is None else f"{mean:.2f} ± {spread:.2f} %"

@@ -1,0 +1,202 @@
+"""What the design promises of the code itself: floors, sizes, documentation, words."""
+
+import ast
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import regroup
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "regroup"
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+FUNCTIONS = [
+    (path, node)
+    for path, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+]
+OVERRIDES = {"forward", "extra_repr"}
+"""Methods that torch defines and documents."""
+
+
+def lines(node):
+    return node.end_lineno - node.lineno + 1
+
+
+def place(path, node):
+    return f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+
+
+def test_the_floors_hold():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_files_are_short():
+    limits = {"networks": 250, "kernels": 350}
+    long = {}
+    for path in FILES:
+        count = len(path.read_text().splitlines())
+        if count > limits.get(path.relative_to(SOURCE).parts[0], 400):
+            long[str(path.relative_to(ROOT))] = count
+    assert not long
+
+
+def test_functions_fit_on_a_screen():
+    assert not [place(p, f) for p, f in FUNCTIONS if lines(f) > 80]
+    assert statistics.median(lines(f) for _, f in FUNCTIONS) <= 12
+
+
+def test_functions_take_few_parameters():
+    def count(function):
+        arguments = function.args
+        names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
+        return len([n for n in names if n not in ("self", "cls")])
+
+    # ops.counting's formula has the signature of the aten operator that it counts
+    allowed = {"convolution_backward_flops"}
+    assert not [place(p, f) for p, f in FUNCTIONS if count(f) > 9 and f.name not in allowed]
+
+
+def public(tree):
+    """Yield public functions, classes and their public methods; what is inside functions is private."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                for item in node.body:
+                    if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
+                        yield item
+
+
+def test_every_public_name_is_documented_and_every_module_says_what_it_is():
+    missing = [str(p.relative_to(ROOT)) for p, t in TREES.items() if not ast.get_docstring(t)]
+    for path, tree in TREES.items():
+        for node in public(tree):
+            if node.name not in OVERRIDES and not ast.get_docstring(node):
+                missing.append(place(path, node))
+    assert not missing
+
+
+def test_every_public_function_is_typed():
+    untyped = []
+    for path, tree in TREES.items():
+        for node in public(tree):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [a for a in node.args.args + node.args.kwonlyargs if a.arg not in ("self", "cls")]
+                if node.returns is None or any(a.annotation is None for a in arguments):
+                    untyped.append(place(path, node))
+    assert not untyped
+
+
+def test_nothing_is_pickled_or_evaluated():
+    forbidden = re.compile(
+        r"import pickle|torch\.save\(|(?<![\w.])eval\(|(?<![\w.])exec\(|yaml\.load"
+        r"|torch\.load\((?![^)]*weights_only=True)"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{i}: {line.strip()}"
+        for path in FILES
+        for i, line in enumerate(path.read_text().splitlines(), 1)
+        if forbidden.search(line)
+    ]
+    assert not found
+
+
+def test_no_tolerance_is_tuned():
+    found = []
+    for path in [*FILES, *(ROOT / "tests").rglob("*.py")]:
+        if path != Path(__file__):
+            found += [
+                f"{path.relative_to(ROOT)}: {m}"
+                for m in re.findall(r"\b[ar]tol\s*=[^,)\n]*", path.read_text())
+            ]
+    # zero tolerances are exact, not tuned
+    assert not [f for f in found if not re.search(r"=\s*0(\.0*)?$", f)]
+
+
+def test_importing_regroup_is_light():
+    heavy = [
+        "timm",
+        "torchvision",
+        "matplotlib",
+        "sklearn",
+        "llvmlite",
+        "rich",
+        "tyro",
+        "scipy",
+        "jinja2",
+        "PIL",
+    ]
+    code = f"import sys, regroup, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(found) == []
+
+
+def test_every_public_name_can_be_imported():
+    for name in regroup.__all__:
+        assert getattr(regroup, name) is not None, name
+
+
+def all_modules():
+    return sorted(
+        m.name for m in pkgutil.walk_packages([str(SOURCE)], "regroup.") if "__main__" not in m.name
+    )
+
+
+@pytest.mark.parametrize("name", all_modules())
+def test_examples_in_docstrings_run(name):
+    import torch
+    import torchvision
+    from torch import nn
+
+    module = importlib.import_module(name)
+    context = {"torch": torch, "nn": nn, "torchvision": torchvision, "regroup": regroup}
+    context |= {k: v for k, v in vars(importlib.import_module("regroup.errors")).items() if k[0] != "_"}
+    context |= {k: v for k, v in vars(module).items() if not k.startswith("__")}
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, extraglobs=context, optionflags=flags)
+    assert result.failed == 0
+
+
+def test_the_tree_in_the_readme_is_true():
+    readme = (ROOT / "README.md").read_text()
+    tree = re.search(r"```text\n(src/regroup/.*?)```", readme, re.DOTALL)
+    assert tree, "README.md has no tree of src/regroup/"
+    named = set(re.findall(r"^  (\w+(?:/|\.py))", tree.group(1), re.MULTILINE))
+    there = {p.name + "/" for p in SOURCE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    there |= {p.name for p in SOURCE.glob("*.py") if not p.name.startswith("__")}
+    assert named == there
+
+
+def test_the_examples_in_the_readme_run():
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=240)
+        assert result.returncode == 0, f"{block}\n{result.stderr}"
+
+
+def test_the_readme_names_commands_that_exist():
+    from regroup.cli import commands
+
+    for command in re.findall(
+        r"^\s*(?:\$ )?regroup ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE
+    ):
+        assert command in commands(), command
