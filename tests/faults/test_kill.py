@@ -1,0 +1,27 @@
+"""kill -9 at random moments, then resume: the final weights are those of the run that nobody disturbed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KILLS = int(os.environ.get("REGROUP_FAULTS", "6"))
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed_training_ends_in_the_same_bits(processes, tmp_path):
+    seed = random.SystemRandom().randrange(10**6)
+    command = [sys.executable, "-m", "tests.faults.trials", tmp_path, KILLS // processes, processes, seed]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(map(str, command), cwd=root, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, f"seed {seed}: {ran.stdout}{ran.stderr}"
+    outcome = json.loads(ran.stdout.splitlines()[-1])
+    assert outcome["killed"] == KILLS // processes
+    assert len(set(outcome["undisturbed"])) == 1, "the processes ended with different weights"
+    assert all(end == outcome["undisturbed"] for end in outcome["ends"]), f"seed {seed}: {outcome}"

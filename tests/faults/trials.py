@@ -1,0 +1,157 @@
+"""A program that trains the same network undisturbed and under kill -9, and prints what came out, as JSON.
+
+    python -m tests.faults.trials DIRECTORY KILLS PROCESSES SEED
+
+Each run is a fork of this process, so that it starts at once and most kills hit training itself.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import timm.optim
+import timm.scheduler
+import timm.utils
+import torch
+from torch import nn
+
+from regroup.training import TrainConfig, load_data, train
+
+__all__ = ["timm"]  # imported above, before the forks, only to save them the time
+
+
+class Swish(nn.Module):
+    """A little state of every kind: a parameter, a float buffer and a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+        return x * torch.sigmoid(self.beta * x)
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        Swish(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=4),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+def config(output, **changes):
+    settings = {
+        "epochs": 4,
+        "batch_size": 32,
+        "opt": "adamw",
+        "lr": 0.01,
+        "warmup_epochs": 1,
+        "mixup": 0.2,
+        "clip_grad": 1.0,
+        "model_ema": True,
+        "model_ema_warmup": True,
+        "recovery_interval": 4,
+        "output": output,
+        "resume": True,
+        "device": "cpu",
+        "log": "quiet",
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def digest(model):
+    seen = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        seen.update(name.encode() + value.numpy().tobytes())
+    return seen.hexdigest()
+
+
+def forked(output, data, environment):
+    """Start a training run in a fork; it writes the digest of its weights beside `output` when it is done."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.environ.update(environment)
+        model = network()
+        train(model, data, config(output))
+        rank = environment.get("RANK", "0")
+        output.with_name(f"{output.name}.rank{rank}").write_text(digest(model))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def started(output, data, processes):
+    """Start one run of `processes` processes; return their process ids."""
+    if processes == 1:
+        return [forked(output, data, {})]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    return [forked(output, data, {**common, "RANK": str(r), "LOCAL_RANK": "0"}) for r in range(processes)]
+
+
+def finished(pids, within):
+    """Wait for all of `pids`; after `within` seconds kill them instead. Return whether they ended by themselves."""
+    deadline = time.monotonic() + within
+    left, codes = set(pids), []
+    while left and time.monotonic() < deadline:
+        for pid in tuple(left):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                left.remove(pid)
+                codes.append(os.waitstatus_to_exitcode(status))
+        time.sleep(0.001)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if not left and any(codes):
+        sys.exit(f"a run failed by itself: exit codes {codes}")
+    return not left
+
+
+def results(output, processes):
+    return [output.with_name(f"{output.name}.rank{rank}").read_text() for rank in range(processes)]
+
+
+def main(directory, kills, processes, seed):
+    torch.set_num_threads(1)
+    data, chance = load_data("digits"), random.Random(seed)
+    start = time.monotonic()
+    if not finished(started(directory / "undisturbed", data, processes), within=120):
+        sys.exit("the undisturbed run did not end")
+    duration = time.monotonic() - start
+    killed, cycles, ends = 0, 0, []
+    while killed < kills:
+        output = directory / f"killed-{cycles}"
+        cycles += 1
+        while killed < kills and not finished(started(output, data, processes), chance.uniform(0, duration)):
+            killed += 1
+        if not finished(started(output, data, processes), within=120):
+            sys.exit("a resumed run did not end")
+        ends.append(results(output, processes))
+    undisturbed = results(directory / "undisturbed", processes)
+    print(json.dumps({"undisturbed": undisturbed, "ends": ends, "killed": killed, "seconds": duration}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
