@@ -63,3 +63,27 @@ class Stage(nn.Sequential):
             self.add_module("pool", pool)
         for index, block in enumerate(blocks):
             self.add_module(str(index), block)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale every channel by a gate that all channels' means decide. Hu et al. (arXiv:1709.01507).
+
+    Args:
+        channels: of input and output.
+        hidden: channels between the two 1x1 convolutions.
+        act: between them, a name of `ACTIVATIONS`.
+        gate: after them; nn.Sigmoid or nn.Hardsigmoid.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, act: str = "relu", gate: type[nn.Module] = nn.Sigmoid
+    ) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.act = ACTIVATIONS[act]()
+        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.expand(self.act(self.reduce(mean))))
