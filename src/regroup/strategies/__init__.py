@@ -31,7 +31,7 @@ from regroup.errors import ParameterError, StrategyError
 from regroup.ops.counting import count
 from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import ConvSpec, Cost, Size, divisors
 
 S = typing.TypeVar("S", bound="Strategy")
 
@@ -144,6 +144,18 @@ def parse_strategy(text: str) -> Strategy:
             raise StrategyError("parameter", key, f"one of {', '.join(fields) or '(none)'} of {name}")
         values[key] = _from_text(key, value, fields[key])
     return cls(**values)
+
+
+def check_groups(spec: ConvSpec, groups: int, parameter: str = "groups") -> None:
+    """Raise StrategyError if `groups`, a strategy's `parameter`, does not divide the channels of `spec`."""
+    allowed = divisors(spec.in_channels, spec.out_channels)
+    if groups not in allowed:
+        raise StrategyError(
+            parameter,
+            groups,
+            f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
+            f"use one of {', '.join(map(str, allowed))}",
+        )
 
 
 def sample_size(spec: ConvSpec) -> Size:

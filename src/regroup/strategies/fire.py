@@ -17,7 +17,7 @@ from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 
 
-class Fire(nn.Sequential):
+class FireModule(nn.Sequential):
     """SqueezeNet's module without the ReLU after it: (N, C, H, W) -> (N, K, P, Q).
 
     1x1 to `squeeze` channels with bias, ReLU, concat[1x1, k x k].
@@ -46,7 +46,7 @@ def fire_specs(spec: ConvSpec, squeeze: int, point: int) -> tuple[ConvSpec, Conv
 
 
 @strategy("fire", paper="arXiv:1602.07360")
-class FireStrategy(Strategy):
+class Fire(Strategy):
     """Squeeze with 1x1, ReLU, expand with 1x1 and k x k side by side.
 
     y = concat(P a(Q x), W * a(Q x)), Q: C -> s channels, 1x1, with bias; a ReLU; P: s -> e1, 1x1; W: s -> e3,
@@ -91,9 +91,9 @@ class FireStrategy(Strategy):
         return max(1, round(k * self.squeeze)), min(max(1, k - round(k * self.large)), k - 1)
 
     def build(self, spec: ConvSpec) -> nn.Module:
-        """Return a Fire module."""
+        """Return a FireModule."""
         self.check(spec)
-        return Fire(spec, *self.widths(spec))
+        return FireModule(spec, *self.widths(spec))
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return C s + s e1 + s e3 S parameters and the biases, each weight used once a pixel."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import conv, explicit
-from regroup.spec import ConvSpec, Cost, Size, divisors
-from regroup.strategies import Strategy, strategy
+from regroup.spec import ConvSpec, Cost, Size
+from regroup.strategies import Strategy, check_groups, strategy
 
 
 @strategy("grouped", paper="arXiv:1611.05431")
@@ -56,14 +56,7 @@ class Grouped(Strategy):
                 "group_width", self.group_width, f"a divisor of in_channels={spec.in_channels}"
             )
         groups = self.groups or spec.in_channels // self.group_width  # type: ignore[operator]
-        allowed = divisors(spec.in_channels, spec.out_channels)
-        if groups not in allowed:
-            raise StrategyError(
-                "groups",
-                groups,
-                f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
-                f"use one of {', '.join(map(str, allowed))}",
-            )
+        check_groups(spec, groups)
         return groups
 
     def check(self, spec: ConvSpec) -> None:

@@ -13,8 +13,8 @@ from regroup.errors import StrategyError
 from regroup.ops import order, reach
 from regroup.ops.layers import conv, explicit
 from regroup.ops.order import ChannelShuffle
-from regroup.spec import ConvSpec, Cost, Size, chain_cost, divisors
-from regroup.strategies import Strategy, strategy
+from regroup.spec import ConvSpec, Cost, Size, chain_cost
+from regroup.strategies import Strategy, check_groups, strategy
 
 FORMS = ("conv", "unit")
 
@@ -27,6 +27,12 @@ def unit_chain(spec: ConvSpec, middle: int, groups: int) -> list[tuple[ConvSpec,
         (depthwise, middle),
         (spec.pointwise(middle, spec.out_channels, spec.bias), groups),
     ]
+
+
+def unit_reach(chain: list[tuple[ConvSpec, int]]) -> Tensor:
+    """Return the reach of such a unit: blocks with shuffled rows, the diagonal, blocks."""
+    first, *rest = (reach.grouped(step.out_channels, step.in_channels, groups) for step, groups in chain)
+    return reach.through(first[order.shuffle(len(first), chain[0][1])], *rest)
 
 
 class ShuffleUnit(nn.Sequential):
@@ -90,14 +96,7 @@ class Shuffled(Strategy):
 
     def check(self, spec: ConvSpec) -> None:
         """Refuse channels, or channels inside the unit, that the groups do not divide."""
-        allowed = divisors(spec.in_channels, spec.out_channels)
-        if self.groups not in allowed:
-            raise StrategyError(
-                "groups",
-                self.groups,
-                f"a divisor of in_channels={spec.in_channels} and out_channels={spec.out_channels}",
-                f"use one of {', '.join(map(str, allowed))}",
-            )
+        check_groups(spec, self.groups)
         if self.form == "unit" and spec.out_channels % (self.ratio * self.groups):
             raise StrategyError(
                 "ratio",
@@ -125,10 +124,8 @@ class Shuffled(Strategy):
         return chain_cost(self._chain(spec), size) + norms
 
     def reach(self, spec: ConvSpec) -> Tensor:
-        """Return blocks with their rows shuffled, followed by blocks in the unit."""
-        first, *rest = self._chain(spec)
-        shuffled = _blocks(*first)[order.shuffle(first[0].out_channels, self.groups)]
-        return reach.through(shuffled, *(_blocks(*step) for step in rest))
+        """Return blocks with shuffled rows, followed in the unit by the diagonal and blocks."""
+        return unit_reach(self._chain(spec))
 
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
         """Compute dense convolutions whose block-diagonal kernels have shuffled rows or columns."""
@@ -139,7 +136,3 @@ class Shuffled(Strategy):
         norm1, act, _, depthwise, norm2, expand = rest
         squeezed = act(norm1(explicit(first, x)))
         return explicit(expand, norm2(explicit(depthwise, squeezed, inputs=dealt)))
-
-
-def _blocks(spec: ConvSpec, groups: int) -> Tensor:
-    return reach.grouped(spec.out_channels, spec.in_channels, groups)
