@@ -5,10 +5,18 @@ Every change is a function of (seed, epoch, index) alone; see `randomness`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from regroup.errors import ConfigError
+from regroup.training.data.drawing import direction
+from regroup.training.data.randomness import Dice, seeded
 
 Kind = Literal["none", "affine", "crop", "timm"]
 
@@ -65,6 +73,96 @@ class Augmentation:
     def mixes(self) -> bool:
         """Whether labels come out as probabilities, (batch, classes), instead of class numbers."""
         return self.mixup > 0 or self.cutmix > 0
+
+    def of_pictures(self, height: int, width: int) -> Callable[..., Tensor]:
+        """Return timm's transform of one picture, to uint8 (channels, height, width); draws globally.
+
+        Only for kind "timm"; what it does not cover, `of_batch` and `mix` do.
+        """
+        from timm.data import create_transform
+
+        transform: Any = create_transform(
+            input_size=(3, height, width),
+            is_training=True,
+            scale=self.scale,
+            hflip=self.flip,
+            color_jitter=self.color_jitter,
+            auto_augment=self.auto or None,
+            interpolation="random",
+            normalize=False,
+        )
+        return transform
+
+    def of_batch(self, images: Tensor, dice: Dice) -> Tensor:
+        """Return the images, float (batch, channels, height, width), warped, shifted and mirrored.
+
+        Args:
+            images: what to vary; left as they are.
+            dice: what decides, one stream for each image.
+        """
+        if self.kind not in ("affine", "crop"):
+            return images
+        rows = _affine(dice) if self.kind == "affine" else _shift(dice, images.shape[2], images.shape[3])
+        rows[:, :, 0] *= np.where(dice.chance(self.flip), -1, 1)[:, None]
+        to_source = torch.from_numpy(rows.astype(np.float32)).to(images.device)
+        points = functional.affine_grid(to_source, list(images.shape), align_corners=False)
+        if self.kind == "affine":
+            return functional.grid_sample(images, points, padding_mode="border", align_corners=False)
+        return functional.grid_sample(
+            images, points, mode="nearest", padding_mode="reflection", align_corners=False
+        )
+
+    def blank(self, images: Tensor, *key: int) -> Tensor:
+        """Set a rectangle of some images to 0, the mean, in place (timm's random erasing)."""
+        if not self.erase:
+            return images
+        from timm.data.random_erasing import RandomErasing
+
+        with seeded(*key):
+            return RandomErasing(self.erase, mode="const", device=str(images.device))(images)
+
+    def mix(self, images: Tensor, labels: Tensor, classes: int, *key: int) -> tuple[Tensor, Tensor]:
+        """Return images mixed with others of the batch (timm's mixup and cutmix), in place, and their labels.
+
+        Args:
+            images: float, (batch, channels, height, width).
+            labels: class numbers, (batch,).
+            classes: number of classes.
+            key: what the mixing depends on.
+
+        Returns:
+            The images, and for each the probability of each class, (batch, classes); as they were if
+            mixing is off. Of an odd number of images the last stays pure, having no partner.
+        """
+        if not self.mixes:
+            return images, labels
+        from timm.data.mixup import Mixup, mixup_target
+
+        mixup = Mixup(self.mixup, self.cutmix, label_smoothing=self.smoothing, num_classes=classes)
+        pairs = len(images) // 2 * 2
+        with seeded(*key):
+            soft = [mixup(images[:pairs], labels[:pairs])[1]] if pairs else []
+        soft.append(mixup_target(labels[pairs:], classes, smoothing=self.smoothing))
+        return images, torch.cat(soft)
+
+
+def _affine(dice: Dice) -> np.ndarray:
+    """Return maps of output to input positions: up to 11 degrees, 10 % of size and of shear, 8 % of shift."""
+    cosine, sine = direction(dice.between(-0.1, 0.1))
+    scale, shear = dice.between(0.9, 1.1), dice.between(-0.1, 0.1)
+    across, down = dice.between(-0.16, 0.16), dice.between(-0.16, 0.16)  # the image is 2 wide
+    first = [cosine * scale, (shear * cosine - sine) * scale, across]
+    second = [sine * scale, (shear * sine + cosine) * scale, down]
+    return np.stack([np.stack(first, -1), np.stack(second, -1)], 1)
+
+
+def _shift(dice: Dice, height: int, width: int) -> np.ndarray:
+    """Return maps that shift by whole pixels, up to an eighth of the image."""
+    rows = np.tile(np.eye(2, 3), (len(dice), 1, 1))
+    for axis, pixels in ((0, width), (1, height)):
+        most = max(1, pixels // 8)
+        rows[:, axis, 2] = (dice.below(2 * most + 1) - most) * (2 / pixels)
+    return rows
 
 
 NO_AUGMENTATION = Augmentation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,11 +29,17 @@ class Split(Dataset):
         labels: class of each image, int64, shape (count,). Known without reading an image.
         shape: (channels, height, width) of the images that `fetch` returns.
         in_memory: fetching is a copy, so worker processes would only slow it down.
+        replaced: images that became unreadable after the data set was opened, by name, with the reason; with
+            `bad_images="skip"` another of their class stands in for each.
     """
 
     labels: Tensor
     shape: tuple[int, int, int]
     in_memory: bool = False
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        return self.__dict__.setdefault("_replaced", {})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +65,32 @@ class Split(Dataset):
     def name(self, index: int) -> str:
         """Return what a user knows the image as: its file, or its number."""
         return f"image {index}"
+
+
+class RememberingSplit(Split):
+    """A split that reads or draws each image once, as long as all of them fit into `memory` bytes.
+
+    A subclass sets `labels` and `shape`, calls `_remember`, and gives `read`.
+    """
+
+    def _remember(self, memory: int) -> None:
+        self.in_memory = len(self.labels) * math.prod(self.shape) <= memory
+        if self.in_memory:
+            self._images = torch.empty(len(self.labels), *self.shape, dtype=torch.uint8)
+            self._known = torch.zeros(len(self.labels), dtype=torch.bool)
+
+    @abstractmethod
+    def read(self, indices: Tensor) -> Tensor:
+        """Return what `fetch` does, afresh."""
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        if not self.in_memory:
+            return self.read(indices)
+        missing = indices[~self._known[indices]]
+        if len(missing):
+            self._images[missing] = self.read(missing)
+            self._known[missing] = True
+        return self._images[indices]
 
 
 class TensorSplit(Split):

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from regroup.errors import ConfigError
-from regroup.training.data.augmentation import Augmentation
+from regroup.training.data.augmentation import NO_AUGMENTATION, Augmentation
 from regroup.training.data.dataset import DataSet, Split
-from regroup.training.data.randomness import permutation
+from regroup.training.data.randomness import Dice, permutation
+from regroup.training.data.reader import Reader, read_in_workers
+
+_ORDER, _WARP, _PICTURE, _BATCH = range(4)  # what a number is drawn for: no two draw the same
 
 
 class Batch(NamedTuple):
@@ -75,6 +78,8 @@ class Loader:
                 raise ConfigError(name, getattr(self, name), f"{least} or more")
         if not 0 <= self.rank < self.world:
             raise ConfigError("rank", self.rank, f"below world={self.world}, and 0 or more")
+        if self._augmentation.kind == "timm" and self.data.shape[0] not in (1, 3):
+            raise ConfigError("kind", "timm", "used with 1 or 3 channels", f"these are {self.data.shape[0]}")
         if self.train and len(self.split) < self.world:
             raise ConfigError("world", self.world, f"at most the {len(self.split)} training images")
 
@@ -102,7 +107,7 @@ class Loader:
         """Return the order of the images in an epoch, all processes together: int64, (count,)."""
         if not self.train:
             return torch.arange(len(self.split))
-        return torch.from_numpy(permutation(len(self.split), self.seed, epoch))
+        return torch.from_numpy(permutation(len(self.split), self.seed, _ORDER, epoch))
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield this process's batches of an epoch.
@@ -115,9 +120,22 @@ class Loader:
         Raises:
             DataError: an image cannot be read; names the file.
         """
-        for indices in self._shares(epoch, start):
-            images = self.split.fetch(indices).to(self.device)
-            yield Batch(self._normalise(images), self.split.labels[indices].to(self.device), indices)
+        augmentation = self._augmentation
+        shares = list(self._shares(epoch, start))
+        scale, shift = self._normalisation()
+        for indices, images in zip(shares, self._read(shares, epoch), strict=True):
+            images = torch.addcmul(shift, images.to(self.device).float(), scale)
+            labels = self.split.labels[indices].to(self.device)
+            dice = Dice(self.seed, _WARP, epoch, indices.numpy())
+            key = self.seed, _BATCH, epoch, int(indices[0])
+            images = augmentation.blank(augmentation.of_batch(images, dice), *key)
+            yield Batch(*augmentation.mix(images, labels, len(self.data.classes), *key), indices)
+
+    @property
+    def _augmentation(self) -> Augmentation:
+        if not self.train:
+            return NO_AUGMENTATION
+        return self.data.augmentation if self.augmentation is None else self.augmentation
 
     def _shares(self, epoch: int, start: int) -> Iterator[Tensor]:
         """Yield the indices of each of this process's batches."""
@@ -129,7 +147,15 @@ class Loader:
             if len(mine):
                 yield mine
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        mean = torch.tensor(self.data.mean, device=self.device).view(-1, 1, 1)
-        std = torch.tensor(self.data.std, device=self.device).view(-1, 1, 1)
-        return images.float().div_(255).sub_(mean).div_(std)
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        """Return what pixels of 0..255 are multiplied with, and what is then added."""
+        mean, std = torch.tensor([self.data.mean, self.data.std], dtype=torch.float64)[:, :, None, None]
+        return (1 / (255 * std)).float().to(self.device), (-mean / std).float().to(self.device)
+
+    def _read(self, shares: list[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Yield the images of each share, uint8, from worker processes if that is worth while."""
+        reader = Reader(self.split, self._augmentation, (self.seed, _PICTURE, epoch))
+        if self.workers == 0 or (self.split.in_memory and self._augmentation.kind != "timm"):
+            yield from map(reader.images, shares)
+        else:
+            yield from read_in_workers(reader, shares, self.workers, torch.device(self.device).type == "cuda")

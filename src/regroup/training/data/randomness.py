@@ -48,6 +48,43 @@ def permutation(count: int, *key: int) -> np.ndarray:
     return np.argsort(scramble(*key, np.arange(count)), kind="stable")
 
 
+class Dice:
+    """Streams of numbers, one for each of several images; a further throw gives the next of each stream.
+
+    >>> together, alone = Dice(5, [0, 1, 2]), Dice(5, [2])
+    >>> [bool(together.between(0, 1)[2] == alone.between(0, 1)[0]) for throw in range(3)]
+    [True, True, True]
+
+    Args:
+        key: as of `scramble`; its last part numbers the images.
+    """
+
+    def __init__(self, *key: ArrayLike) -> None:
+        self._streams = scramble(*key).astype(np.int64)
+        self._throws = 0
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def between(self, low: float, high: float, count: int | None = None) -> np.ndarray:
+        """Return float32 in low..high, shape (images,), or (images, count)."""
+        return (low + (high - low) * self._throw(count)).astype(np.float32)
+
+    def below(self, end: int, count: int | None = None) -> np.ndarray:
+        """Return integers from 0 up to `end`, without it, shape (images,), or (images, count)."""
+        return (self._throw(count) * end).astype(np.int64)
+
+    def chance(self, probability: float) -> np.ndarray:
+        """Return whether it happens, bool, shape (images,)."""
+        return self._throw(None) < probability
+
+    def _throw(self, count: int | None) -> np.ndarray:
+        first, self._throws = self._throws, self._throws + (count or 1)
+        if count is None:
+            return uniform(self._streams, first)
+        return uniform(self._streams[:, None], np.arange(first, first + count))
+
+
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Seed the generators of Python, NumPy and PyTorch's CPU inside the block, and put them back after it.
