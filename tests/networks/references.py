@@ -1,0 +1,86 @@
+"""Other people's implementations of our networks.
+
+Where a library builds a network from its depths, both are built with two blocks a stage: the later blocks are
+of the second one's kind, and the claims hold the full depth.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torchvision
+from torch import nn
+
+from regroup.networks import list_models, networks
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Somebody's implementation with new weights, and what ours must be told to be the same."""
+
+    whose: str
+    build: Callable[[], nn.Module]
+    options: dict[str, object] = field(default_factory=dict)
+
+
+def of_torchvision(name: str, ours: dict[str, object] | None = None, **options: object) -> Reference:
+    return Reference(
+        "torchvision", lambda: getattr(torchvision.models, name)(weights=None, **options), ours or {}
+    )
+
+
+def of_timm(name: str, ours: dict[str, object] | None = None, **options: object) -> Reference:
+    def build() -> nn.Module:
+        import timm
+
+        return timm.create_model(name, **options)
+
+    return Reference("timm", build, ours or {})
+
+
+def of_pytorchcv(
+    module: str, name: str, ours: dict[str, object] | None = None, **options: object
+) -> Reference:
+    """Its poolings are made for one image size; adaptive ones do the same there and work elsewhere too."""
+
+    def build() -> nn.Module:
+        model = getattr(importlib.import_module(f"pytorchcv.models.{module}"), name)(**options)
+        if hasattr(model.features, "final_pool"):
+            model.features.final_pool = nn.AdaptiveAvgPool2d(1)
+        return model
+
+    return Reference("pytorchcv", build, ours or {})
+
+
+def _resnets() -> dict[str, list[Reference]]:
+    """Torchvision's class builds every ResNet and ResNeXt; the others have some of them."""
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    found = {}
+    for name in list_models("resne*"):
+        c = networks[name].config
+        if c.small or name.startswith(("resnet50_", "resnet_")):
+            continue
+
+        def build(c=c) -> nn.Module:
+            block = Bottleneck if c.bottleneck else BasicBlock
+            return ResNet(block, [2, 2, 2, 2], groups=c.groups, width_per_group=c.group_width)
+
+        found[name] = [Reference("torchvision", build, {"depths": (2, 2, 2, 2)})]
+    for name in ("resnet18", "resnet50", "resnext50_32x4d"):
+        found[name].append(of_timm(name))
+    found["resnet18"].append(of_pytorchcv("resnet", "resnet18"))
+    found["resnet50"].append(of_pytorchcv("resnet", "resnet50b"))
+    found["resnext50_32x4d"].append(of_pytorchcv("resnext", "resnext50_32x4d"))
+    for name in ("resnet20", "resnet56", "resnet110"):
+        found[name] = [of_pytorchcv("resnet_cifar", f"{name}_cifar10")]
+    for name in ("resnext29_32x4d", "resnext29_16x64d"):
+        found[name] = [of_pytorchcv("resnext_cifar", f"{name}_cifar10")]
+    return found
+
+
+REFERENCES = {
+    **_resnets(),
+}

@@ -1,0 +1,24 @@
+"""One network for each kind of backbone: the lightest, small enough to run."""
+
+from __future__ import annotations
+
+from regroup.networks import Network, list_models, networks
+
+
+def representatives() -> list[str]:
+    """Return the name with the fewest MACs for each combination of backbone and yes-or-no options."""
+    lightest: dict[object, Network] = {}
+    for name in list_models():
+        network = networks[name]
+        flags = tuple(v for v in vars(network.config).values() if isinstance(v, (bool, str)))
+        kind = (network.build, flags)
+        if kind not in lightest or network.claims.mega_macs < lightest[kind].claims.mega_macs:
+            lightest[kind] = network
+    return sorted(network.name for network in lightest.values())
+
+
+def side(name: str, least: int = 64) -> int:
+    """Return a small image side that the network takes."""
+    network = networks[name]
+    wanted = 32 if network.claims.size[0] < 64 else least
+    return max(wanted, network.build.min_size)

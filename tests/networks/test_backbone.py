@@ -1,0 +1,122 @@
+"""Every network is a classifier, a feature extractor and a backbone, as timm's are; on shapes alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from regroup.errors import NetworkError, SpecError
+from regroup.networks import build, create_model, list_models, networks
+from tests.networks.representatives import representatives, side
+
+
+def shadow(name: str, **options: object):
+    with torch.device("meta"):
+        return create_model(name, **options).eval()
+
+
+def images(name: str, sides: tuple[int, int] | None = None) -> torch.Tensor:
+    return torch.empty(2, 3, *(sides or networks[name].claims.size), device="meta")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_features_have_the_widths_and_sizes_that_feature_info_says(name: str) -> None:
+    model, x = shadow(name), images(name)
+    last, maps = model.forward_intermediates(x)
+    assert last.shape == model.forward_features(x).shape
+    assert last.shape[1] == model.num_features
+    assert len(maps) == len(model.feature_info) >= 4
+    reductions = [info["reduction"] for info in model.feature_info]
+    assert reductions == sorted(reductions)
+    for feature, info in zip(maps, model.feature_info, strict=True):
+        assert feature.shape[1] == info["num_chs"], info
+        assert abs(feature.shape[2] - math.ceil(x.shape[2] / info["reduction"])) <= 1, info
+        model.get_submodule(info["module"])
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_head_can_be_replaced_and_removed(name: str) -> None:
+    model, x = shadow(name), images(name)
+    features = model.forward_features(x)
+    assert model(x).shape == (2, networks[name].config.num_classes)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    assert tuple(features.shape[2:]) == model.pretrained_cfg["pool_size"]
+    with torch.device("meta"):
+        model.reset_classifier(7)
+    assert model(x).shape == (2, 7) and model.num_classes == 7
+    model.reset_classifier(0)
+    assert model(x).shape == (2, model.head_hidden_size)
+    model.reset_classifier(0, "")
+    assert model(x).shape == features.shape
+    assert shadow(name, num_classes=0, global_pool="")(x).shape == features.shape
+    config, keys = model.pretrained_cfg, shadow(name).state_dict()
+    assert config["first_conv"] + ".weight" in keys and config["classifier"] + ".weight" in keys
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_other_image_sizes_channels_and_classes_work(name: str) -> None:
+    with torch.device("meta"):
+        model = build(networks[name], in_chans=1, num_classes=3).eval()
+    for sides in ((side(name), side(name) + 32), (side(name, 96), side(name, 96))):
+        assert model(torch.empty(2, 1, *sides, device="meta")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", representatives())
+def test_image_with_wrong_channels_or_too_small_is_one_clear_error(name: str) -> None:
+    model = shadow(name)
+    with pytest.raises(SpecError, match="in_chans"):
+        model(torch.empty(2, 5, 224, 224, device="meta"))
+    if model.min_size > 1:
+        with pytest.raises(SpecError, match=f"at least {model.min_size}"):
+            model(torch.empty(2, 3, model.min_size - 1, 224, device="meta"))
+        model(torch.empty(2, 3, model.min_size, model.min_size, device="meta"))
+
+
+def test_parameters_of_a_network_are_parameters_of_create_model() -> None:
+    model = create_model("resnet_small", widths=[8, 16, 32], depths=[1, 2, 1], drop_rate=0.5, num_classes=4)
+    assert [info["num_chs"] for info in model.feature_info] == [8, 8, 16, 32]
+    assert model.drop.p == 0.5 and model.num_classes == 4
+
+
+def test_unknown_network_suggests_the_nearest() -> None:
+    with pytest.raises(NetworkError.__mro__[1], match="did you mean 'resnet50'"):
+        create_model("resnt50")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": (8, 16, 32, 64)}, "out_channels=0: must be"),
+        ({"width": 8}, "resnext50_32x4d has .*depths, widths"),
+        ({"num_classes": -1}, "num_classes=-1"),
+        ({"global_pool": "median"}, "'avg', 'max' or ''"),
+        ({"num_classes": 10, "global_pool": ""}, "0 where global_pool is ''"),
+    ],
+)
+def test_impossible_parameters_name_the_numbers(options: dict[str, object], message: str) -> None:
+    with torch.device("meta"), pytest.raises(NetworkError, match=message):
+        create_model("resnext50_32x4d", **options)
+
+
+def test_stages_after_the_features_asked_for_are_pruned() -> None:
+    model = create_model("resnet_small")
+    assert model.prune_intermediate_layers([0, 2]) == [0, 2]
+    x = torch.randn(1, 3, 32, 32)
+    low, middle = model.forward_intermediates(x, [0, 2], intermediates_only=True)
+    assert (low.shape[2], middle.shape[2]) == (32, 16) and len(model.stages) == 2
+    with pytest.raises(NetworkError, match="indices"):
+        model.forward_intermediates(x, [5])
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    model = create_model("resnet_small").double().eval()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(x).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
