@@ -43,7 +43,8 @@ class Prologue:
     """What happens to an input element before the multiplication: `act(x * scale[c] + shift[c])`.
 
     Attributes:
-        affine: there is a scale and a shift per logical input channel: parameters `in_scale`, `in_shift`.
+        affine: there is a scale and a shift per channel of `x` as it is stored, so before a convolution's
+            `order` (in `Pointwise`: per channel of `y`, so after it): parameters `in_scale`, `in_shift`.
         activation: one of `ACTIVATIONS`.
         gate: per-channel factors computed at run time (squeeze-and-excitation), applied first; its
             channels are in the same physical order as the input's.
@@ -168,7 +169,7 @@ class Conv(_Fused):
     @property
     def parameters(self) -> dict[str, Shape]:
         shape = (self.y.channels, self.group_in, *self.kernel_size)
-        return {"weight": shape} | self._fused_parameters(self.in_channels)
+        return {"weight": shape} | self._fused_parameters(self.x.channels)
 
     @property
     def macs(self) -> int:
@@ -212,7 +213,7 @@ class Linear(_Fused):
 
     @property
     def parameters(self) -> dict[str, Shape]:
-        return {"weight": (self.y.channels, self.in_channels)} | self._fused_parameters(self.in_channels)
+        return {"weight": (self.y.channels, self.in_channels)} | self._fused_parameters(self.x.channels)
 
     @property
     def macs(self) -> int:
@@ -310,7 +311,7 @@ class Pointwise(_Fused):
 
     @property
     def parameters(self) -> dict[str, Shape]:
-        return self._fused_parameters(self.x.channels if self.order is None else len(self.order))
+        return self._fused_parameters(self.y.channels)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""LLVM assembly -> machine code in this process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from regroup.kernels.lang import Code
+from regroup.kernels.target import Target
+
+VERSION = f"llvmlite {llvm.llvm_version_info}"
+"""Part of a cache key: another LLVM makes other code."""
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+def machine(target: Target) -> llvm.TargetMachine:
+    """Return LLVM's view of a target."""
+    _initialize()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="default", jit=False
+    )
+
+
+def assembly(functions: Sequence[Code]) -> str:
+    """Return functions as one module of LLVM assembly."""
+    declarations = sorted(set().union(*(code.declarations for code in functions)))
+    return "\n".join([*(code.text() for code in functions), *declarations])
+
+
+def compile_object(text: str, target: Target) -> bytes:
+    """Return a module of LLVM assembly as object code."""
+    tm = machine(target)
+    module = llvm.parse_assembly(text)
+    module.triple, module.data_layout = target.triple, str(tm.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(tm, options)
+    builder.getModulePassManager().run(module, builder)
+    return tm.emit_object(module)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Object code in memory; the functions live as long as this."""
+
+    engine: llvm.ExecutionEngine
+
+    def address(self, name: str) -> int:
+        """Return the address of a function."""
+        return self.engine.get_function_address(name)
+
+
+def load(objects: Iterable[bytes]) -> Loaded:
+    """Link object code into this process."""
+    _initialize()
+    target = Target.host()
+    empty = llvm.parse_assembly("")
+    empty.triple = target.triple
+    engine = llvm.create_mcjit_compiler(empty, machine(target))
+    for code in objects:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return Loaded(engine)

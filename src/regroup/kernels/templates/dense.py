@@ -1,0 +1,225 @@
+"""Convolution by scalar broadcast: a register tile of pixels times vectors of output channels.
+
+One input element, broadcast, feeds all vectors of its pixel; one vector of weights feeds all pixels. Inputs
+are read one by one, so any channel order of the input is free; each group is a convolution of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.problem import Conv
+from regroup.kernels.target import Target
+from regroup.kernels.templates.base import (
+    Kernel,
+    Parameters,
+    Run,
+    ceil_div,
+    choose,
+    pieces,
+    runs,
+    split,
+)
+from regroup.kernels.templates.finish import Finish, Pixel
+from regroup.kernels.templates.reduce import Reduction
+from regroup.kernels.templates.stage import Direct, Source, Unit, pack_prologue, stage
+from regroup.kernels.view import Halo, View
+
+
+class Dense(Kernel):
+    """Dense, wide-grouped and first-layer convolutions.
+
+    Args:
+        problem: the convolution.
+        target: the CPU.
+        pixels: pixels of a register tile.
+        vectors: vectors of output channels of a register tile.
+    """
+
+    template = "broadcast"
+
+    def __init__(self, problem: Conv, target: Target, pixels: int, vectors: int) -> None:
+        super().__init__(problem, target)
+        self.conv = conv = flattened(problem)
+        self.flat = conv is not problem
+        height, width, lanes = conv.y.height, conv.y.width, target.lanes
+        rows = 1 if self.flat else max(1, min(pixels // width, height))
+        self.columns = split(width, pixels)
+        self.units = self.columns if self.flat else runs(height, rows)
+        self.blocks = _blocks(conv.group_out, lanes, vectors)
+        self.terms = conv.group_in * conv.kernel_size[0] * conv.kernel_size[1]
+        widest = self.columns[0][1]
+        self.stage = stage(conv, rows, widest if self.flat else width)
+        self.scratch = self.stage.floats
+        self.head = len(pack_prologue(conv, lanes, {}))
+        self.group_floats = ceil_div(conv.group_out, lanes) * (self.terms + 1) * lanes
+        self.packed = self.head + conv.groups * self.group_floats
+        self.tile = f"{rows * widest}x{vectors}"
+        self.staged = not isinstance(self.stage, Direct)
+        self.by_weights = not self.staged and self.packed > height * width * conv.x.channels
+        self.per_unit = conv.groups * pieces(self.blocks)
+        self.items = pieces(self.units) * (1 if self.staged else self.per_unit)
+        self.rows = 0 if self.flat or self.by_weights else rows
+        self.cycles = self._estimate(rows)
+
+    def _estimate(self, rows: int) -> float:
+        one_unit = sum(
+            tiles * n * (self.terms * _term_cycles(rows * width, nv) + 12 + 2 * rows * width * nv)
+            for _, width, tiles in self.columns
+            for _, nv, n in self.blocks
+        )
+        return one_unit * self.conv.groups * (1 if self.flat else pieces(self.units))
+
+    def emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        writer = _Writer(self, code, views)
+        _, low, high, _ = code.arguments
+        for item in code.each(low, high):
+            if self.staged:
+                writer.staged(item)
+            elif self.by_weights:
+                count = pieces(self.units)
+                writer.item(item % count, item // count)
+            else:
+                writer.item(item // self.per_unit, item % self.per_unit)
+        return [code]
+
+    def pack(self, parameters: Parameters) -> np.ndarray:
+        conv, lanes = self.conv, self.target.lanes
+        weight = parameters["weight"].reshape(conv.groups, conv.group_out, conv.group_in, -1)
+        terms = weight.transpose(0, 3, 2, 1).reshape(conv.groups, self.terms, conv.group_out)
+        table = np.zeros((conv.groups, self.terms + 1, self.group_floats // (self.terms + 1)), np.float32)
+        table[:, 1:, : conv.group_out] = terms
+        if conv.epilogue.bias:
+            table[:, 0, : conv.group_out] = parameters["bias"].reshape(conv.groups, -1)
+        columns = [
+            table[:, :, (start + i * size) * lanes : (start + (i + 1) * size) * lanes].reshape(
+                conv.groups, -1
+            )
+            for start, size, count in self.blocks
+            for i in range(count)
+        ]
+        return np.concatenate([pack_prologue(conv, lanes, parameters), np.hstack(columns).ravel()])
+
+
+class _Writer:
+    """Writes one function: `item` and `staged` are the two shapes of a work item."""
+
+    def __init__(self, kernel: Dense, code: Code, views: list[Value]) -> None:
+        self.kernel, self.conv, self.code = kernel, kernel.conv, code
+        gated = self.conv.prologue.gate is not None
+        half = kernel.head // 2
+        self.pointers = {"x": views[0], "scratch": code.arguments[3], "gate": views[1]}
+        self.pointers |= {"scale": views[-1], "shift": views[-1] + half}
+        self.weights = views[-1] + kernel.head
+        self.finish = Finish(code, self.conv.epilogue, self.conv.y, views[1 + gated : -1])
+
+    def item(self, unit: Operand, block: Operand) -> None:
+        """Write one block of output channels of one unit of pixels."""
+        count = pieces(self.kernel.blocks)
+        group = 0 if self.conv.groups == 1 else block // count
+
+        def in_unit(start: Operand, run: Run) -> None:
+            there = self._unit(start, run)
+            source = self.kernel.stage.emit(self.code, self.pointers, there)
+            choose(
+                self.code,
+                block % count,
+                self.kernel.blocks,
+                lambda vector, run: self._block(there, source, group, vector, run),
+            )
+
+        choose(self.code, unit, self.kernel.units, in_unit)
+
+    def staged(self, unit: Operand) -> None:
+        """Write all output channels of one unit of pixels, after a copy of its input."""
+
+        def in_unit(start: Operand, run: Run) -> None:
+            there = self._unit(start, run)
+            source = self.kernel.stage.emit(self.code, self.pointers, there)
+            for group in self.code.each(0, self.conv.groups):
+                for run in self.kernel.blocks:
+                    for i in self.code.each(0, run[2]):
+                        self._block(there, source, group, i * run[1] + run[0], run)
+
+        choose(self.code, unit, self.kernel.units, in_unit)
+
+    def _unit(self, start: Operand, run: Run) -> Unit:
+        if self.kernel.flat:
+            return Unit(0, start, 1, run[1])
+        return Unit(start, 0, run[1], self.conv.y.width)
+
+    def _block(self, unit: Unit, source: Source, group: Operand, vector: Operand, run: Run) -> None:
+        lanes, kernel = self.code.lanes, self.kernel
+        last = self.conv.group_out - (run[0] + run[1] * run[2] - 1) * lanes
+        counts = [lanes] * (run[1] - 1) + [min(lanes, last)]
+        weights = self.weights + group * kernel.group_floats + vector * ((kernel.terms + 1) * lanes)
+        channel = group * self.conv.group_out + vector * lanes
+        columns = [(0, unit.width, 1)] if kernel.flat else kernel.columns
+        for first, width, count in columns:
+            for i in self.code.each(0, count):
+                column = i * width + first
+                self._tile(unit, source, (column, width), (group, channel), weights, counts)
+
+    def _tile(
+        self,
+        unit: Unit,
+        source: Source,
+        columns: tuple[Operand, int],
+        place: tuple[Operand, Operand],
+        weights: Value,
+        counts: list[int],
+    ) -> None:
+        (column, width), (group, channel) = columns, place
+        lanes, nv = self.code.lanes, len(counts)
+        pixels = [(dy, dx) for dy in range(unit.rows) for dx in range(width)]
+        offsets = [source.pixel(dy, dx) for dy, dx in pixels]
+        start = source.pointer + column * (source.stride[1] * source.pixel_pitch)
+        bias = [self.code.load(weights + v * lanes) for v in range(nv)]
+        sums = Reduction(self.code, self.conv, source, offsets, nv).write(
+            start, group, weights + nv * lanes, bias * len(pixels)
+        )
+        for i, (dy, dx) in enumerate(pixels):
+            pixel = Pixel(unit.y, unit.x + column, dy, dx)
+            self.finish.store(sums[i * nv : (i + 1) * nv], pixel, channel, counts)
+
+
+def flattened(conv: Conv) -> Conv:
+    """Return a 1x1 convolution as one over a single row of pixels, if its views have no gaps; else itself."""
+    epilogue = conv.epilogue
+    views = [conv.x, conv.y, *([epilogue.residual] if epilogue.residual else [])]
+    plain = (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
+    dense = all(v.channel_pitch == 1 and v.row_pitch == v.width * v.pixel_pitch for v in views)
+    if not (plain and dense) or epilogue.residual_scale != 1:
+        return conv
+    x, y, *residual = (_one_row(view) for view in views)
+    return replace(conv, x=x, y=y, epilogue=replace(epilogue, residual=residual[0] if residual else None))
+
+
+def _one_row(view: View) -> View:
+    pixels = view.height * view.width
+    return replace(view, height=1, width=pixels, row_pitch=pixels * view.pixel_pitch, halo=Halo())
+
+
+def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
+    """Cut a group's output channels into blocks of vectors; a partial last vector ends a run of its own."""
+    blocks = split(ceil_div(channels, lanes), vectors)
+    start, size, count = blocks[-1]
+    if channels % lanes and count > 1:
+        blocks[-1:] = [(start, size, count - 1), (start + size * (count - 1), size, 1)]
+    return blocks
+
+
+def _term_cycles(pixels: int, vectors: int) -> float:
+    """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most."""
+    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0)
+
+
+def candidates(conv: Conv, target: Target) -> list[Dense]:
+    """Return the register tiles that fit the target's registers."""
+    tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
+    most = ceil_div(conv.group_out, target.lanes)
+    return [Dense(conv, target, pixels, v) for v, pixels in tiles.items() if v <= most]

@@ -1,0 +1,90 @@
+"""The inner loop of scalar broadcast: the sum over taps and input channels in a register tile."""
+
+from __future__ import annotations
+
+from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.problem import Conv
+from regroup.kernels.templates.stage import Source
+
+_UNROLLED = 32
+"""Up to so many terms are written out one after the other instead of in a loop."""
+
+
+class Reduction:
+    """Writes `sum += x[pixel, tap, channel] * w[tap, channel, vector]` for a tile of pixels and vectors.
+
+    Weights lie in the order of use: tap, channel, vector.
+
+    Args:
+        code: the function being written.
+        conv: what to compute.
+        source: where the input lies.
+        pixels: offset of each pixel of the tile from the first.
+        vectors: vectors of output channels.
+    """
+
+    def __init__(self, code: Code, conv: Conv, source: Source, pixels: list[int], vectors: int) -> None:
+        self.code, self.pixels, self.vectors = code, pixels, vectors
+        self.channels, self.pitch, self.groups = conv.group_in, source.channel_pitch, conv.groups
+        self.order = None if conv.order is None else [c * self.pitch for c in conv.order]
+        self.same = self.order is None or conv.groups == 1
+        self.taps = [
+            ky * conv.dilation[0] * source.row_pitch + kx * conv.dilation[1] * source.pixel_pitch
+            for ky in range(conv.kernel_size[0])
+            for kx in range(conv.kernel_size[1])
+        ]
+
+    def write(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
+        """Write the sum on top of `sums` (pixel by pixel, vector by vector) and return it.
+
+        `start` is the first tap of the first pixel, channel 0 of the group (of the image if there is an order).
+        """
+        if self.order is None:
+            start = start + group * (self.channels * self.pitch)
+        floats = self.channels * self.vectors * self.code.lanes
+        if self.same and len(self.taps) * self.channels <= _UNROLLED:
+            for t, tap in enumerate(self.taps):
+                sums = self._all_channels(start + tap, weights + t * floats, sums)
+            return sums
+        if len(self.taps) == 1:
+            return self._channels(start + self.taps[0], group, weights, sums)
+        table = self.code.table(self.taps)
+
+        def body(tap: Operand, sums: list[Value]) -> list[Value]:
+            here = start + self.code.load_int(table, tap)
+            return self._channels(here, group, weights + tap * floats, sums)
+
+        return self.code.carry(0, len(self.taps), 1, sums, body)
+
+    def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
+        if self.same and self.channels <= 8:
+            return self._all_channels(start, weights, sums)
+        step = next(s for s in (4, 5, 3, 7, 2, 1) if self.channels % s == 0)
+        width = self.vectors * self.code.lanes
+        table = None if self.order is None else self.code.table(self.order)
+
+        def body(c: Operand, sums: list[Value]) -> list[Value]:
+            for u in range(step):
+                if table is None:
+                    here = start + c * self.pitch + u * self.pitch
+                else:
+                    here = start + self.code.load_int(table, group * self.channels + c + u)
+                sums = self._term(here, weights + c * width + u * width, sums)
+            return sums
+
+        return self.code.carry(0, self.channels, step, sums, body)
+
+    def _all_channels(self, start: Value, weights: Value, sums: list[Value]) -> list[Value]:
+        for c in range(self.channels):
+            offset = c * self.pitch if self.order is None else self.order[c]
+            sums = self._term(start + offset, weights + c * self.vectors * self.code.lanes, sums)
+        return sums
+
+    def _term(self, x: Value, weights: Value, sums: list[Value]) -> list[Value]:
+        code = self.code
+        row = [code.load(weights + v * code.lanes) for v in range(self.vectors)]
+        out = []
+        for i, offset in enumerate(self.pixels):
+            one = code.broadcast(x + offset)
+            out += [code.fma(one, w, sums[i * self.vectors + v]) for v, w in enumerate(row)]
+        return out
