@@ -14,6 +14,7 @@ import torchvision
 from torch import nn
 
 from regroup.networks import list_models, networks
+from tests.networks.definitions import DEFINITIONS
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,5 @@ def _resnets() -> dict[str, list[Reference]]:
 REFERENCES = {
     **_resnets(),
 }
+for name, (build, options) in DEFINITIONS.items():
+    REFERENCES.setdefault(name, []).append(Reference("definition", build, options))
