@@ -111,7 +111,7 @@ def started(output, data, processes):
 
 
 def finished(pids, within):
-    """Wait for all of `pids`; after `within` seconds kill them instead. Return whether they ended by themselves."""
+    """Wait for all of `pids`, and kill them after `within` seconds; return whether they ended before."""
     deadline = time.monotonic() + within
     left, codes = set(pids), []
     while left and time.monotonic() < deadline:

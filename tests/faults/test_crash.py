@@ -1,0 +1,197 @@
+"""Every file operation of a save is made the last one: by a kill, by a power cut, by a full disk."""
+
+import errno
+import resource
+import shutil
+from itertools import count
+
+import pytest
+import torch
+from torch import nn
+
+from regroup.errors import CheckpointError
+from regroup.training import TrainConfig, load_data, train
+from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, save_checkpoint
+from regroup.training.sealed import Disk
+
+
+class Crash(BaseException):
+    """The process, or the machine, is gone."""
+
+
+class Killed(Disk):
+    """A disk on which the process is killed in the middle of operation number `last`; what it did stays."""
+
+    def __init__(self, last):
+        self.left = last
+
+    def make_directory(self, path):
+        self.spend(lambda: None)
+        super().make_directory(path)
+
+    def write(self, path, data):
+        self.spend(lambda: path.write_bytes(data[: len(data) // 2]))
+        super().write(path, data)
+
+    def sync(self, path):
+        self.spend(lambda: None)
+
+    def rename(self, old, new):
+        self.spend(lambda: None)
+        super().rename(old, new)
+
+    def remove(self, path):
+        self.spend(lambda: next(path.iterdir()).unlink())
+        super().remove(path)
+
+    def spend(self, half):
+        if self.left == 0:
+            half()
+            raise Crash
+        self.left -= 1
+
+
+class PowerCut(Killed):
+    """... in which the machine stops too, so that what was not synced is lost: the worst it may do."""
+
+    def __init__(self, last):
+        super().__init__(last)
+        self.unsynced, self.renamed = set(), []
+
+    def write(self, path, data):
+        self.unsynced.add(path)
+        super().write(path, data)
+
+    def sync(self, path):
+        super().sync(path)
+        self.unsynced.discard(path)
+        self.renamed = [(old, new) for old, new in self.renamed if new.parent != path]
+
+    def rename(self, old, new):
+        super().rename(old, new)
+        self.renamed.append((old, new))
+        self.unsynced = {new / path.name if path.parent == old else path for path in self.unsynced}
+
+    def lose(self):
+        for path in self.unsynced:
+            if path.exists():
+                path.write_bytes(b"")
+        for old, new in self.renamed:
+            if new.exists():
+                new.rename(old)
+
+
+class Forgetful(PowerCut):
+    """A power cut on a disk that ignores `sync` of files: the tests must notice that."""
+
+    def sync(self, path):
+        if path.is_dir():
+            super().sync(path)
+
+
+class Full(Killed):
+    """A disk that is full, or fails in another way, from operation number `last` on."""
+
+    def __init__(self, last, number=errno.ENOSPC):
+        super().__init__(last)
+        self.number = number
+
+    def spend(self, half):
+        if self.left == 0:
+            half()
+            raise OSError(self.number, "No space left on device")
+        self.left -= 1
+
+
+def linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def sections(step):
+    return {"model": {"weight": torch.full((3, 5), float(step))}, "training": {"step": step}}
+
+
+def saved_before(directory):
+    for step in (1, 2):
+        save_checkpoint(directory, sections(step), keep=2)
+
+
+def steps_after_each_crash(make_disk, tmp_path):
+    """Yield (step of the newest good checkpoint, whether the save returned) for a crash at each operation."""
+    for last in count():
+        directory = tmp_path / f"{last}"
+        saved_before(directory)
+        disk = make_disk(last)
+        try:
+            save_checkpoint(directory, sections(3), keep=2, disk=disk)
+            returned = True
+        except Crash:
+            returned = False
+        if isinstance(disk, PowerCut):
+            disk.lose()
+        yield step_of_latest(directory), returned
+        if returned:
+            return
+        save_checkpoint(directory, sections(4), keep=2)
+        assert step_of_latest(directory) == 4
+        assert not list(directory.glob(".*")), "a partial directory was left behind"
+        assert len(list_checkpoints(directory)) == 2
+
+
+def step_of_latest(directory):
+    path, _ = latest_valid(directory)
+    found = load_checkpoint(path)
+    step = found["training"]["step"]
+    assert torch.equal(found["model"]["weight"], sections(step)["model"]["weight"])
+    return step
+
+
+@pytest.mark.parametrize("make_disk", [Killed, PowerCut])
+def test_after_any_crash_the_newest_good_checkpoint_is_the_old_or_the_new_one(make_disk, tmp_path):
+    steps = list(steps_after_each_crash(make_disk, tmp_path))
+    assert len(steps) > 12  # mkdir, 4 files and a manifest written and synced, rename, 2 syncs, 1 removal
+    assert {step for step, _ in steps} == {2, 3}
+    assert steps[-1] == (3, True)
+    assert [step for step, _ in steps] == sorted(step for step, _ in steps)
+
+
+def test_a_save_without_fsync_would_be_noticed(tmp_path):
+    assert list(steps_after_each_crash(Forgetful, tmp_path))[-1] == (2, True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS])
+def test_a_failing_disk_is_one_clear_error_and_the_old_checkpoint_stays(number, tmp_path):
+    for last in count():
+        directory = tmp_path / f"{last}"
+        saved_before(directory)
+        try:
+            save_checkpoint(directory, sections(3), keep=2, disk=Full(last, number))
+        except CheckpointError as error:
+            assert "could not be written" in str(error)
+        else:
+            assert step_of_latest(directory) == 3
+            return
+        assert step_of_latest(directory) in (2, 3)
+        assert not list(directory.glob(".*"))
+        shutil.rmtree(directory)
+
+
+def test_a_full_disk_stops_training_with_the_checkpoint_before_intact(tmp_path):
+    data, out = load_data("digits"), tmp_path / "run"
+    train(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, TrainConfig(epochs=1, output=out, log="quiet")
+    )
+    kept = list_checkpoints(out)
+    config = TrainConfig(epochs=1, output=tmp_path / "full", log="quiet")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="could not be written"):
+            train(linear(), data, config)
+        with pytest.raises(CheckpointError, match="could not be written"):
+            save_checkpoint(out, {"model": {"weight": torch.zeros(1000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert latest_valid(out) == (kept[0], [])
+    assert not list_checkpoints(config.output)
+    assert not list(config.output.glob(".*"))
