@@ -7,8 +7,8 @@ is drawn beside it, on whatever machine.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,11 @@ Points = tuple[np.ndarray, np.ndarray]
 """x, (1, width), and y, (height, 1), of pixels; float32."""
 
 
-class Warp(NamedTuple):
+@dataclass(frozen=True)
+class Warp:
     """Affine maps, one for each picture: from the picture to a cell whose corners are at (+-1, +-1).
 
-    Attributes:
+    Args:
         matrix: (pictures, 2, 2) float32.
         centre: where the middle of the cell comes to lie, (pictures, 2) float32, x first.
     """
@@ -31,16 +32,15 @@ class Warp(NamedTuple):
     centre: np.ndarray
 
     @classmethod
-    def random(cls, dice: Dice, half_cell: np.ndarray, centre: np.ndarray, turn: float) -> Warp:
-        """Return slightly sheared, stretched and turned maps.
+    def random(cls, dice: Dice, half_cell: np.ndarray, centre: np.ndarray) -> Warp:
+        """Return maps that stretch and shear by up to 15 % and turn by up to 15 degrees.
 
         Args:
             dice: what decides, one stream for each picture.
             half_cell: half the height of the cell in the picture, (pictures,).
             centre: where its middle lies, (pictures, 2).
-            turn: largest tangent of half the angle of rotation.
         """
-        cosine, sine = direction(dice.between(-turn, turn))
+        cosine, sine = direction(dice.between(-0.13, 0.13))
         wide, slant = dice.between(0.85, 1.15), dice.between(-0.15, 0.15)
         # the inverse of rotation * shear * stretch, row by row
         rows = [[cosine + slant * sine, sine - slant * cosine], [-sine, cosine]]
@@ -48,12 +48,22 @@ class Warp(NamedTuple):
         matrix = np.stack([np.stack(row, -1) for row in rows], -2) / half_cell[:, None, None]
         return cls(matrix.astype(np.float32), centre.astype(np.float32))
 
-    def sample(self, cells: np.ndarray, which: np.ndarray, points: Points) -> np.ndarray:
-        """Return `cells[which]`, (cells, height, width), seen through the map: (pictures, height, width)."""
+    def __getitem__(self, chosen: np.ndarray) -> Warp:
+        return Warp(self.matrix[chosen], self.centre[chosen])
+
+    def coverage(self, cells: np.ndarray, which: np.ndarray, points: Points) -> np.ndarray:
+        """Return `cells[which]` as seen through the maps, in 0..1: (pictures, height, width) float32.
+
+        Args:
+            cells: uint8, (cells, height, width).
+            which: the cell of each picture, (pictures,).
+            points: the pixels to look at.
+        """
         x = points[0] - self.centre[:, 0, None, None]
         y = points[1] - self.centre[:, 1, None, None]
         m = self.matrix[:, :, :, None, None]
-        return bilinear(cells, which, m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y)
+        u, v = m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y
+        return bilinear(cells, which, u, v) / np.float32(255)
 
 
 def grid(size: Size) -> Points:
@@ -184,3 +194,24 @@ def noise(dice: Dice, shape: tuple[int, ...]) -> np.ndarray:
 def _grain() -> np.ndarray:
     numbers = np.arange(1 << 18)
     return (uniform(1, numbers) - uniform(2, numbers)).astype(np.float32)
+
+
+def background(dice: Dice, luminance: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return textured grounds with strokes across: float32, (pictures, channels, height, width) in 0..1."""
+    channels = shape[0]
+    points = grid(shape[1:])
+    spread = dice.between(0, 0.15)
+    dark, light = (colours(dice, np.clip(luminance + s, 0, 1), channels) for s in (-spread, spread))
+    texture = textures(dice, points)
+    canvas = dark[:, :, None, None] + texture[:, None] * (light - dark)[:, :, None, None]
+    for _ in range(2):
+        colour = colours(dice, contrasting(dice, luminance, 0.1, 0.6), channels)
+        blend(canvas, strokes(dice, points) * dice.chance(0.4)[:, None, None], colour)
+    return canvas
+
+
+def finished(dice: Dice, canvas: np.ndarray) -> np.ndarray:
+    """Return a canvas, (pictures, channels, height, width) in 0..1, under noise and as uint8."""
+    strength = dice.between(0, 0.2)[:, None, None, None]
+    noisy = canvas + noise(dice, canvas.shape[1:]) * strength
+    return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)

@@ -47,6 +47,22 @@ class Listed(NamedTuple):
     test: bool
 
 
+class Files(NamedTuple):
+    """The files of a data set, and what they mean.
+
+    Attributes:
+        root: where their names begin.
+        classes: name of each class, by label.
+        files: all of them.
+        notes: what the user should be told.
+    """
+
+    root: Path
+    classes: list[str]
+    files: list[Listed]
+    notes: list[str]
+
+
 def folder(
     image: Size | None = None, *, root: Path, bad_images: BadImages = "error", channels: int = 3
 ) -> DataSet:
@@ -65,27 +81,36 @@ def folder(
             (`BadImagesError`) images that cannot be read.
         ConfigError: `channels` is neither 1 nor 3.
     """
+    classes, files, notes = _list_files(root)
+    return from_files(Files(root, classes, files, notes), image, bad_images, channels)
+
+
+def from_files(
+    files: Files, image: Size | None = None, bad_images: BadImages = "error", channels: int = 3
+) -> DataSet:
+    """Return the data set of listed files, after a look at each; arguments and errors are as of `folder`."""
     if channels not in (1, 3):
         raise ConfigError("channels", channels, "1 (grey) or 3 (colour)")
-    classes, files, notes = _list_files(root)
-    facts = scan(root, [file.name for file in files])
-    bad = {file.name: fact.problem for file, fact in zip(files, facts, strict=True) if fact.problem}
+    root, notes = files.root, list(files.notes)
+    facts = scan(root, [file.name for file in files.files])
+    bad = {file.name: fact.problem for file, fact in zip(files.files, facts, strict=True) if fact.problem}
     if bad and bad_images == "error":
         raise BadImagesError(root, bad)
     if bad:
-        notes.append(_summary(f"{len(bad)} of {len(files)} images cannot be read and are skipped", bad))
-    usable = [(file, fact) for file, fact in zip(files, facts, strict=True) if not fact.problem]
-    _check_classes(root, classes, [file for file, _ in usable])
-    height, width = image or _common_size([fact for _, fact in usable])
-    shape = channels, height, width
+        notes.append(_summary(f"{len(bad)} of {len(facts)} images cannot be read and are skipped", bad))
+    usable = [file for file in files.files if file.name not in bad]
+    _check_classes(root, files.classes, usable)
+    height, width = image or _common_size(facts)
     train, test = (
-        FolderSplit(root, [file for file, _ in usable if file.test == which], shape, bad_images)
+        FolderSplit(
+            root, [file for file in usable if file.test == which], (channels, height, width), bad_images
+        )
         for which in (False, True)
     )
     return DataSet(
         name=root.name,
-        classes=tuple(classes),
-        shape=shape,
+        classes=tuple(files.classes),
+        shape=train.shape,
         train=train,
         test=test,
         mean=IMAGENET_MEAN if channels == 3 else (0.45,),
@@ -222,7 +247,7 @@ def _check_classes(root: Path, classes: list[str], usable: list[Listed]) -> None
 
 
 def _common_size(facts: list[ImageFacts]) -> Size:
-    sizes = {fact.size for fact in facts}
+    sizes = {fact.size for fact in facts if not fact.problem}
     return sizes.pop() if len(sizes) == 1 else (224, 224)
 
 

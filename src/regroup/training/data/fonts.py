@@ -42,23 +42,23 @@ def atlas_level(capital: float) -> int:
 
 @cache
 def atlas(fonts: tuple[str, ...], cell: int) -> np.ndarray:
-    """Return every character of `CHARACTERS` in every font: uint8 coverage, (fonts, characters, cell, cell).
+    """Return all of `CHARACTERS` in one font after the other: uint8 coverage, (count, cell, cell).
 
     All fonts are scaled to the same height of capitals; a character is centred from left to right.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
-    cells = np.zeros((len(fonts), len(CHARACTERS), cell, cell), np.uint8)
-    for row, name in enumerate(fonts):
+    cells = []
+    for name in fonts:
         path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
         font = ImageFont.truetype(path, 1000)
         em = 1000 * CAPITAL * cell / -font.getbbox("H", anchor="ls")[1]
         font = font.font_variant(size=em)
-        for column, character in enumerate(CHARACTERS):
+        for character in CHARACTERS:
             left, _, right, _ = font.getbbox(character, anchor="ls")
             picture = Image.new("L", (cell, cell))
             origin = ((cell - left - right) / 2, cell * (1 + CAPITAL) / 2)
             ImageDraw.Draw(picture).text(origin, character, fill=255, font=font, anchor="ls")
-            cells[row, column] = np.asarray(picture)
-    return cells
+            cells.append(np.asarray(picture))
+    return np.stack(cells)

@@ -20,13 +20,12 @@ from regroup.training.data.augmentation import Augmentation
 from regroup.training.data.dataset import DataSet, RememberingSplit
 from regroup.training.data.drawing import (
     Warp,
+    background,
     blend,
     colours,
     contrasting,
+    finished,
     grid,
-    noise,
-    strokes,
-    textures,
 )
 from regroup.training.data.fonts import CAPITAL, CHARACTERS, TEST_FONTS, TRAIN_FONTS, atlas, atlas_level
 from regroup.training.data.randomness import Dice
@@ -115,57 +114,35 @@ class GlyphSplit(RememberingSplit):
         return torch.cat([torch.from_numpy(self._draw(part.numpy())) for part in indices.split(piece)])
 
     def _draw(self, indices: np.ndarray) -> np.ndarray:
-        channels, height, width = self.shape
         dice = Dice(*self._key, indices)
-        points = grid((height, width))
-        cells = atlas(self._fonts, atlas_level(0.7 * height))
-        font = dice.below(len(self._fonts))
-        ground = dice.between(0.1, 0.9)
-        ink = colours(dice, contrasting(dice, ground, 0.55), channels)
-        canvas = background(dice, ground, self.shape)
-        character = self._characters[self.labels[torch.from_numpy(indices)].numpy()]
-        reach = width / height
-        self._neighbours(dice, canvas, (cells, font), ground)
-        centre = np.stack([dice.between(-0.15, 0.15) * np.float32(reach), dice.between(-0.15, 0.15)], -1)
-        warp = Warp.random(dice, dice.between(0.55, 0.75) * min(1, reach) / CAPITAL, centre, turn=0.13)
-        which = font * len(CHARACTERS) + character
-        coverage = warp.sample(cells.reshape(-1, *cells.shape[2:]), which, points)
-        blend(canvas, coverage * np.float32(1 / 255), ink)
-        canvas += noise(dice, self.shape) * dice.between(0, 0.2)[:, None, None, None]
-        return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+        luminance = dice.between(0.1, 0.9)
+        ink = colours(dice, contrasting(dice, luminance, 0.55), self.shape[0])
+        canvas = background(dice, luminance, self.shape)
+        first = dice.below(len(self._fonts)) * len(CHARACTERS)  # of the font that an image uses
+        self._draw_neighbours(dice, canvas, first, luminance)
+        reach = np.float32(min(1, self.shape[2] / self.shape[1]))
+        centre = np.stack([dice.between(-0.15, 0.15) * reach, dice.between(-0.15, 0.15)], -1)
+        warp = Warp.random(dice, dice.between(0.55, 0.75) * reach / CAPITAL, centre)
+        shown = first + self._characters[indices % len(self._characters)]
+        blend(canvas, warp.coverage(self._cells(), shown, grid(self.shape[1:])), ink)
+        return finished(dice, canvas)
 
-    def _neighbours(
-        self, dice: Dice, canvas: np.ndarray, letters: tuple[np.ndarray, np.ndarray], ground: np.ndarray
+    def _draw_neighbours(
+        self, dice: Dice, canvas: np.ndarray, first: np.ndarray, luminance: np.ndarray
     ) -> None:
-        """Paint a letter to the left or to the right in half of the images, as it is in a line of text."""
-        cells, font = letters
-        side = (
-            np.where(dice.chance(0.5), -1, 1) * dice.between(0.95, 1.25) * canvas.shape[3] / canvas.shape[2]
-        )
-        centre = np.stack([side, dice.between(-0.15, 0.15)], -1)
-        warp = Warp.random(dice, dice.between(0.5, 0.7) / CAPITAL, centre, turn=0.13)
-        which = font * len(CHARACTERS) + dice.below(len(CHARACTERS))
-        ink = colours(dice, contrasting(dice, ground, 0.3, 0.7), canvas.shape[1])
-        present = np.flatnonzero(dice.chance(0.5))
-        shown = Warp(warp.matrix[present], warp.centre[present])
-        coverage = shown.sample(cells.reshape(-1, *cells.shape[2:]), which[present], grid(canvas.shape[2:]))
-        part = canvas[present]
-        blend(part, coverage * np.float32(1 / 255), ink[present])
-        canvas[present] = part
+        """Draw a character to the left or to the right in half of the images, as in a line of text."""
+        beside = np.float32(self.shape[2] / self.shape[1]) * dice.between(0.95, 1.25)
+        centre = np.stack([np.where(dice.chance(0.5), -beside, beside), dice.between(-0.15, 0.15)], -1)
+        warp = Warp.random(dice, dice.between(0.5, 0.7) / CAPITAL, centre)
+        shown = first + dice.below(len(CHARACTERS))
+        ink = colours(dice, contrasting(dice, luminance, 0.3, 0.7), self.shape[0])
+        some = np.flatnonzero(dice.chance(0.5))
+        part = canvas[some]
+        blend(part, warp[some].coverage(self._cells(), shown[some], grid(self.shape[1:])), ink[some])
+        canvas[some] = part
 
-
-def background(dice: Dice, luminance: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return textured grounds with strokes across: float32, (pictures, channels, height, width) in 0..1."""
-    channels = shape[0]
-    points = grid(shape[1:])
-    spread = dice.between(0, 0.15)
-    dark, light = (colours(dice, np.clip(luminance + s, 0, 1), channels) for s in (-spread, spread))
-    texture = textures(dice, points)
-    canvas = dark[:, :, None, None] + texture[:, None] * (light - dark)[:, :, None, None]
-    for _ in range(2):
-        colour = colours(dice, contrasting(dice, luminance, 0.1, 0.6), channels)
-        blend(canvas, strokes(dice, points) * dice.chance(0.4)[:, None, None], colour)
-    return canvas
+    def _cells(self) -> np.ndarray:
+        return atlas(self._fonts, atlas_level(0.7 * self.shape[1]))
 
 
 data_sets.add("glyphs", glyphs)
