@@ -55,6 +55,16 @@ def flop_counter(display: bool = False) -> FlopCounterMode:
     )
 
 
+def executed_flops(func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: object) -> int | None:
+    """Return the FLOPs (2 x MACs) of one call of an operator, or None if no formula is known for it.
+
+    Formulas are PyTorch's, those registered by `torch.utils.flop_counter.register_flop_formula` for custom
+    operators, and the correct one for grouped convolutions in training.
+    """
+    formula = flop_counter().flop_registry.get(func.overloadpacket)
+    return None if formula is None else formula(*args, **kwargs, out_val=out)
+
+
 def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = None) -> Cost:
     """Return the parameters of a module and the MACs it executes on one image of `size`.
 

@@ -1,0 +1,232 @@
+"""What each layer costs: MACs, bytes moved, activations; counted by running it, not by knowing it.
+
+>>> layer = nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False)
+>>> total = cost(layer, torch.empty(1, 8, 5, 5)).total
+>>> total.macs, total.dense_macs
+(3600, 14400)
+>>> total.bytes_read, total.bytes_written
+(1376, 800)
+
+The model runs once on shapes alone (fake tensors), and every operator it calls is counted where it is
+called: in a module, in a function inside a module, in the backward pass. So a convolution counts the same
+whoever asks for it, and a gather or a shuffle, which has no MACs, still counts the bytes that it moves.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from regroup.ops.counting import executed_flops
+from regroup.profiling.traffic import bytes_moved, is_rearrangement
+from regroup.profiling.where import Where
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs in one run; costs add up. One MAC is two FLOPs."""
+
+    parameters: int = 0
+    """Numbers that are trained. One that two layers share is counted in the first."""
+    macs: int = 0
+    """Multiply-adds that are executed, of convolutions, linear layers and matrix products."""
+    ideal_macs: int = 0
+    """Executed MACs without those that multiply by a masked weight, which is zero."""
+    dense_macs: int = 0
+    """MACs of the same layers with groups = 1 and no channel left out."""
+    activations: int = 0
+    """Numbers that convolutions, linear layers and matrix products put out (RegNet, arXiv:2003.13678)."""
+    bytes_read: int = 0
+    """Bytes of the tensors that operators read; a view reads nothing, a gather only what it selects."""
+    bytes_written: int = 0
+    """Bytes of the tensors that operators write."""
+    bytes_rearranged: int = 0
+    """Of bytes read and written, those of operators that compute nothing: gather, shuffle, concat, copy."""
+
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __radd__(self, other: int) -> LayerCost:
+        return self if other == 0 else NotImplemented  # so that sum(costs) works
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written."""
+        return self.bytes_read + self.bytes_written
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs (2 x executed MACs) for each byte moved."""
+        return 2 * self.macs / self.bytes if self.bytes else 0.0
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The cost of each module without its children, by the module's name ("" is the network itself)."""
+
+    layers: dict[str, LayerCost]
+    uncounted: tuple[str, ...] = ()
+    """Custom operators that were called and have no formula: register one with `register_flop_formula`."""
+
+    @property
+    def total(self) -> LayerCost:
+        """The whole network."""
+        return sum(self.layers.values(), LayerCost())
+
+    def of(self, name: str) -> LayerCost:
+        """Return the cost of a module and all that is inside it."""
+        inside = (c for n, c in self.layers.items() if not name or n == name or n.startswith(f"{name}."))
+        return sum(inside, LayerCost())
+
+
+def cost(model: nn.Module, *inputs: Tensor, training: bool = False) -> NetworkCost:
+    """Return what each layer of `model` costs in one run on `inputs`, whatever their batch size.
+
+    Zeros and gaps cannot be told from shapes. A module that multiplies by masked weights says how many MACs
+    its mask leaves by a method `ideal_macs(executed: int) -> int`; PyTorch's pruning masks are understood.
+    A module that gathers only the channels it needs says what the dense layer would take by a method
+    `dense_macs(executed: int) -> int`. `executed` is what was counted inside it. Groups need neither.
+
+    Args:
+        model: is left as it was, its mode and buffers included.
+        inputs: what the model is called with; shape and type matter. Only a model whose operators depend on
+            values (it keeps a channel or not) is run for real.
+        training: count a training step, forward and backward, in training mode; otherwise inference.
+
+    Raises:
+        Exception: whatever the model raises when it is called with these inputs.
+    """
+    with mode_of(model, training):
+        try:
+            recorder = _run_fake(model, inputs, training)
+        except (
+            RuntimeError,
+            NotImplementedError,
+        ):  # shapes alone do not do: if values do not either, it raises
+            recorder = _run_real(model, inputs, training)
+    layers = {
+        name: recorder.own.get(name, LayerCost()) + LayerCost(recorder.where.parameters_of(name))
+        for name, _ in model.named_modules()
+    }
+    for name, module in reversed(list(model.named_modules())):  # what a block knows overrules its layers
+        layers[name] += _known(module, NetworkCost(layers), name)
+    return NetworkCost(layers, tuple(sorted(recorder.uncounted)))
+
+
+@contextmanager
+def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put a model and all modules in it into training or eval mode, and afterwards back as they were."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _known(module: nn.Module, costs: NetworkCost, name: str) -> LayerCost:
+    """Return what a module's own knowledge adds to the ideal and dense MACs that were counted in it."""
+    inside = costs.of(name)
+    ideal, dense = inside.ideal_macs, inside.dense_macs
+    mask = getattr(module, "weight_mask", None)
+    if isinstance(mask, Tensor):  # of torch.nn.utils.prune
+        ideal = round(inside.macs * float(mask.count_nonzero() / mask.numel()))
+    if callable(says := getattr(module, "ideal_macs", None)):
+        ideal = says(inside.macs)
+    if callable(says := getattr(module, "dense_macs", None)):
+        dense = says(inside.macs)
+    return LayerCost(ideal_macs=ideal - inside.ideal_macs, dense_macs=dense - inside.dense_macs)
+
+
+def _run_fake(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        return _run(model, mode.from_tensor, inputs, training)
+
+
+def _run_real(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
+    return _run(model, lambda t: t.detach().clone().requires_grad_(t.requires_grad), inputs, training)
+
+
+def _run(
+    model: nn.Module, stand_in: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...], training: bool
+) -> Recorder:
+    """Run with stand-ins for the weights, so that neither gradients nor statistics reach the model."""
+    names = [*model.named_parameters(), *model.named_buffers()]
+    weights = {name: stand_in(tensor) for name, tensor in names}
+    inputs = tuple(tree_map_only(Tensor, stand_in, i) for i in inputs)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator, which nobody can count
+    try:
+        with Where(model) as where, Recorder(where) as recorder, torch.set_grad_enabled(training):
+            out = functional_call(model, weights, inputs)
+            if training:
+                _backward(out)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return recorder
+
+
+def _backward(out: object) -> None:
+    tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
+    torch.autograd.backward(tensors, [t.detach() for t in tensors])
+
+
+class Recorder(TorchDispatchMode):
+    """Add up what the operators called inside a `with` cost, by module."""
+
+    def __init__(self, where: Where) -> None:
+        super().__init__()
+        self.where = where
+        self.own: dict[str, LayerCost] = {}
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.namespace == "prim":  # asks for a tensor's device or layout
+            return func(*args, **kwargs)
+        if _is_composite(func):  # only in inference mode do such operators come here in one piece
+            with self:
+                return func.decompose(*args, **kwargs)
+        out = func(*args, **kwargs)
+        name = self.where.now()
+        self.own[name] = self.own.get(name, LayerCost()) + self._cost(func, args, kwargs, out)
+        return out
+
+    def _cost(self, func, args: tuple, kwargs: dict, out: object) -> LayerCost:
+        flops = executed_flops(func, args, kwargs, out)
+        if flops is None and func.namespace not in ("aten", "prims"):
+            self.uncounted.add(str(func.overloadpacket))
+        macs = (flops or 0) // 2
+        read, written = bytes_moved(func, args, kwargs, out)
+        outputs = [t.numel() for t in tree_leaves(out) if isinstance(t, Tensor)]
+        active = flops is not None and not self.where.in_backward()
+        return LayerCost(
+            macs=macs,
+            ideal_macs=macs,
+            dense_macs=macs * _groups(func, args, kwargs),
+            activations=outputs[0] if active else 0,
+            bytes_read=read,
+            bytes_written=written,
+            bytes_rearranged=read + written if is_rearrangement(func) else 0,
+        )
+
+
+@functools.cache
+def _is_composite(func: torch._ops.OpOverload) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _groups(func, args: tuple, kwargs: dict) -> int:
+    """Return the argument `groups` of an operator, ours and other people's custom ones included."""
+    names = [argument.name for argument in func._schema.arguments]
+    return int({**dict(zip(names, args, strict=False)), **kwargs}.get("groups", 1))
