@@ -85,13 +85,20 @@ class Code:
         self._count = 0
         self._globals: dict[str, str] = {}
         self.declarations: set[str] = set()
+        self.type, self.end = "void", "ret void"
         self._open("entry")
 
     def text(self) -> str:
         """Return the function and the constants it uses as LLVM assembly."""
         head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
         return "\n".join(
-            [*self._globals.values(), f"define void @{self.name}({head}) {{", *self._lines, "ret void", "}"]
+            [
+                *self._globals.values(),
+                f"define {self.type} @{self.name}({head}) {{",
+                *self._lines,
+                self.end,
+                "}",
+            ]
         )
 
     # -- instructions -----------------------------------------------------------------------------
@@ -135,8 +142,9 @@ class Code:
         self.declarations.add(f"declare {type} {name}({', '.join([type] * len(values))})")
         return self.emit(type, f"call {type} {name}({', '.join(f'{type} {v}' for v in values)})")
 
-    def compare(self, predicate: str, a: Value, b: Operand) -> Value:
+    def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
         """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
+        a = self.value(a, "i64")
         kind = "icmp" if a.type.startswith("i") else "fcmp"
         type = f"<{self.lanes} x i1>" if a.type == self.vector else "i1"
         return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
@@ -147,13 +155,13 @@ class Code:
         a, b = self.value(a, type), self.value(b, type)
         return self.emit(type, f"select {mask.type} {mask}, {type} {a}, {type} {b}")
 
-    def smaller(self, a: Value, b: Operand) -> Value:
+    def smaller(self, a: Operand, b: Operand) -> Value:
         """Return the smaller of two integers."""
-        return self.call("llvm.smin", a, self.value(b, a.type))
+        return self.call("llvm.smin", self.value(a, "i64"), self.value(b, "i64"))
 
-    def larger(self, a: Value, b: Operand) -> Value:
+    def larger(self, a: Operand, b: Operand) -> Value:
         """Return the larger of two integers."""
-        return self.call("llvm.smax", a, self.value(b, a.type))
+        return self.call("llvm.smax", self.value(a, "i64"), self.value(b, "i64"))
 
     def as_float(self, integer: Value) -> Value:
         """Return an integer as a float."""
@@ -242,6 +250,10 @@ class Code:
             self._lines.append(f"store {part.type} {part}, ptr {pointer}, align 4")
 
     # -- lanes ------------------------------------------------------------------------------------
+
+    def first_lanes(self, count: int) -> Value:
+        """Return the mask of the first `count` lanes."""
+        return Value(self, self._mask(count), f"<{self.lanes} x i1>")
 
     def splat(self, scalar: Value) -> Value:
         """Return a vector whose lanes all hold a scalar."""

@@ -1,18 +1,34 @@
 """Kernels -> one native function for a whole network: one parallel region, a barrier after each step.
 
 program = build([Step("conv1", (Part(conv, {"weight": w, "bias": b}),)), ...])
-program.run([arena, x, y], threads=2)
+arena = program.new_arena(threads=2)
+program.run([arena.ctypes.data, x.data_ptr(), y.data_ptr()], threads=2)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import ctypes
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from regroup.errors import EngineError
+from regroup.kernels import jit, templates
+from regroup.kernels.cache import Cache
 from regroup.kernels.problem import Problem
+from regroup.kernels.runner import FIELDS, MAX_BUFFERS, MAX_VIEWS, runner, serial_stubs
 from regroup.kernels.target import Target
+from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.halo import Zeros
+from regroup.kernels.threads import entry_points
+from regroup.kernels.view import ARENA, WEIGHTS
+
+_LINE = 16
+"""Floats of a cache line: packed weights start at one."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +64,29 @@ class Program:
 
     Attributes:
         choices: per step, how each part is done.
+        arena_floats: floats of one arena (see `new_arena`).
     """
 
-    choices: tuple[tuple[Choice, ...], ...]
+    def __init__(self, layout: _Layout, weights: np.ndarray) -> None:
+        self._layout, self._weights = layout, weights
+        self.arena_floats = layout.arena_floats
+        self.choices = tuple(
+            tuple(
+                Choice(kernel.template, kernel.tile, kernel.items)
+                for kernel in kernels
+                if not _is_halo(kernel)
+            )
+            for kernels in layout.kernels
+        )
+
+    def floats(self, threads: int, image_per_thread: bool = False) -> int:
+        """Return how many floats the first buffer of `run` must have: arenas, then threads' scratch memory."""
+        arenas = threads if image_per_thread else 1
+        return arenas * self._layout.arena_floats + threads * self._layout.scratch_floats
+
+    def new_arena(self, threads: int, image_per_thread: bool = False) -> np.ndarray:
+        """Return a buffer of `floats(...)` floats, aligned to 64 bytes; its content does not matter."""
+        return aligned(self.floats(threads, image_per_thread))
 
     def run(
         self,
@@ -66,19 +102,46 @@ class Program:
 
         Args:
             buffers: addresses of the arena, then of the network's inputs and outputs: buffers 0, 2, 3, ...
-                All are aligned to 64 bytes at best, to 4 at least.
-            threads: how many threads to use.
+                of the views. The arena is `new_arena(threads, image_per_thread)` and belongs to this call.
+            threads: how many threads to use at most.
             images: batch size.
-            strides: floats from one image to the next, per buffer of `buffers` after the arena.
-            image_per_thread: each thread does whole images in an arena of its own (the arenas lie
-                `arena_stride` floats apart), instead of all threads sharing each step.
+            strides: floats from one image to the next, for each of `buffers` but the arena.
+            image_per_thread: each thread does whole images in an arena of its own, without barriers,
+                instead of all threads sharing each step.
             steps: a range of steps to run instead of all; for timing.
+
+        Raises:
+            EngineError: the buffers are not those that the views name.
         """
-        raise NotImplementedError
+        layout = self._layout
+        if len(buffers) != layout.buffer_count - 1 or (images > 1 and len(strides) != len(buffers) - 1):
+            raise EngineError(
+                f"a program of {layout.buffer_count - 1} buffers was given {len(buffers)} and {len(strides)} strides"
+            )
+        places = np.array([buffers[0], self._weights.ctypes.data, *buffers[1:]], np.int64)
+        gaps = np.array([0, 0, *(strides or [0] * (len(buffers) - 1))], np.int64)
+        first, last = steps or (0, len(layout.kernels))
+        scratch = buffers[0] + 4 * layout.arena_floats * (threads if image_per_thread else 1)
+        values = {
+            "parts": layout.parts.ctypes.data,
+            "views": layout.views.ctypes.data,
+            "steps": layout.steps.ctypes.data,
+            "first_step": first,
+            "last_step": last,
+            "images": images,
+            "buffers": places.ctypes.data,
+            "strides": gaps.ctypes.data,
+            "buffer_count": len(places),
+            "image_per_thread": int(image_per_thread),
+            "scratch": scratch,
+            "scratch_stride": layout.scratch_floats,
+            "arena_stride": layout.arena_floats,
+        }
+        layout.region.run(values, threads)
 
     def pack(self, steps: Sequence[Step]) -> Program:
         """Return a program of the same code with the parameters of `steps` (same problems) in it."""
-        raise NotImplementedError
+        return Program(self._layout, _pack(self._layout, steps))
 
 
 def build(
@@ -92,16 +155,193 @@ def build(
 
     Args:
         steps: what to do, in order.
-        target: the CPU, this one by default.
-        arena_floats: size of one thread's arena, for `image_per_thread`.
+        target: the CPU, this one by default; it must be one that this machine can run.
+        arena_floats: size of one thread's arena; the views' extent by default.
         progress: called with (kernels done, kernels in all).
 
     Raises:
         KernelError: a problem that no template covers; ask `why_not` first.
     """
-    raise NotImplementedError
+    layout = _Layout(steps, target or Target.host(), arena_floats, progress)
+    return Program(layout, _pack(layout, steps))
 
 
 def why_not(problem: Problem, target: Target | None = None) -> str | None:
     """Return why no template does `problem`, or None if one does."""
-    raise NotImplementedError
+    try:
+        templates.choose(problem, target or Target.host())
+    except templates.KernelError as error:
+        return str(error)
+    return None
+
+
+def aligned(floats: int) -> np.ndarray:
+    """Return float32 memory that starts at a multiple of 64 bytes."""
+    raw = np.empty(floats + _LINE, np.float32)
+    start = (-raw.ctypes.data % 64) // 4
+    return raw[start : start + floats]
+
+
+class _Layout:
+    """All of a program but its weights: kernels, where they lie, and the tables that the runner reads."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        target: Target,
+        arena_floats: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.problems = [[part.problem for part in step.parts] for step in steps]
+        chosen = _Chosen(target)
+        self.kernels = [[chosen[p] for p in [*problems, *_halos(problems)]] for problems in self.problems]
+        names = {kernel: _symbol(kernel) for kernel in chosen.kernels}
+        objects = list(_objects(names, target, progress))
+        self.loaded = jit.load(objects)
+        self.region = _Region.of(target)
+        self._tables(names)
+        views = [v for problems in self.problems for p in problems for v in p.views if v.buffer == ARENA]
+        extent = max((v.offset + v.last + 1 for v in views), default=0)
+        self.arena_floats = _lines(max(arena_floats, extent))
+        self.scratch_floats = _lines(max((k.scratch for ks in self.kernels for k in ks), default=0))
+
+    def _tables(self, names: dict[Kernel, str]) -> None:
+        addresses = {kernel: self.loaded.address(name) for kernel, name in names.items()}
+        parts, views, self.steps, self.weights_at = [], [], [0], []
+        weights = 0
+        for problems, kernels in zip(self.problems, self.kernels, strict=True):
+            for problem, kernel in zip([*problems, *_halos(problems)], kernels, strict=True):
+                places = [(v.buffer, v.offset) for v in problem.views]
+                if kernel.packed:
+                    places.append((WEIGHTS, weights))
+                self.weights_at.append(weights)
+                weights += _lines(kernel.packed)
+                assert len(places) <= MAX_VIEWS
+                parts.append((addresses[kernel], kernel.items, len(views), len(places)))
+                views += places
+            self.steps.append(len(parts))
+        self.weight_floats = weights
+        self.buffer_count = 1 + max([WEIGHTS, *(buffer for buffer, _ in views)])
+        assert self.buffer_count <= MAX_BUFFERS
+        self.parts = np.array(parts, np.int64).reshape(-1, 4)
+        self.views = np.array(views, np.int64).reshape(-1, 2)
+        self.steps = np.array(self.steps, np.int64)
+
+
+class _Chosen:
+    """The kernel of each problem; problems that differ only in places share one."""
+
+    def __init__(self, target: Target) -> None:
+        self._target, self._kernels = target, {}
+
+    def __getitem__(self, problem: Problem) -> Kernel:
+        shape = at_origin(problem)
+        if shape not in self._kernels:
+            self._kernels[shape] = templates.choose(shape, self._target)
+        return self._kernels[shape]
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return list(self._kernels.values())
+
+
+def at_origin(problem: Problem) -> Problem:
+    """Return the problem with every view moved to the origin."""
+    from dataclasses import fields
+
+    from regroup.kernels.view import View
+
+    def moved(value: object) -> object:
+        if isinstance(value, View):
+            return value.geometry()
+        if isinstance(value, tuple):
+            return tuple(moved(v) for v in value)
+        if hasattr(value, "__dataclass_fields__"):
+            return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value)})
+        return value
+
+    return moved(problem)
+
+
+def _halos(problems: Sequence[Problem]) -> list[Zeros]:
+    return [Zeros(p.y, p.y) for p in problems if p.y.halo]
+
+
+def _is_halo(kernel: Kernel) -> bool:
+    return isinstance(kernel.problem, Zeros)
+
+
+def _lines(floats: int) -> int:
+    return -(-floats // _LINE) * _LINE
+
+
+def _symbol(kernel: Kernel) -> str:
+    return f"k_{hashlib.sha256(kernel.key.encode()).hexdigest()[:24]}"
+
+
+def _objects(
+    names: dict[Kernel, str], target: Target, progress: Callable[[int, int], None] | None
+) -> Iterator[bytes]:
+    """Yield object code of each kernel, from the cache where it has it."""
+    cache = Cache.default()
+    for i, (kernel, name) in enumerate(names.items()):
+        key = "\n".join([_sources(), jit.VERSION, repr(target), kernel.key])
+        yield cache.get(key, lambda: jit.compile_object(jit.assembly(kernel.emit(name)), target))  # noqa: B023
+        if progress:
+            progress(i + 1, len(names))
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of this package's source: other generators make other code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _pack(layout: _Layout, steps: Sequence[Step]) -> np.ndarray:
+    weights = aligned(layout.weight_floats)
+    weights[:] = 0
+    at = iter(layout.weights_at)
+    for step, kernels in zip(steps, layout.kernels, strict=True):
+        for i, kernel in enumerate(kernels):
+            start = next(at)
+            parameters = step.parts[i].parameters if i < len(step.parts) else {}
+            weights[start : start + kernel.packed] = kernel.pack(parameters)
+    return weights
+
+
+class _Region:
+    """The runner's machine code and the thread pool it runs on; one per process and target."""
+
+    def __init__(self, target: Target) -> None:
+        codes = [runner(target), *serial_stubs(target)]
+        self._loaded = jit.load([jit.compile_object(jit.assembly(codes), target)])
+        self._run = self._loaded.address("run")
+        stubs = [self._loaded.address(name) for name in ("number", "count", "barrier")]
+        self._openmp = entry_points()
+        functions = ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier")
+        pool = [self._openmp[name] for name in functions] if self._openmp else stubs
+        names = ("thread_number", "thread_count", "barrier")
+        self._serial, self._pool = dict(zip(names, stubs, strict=True)), dict(zip(names, pool, strict=True))
+        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._run)
+        if self._openmp:
+            types = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+            self._parallel = ctypes.CFUNCTYPE(None, *types)(self._openmp["GOMP_parallel"])
+
+    @staticmethod
+    @cache
+    def of(target: Target) -> _Region:
+        """Return the region of a target."""
+        return _Region(target)
+
+    def run(self, values: dict[str, int], threads: int) -> None:
+        """Run the program that `values` describe on `threads` threads."""
+        alone = threads <= 1 or not self._openmp
+        values = values | (self._serial if alone else self._pool)
+        fields = np.array([values[name] for name in FIELDS], np.int64)
+        if alone:
+            self._call(fields.ctypes.data)
+        else:
+            self._parallel(self._run, fields.ctypes.data, threads, 0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regroup.errors import RegroupError
-from regroup.kernels.problem import Conv, Problem
+from regroup.kernels.problem import AdaptivePool, Conv, Linear, Pointwise, Pool, Problem, Resize
 from regroup.kernels.target import Target
-from regroup.kernels.templates import dense
+from regroup.kernels.templates import dense, halo, lanes, pointwise, pool, resize, rows
 from regroup.kernels.templates.base import Kernel
 
 
@@ -15,9 +15,20 @@ class KernelError(RegroupError):
 
 def kernels(problem: Problem, target: Target) -> list[Kernel]:
     """Return every way to do a problem."""
-    if isinstance(problem, Conv):
-        return [*dense.candidates(problem, target)]
-    return []
+    match problem:
+        case Conv():
+            return [*dense.candidates(problem, target), *lanes.candidates(problem, target)]
+        case Linear():
+            return [dense.linear(problem, target)]
+        case Pointwise():
+            return [*pointwise.candidates(problem, target)]
+        case Pool() | AdaptivePool():
+            return pool.candidates(problem, target)
+        case Resize():
+            return [*resize.candidates(problem, target)]
+        case halo.Zeros():
+            return [halo.Border(problem, target)]
+    return rows.candidates(problem, target)
 
 
 def choose(problem: Problem, target: Target) -> Kernel:

@@ -1,4 +1,4 @@
-"""What every template gives: a way to do one problem on one target, its estimated time, its packed weights."""
+"""What every template gives: a way to do one problem on one target, its estimated time, packed weights."""
 
 from __future__ import annotations
 

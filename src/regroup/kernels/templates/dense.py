@@ -7,11 +7,12 @@ are read one by one, so any channel order of the input is free; each group is a 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 
 import numpy as np
 
 from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Conv
+from regroup.kernels.problem import Conv, Linear, Prologue
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import (
     Kernel,
@@ -66,8 +67,9 @@ class Dense(Kernel):
         self.cycles = self._estimate(rows)
 
     def _estimate(self, rows: int) -> float:
+        pitch = self.conv.x.pixel_pitch * self.conv.stride[1]
         one_unit = sum(
-            tiles * n * (self.terms * _term_cycles(rows * width, nv) + 12 + 2 * rows * width * nv)
+            tiles * n * (self.terms * _term_cycles(rows * width, nv, pitch) + 12 + 2 * rows * width * nv)
             for _, width, tiles in self.columns
             for _, nv, n in self.blocks
         )
@@ -213,13 +215,37 @@ def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
     return blocks
 
 
-def _term_cycles(pixels: int, vectors: int) -> float:
-    """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most."""
-    return max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0)
+def _term_cycles(pixels: int, vectors: int, pitch: int) -> float:
+    """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most.
+
+    Pixels whose addresses agree in the low 12 bits share a set of the first-level cache, of 8 lines or so:
+    more of them at a time evict each other.
+    """
+    sets = max(1, 4096 // gcd(pitch * 4, 4096) // 16)
+    crowd = max(0.0, pixels - 8 * sets) / pixels
+    return max(pixels * vectors / 2, (pixels + vectors) / 2 + 2 * crowd * pixels, 4.0)
 
 
 def candidates(conv: Conv, target: Target) -> list[Dense]:
     """Return the register tiles that fit the target's registers."""
+    if conv.prologue != Prologue() and (conv.kernel_size != (1, 1) or any(conv.padding)):
+        return []
+    if conv.y.channel_pitch != 1:
+        return []
     tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
     most = ceil_div(conv.group_out, target.lanes)
     return [Dense(conv, target, pixels, v) for v, pixels in tiles.items() if v <= most]
+
+
+def linear(problem: Linear, target: Target) -> Dense:
+    """Return a linear layer as a 1x1 convolution of one pixel; its blocks of weights stream by once."""
+    conv = Conv(problem.x, problem.y, problem.prologue, problem.epilogue, order=problem.order)
+    return _Streamed(conv, target, 1, 4)
+
+
+class _Streamed(Dense):
+    template = "linear"
+
+    def pack(self, parameters: Parameters) -> np.ndarray:
+        weight = parameters["weight"]
+        return super().pack({**parameters, "weight": weight.reshape(*weight.shape, 1, 1)})

@@ -6,7 +6,7 @@ from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv
 from regroup.kernels.templates.stage import Source
 
-_UNROLLED = 32
+_UNROLLED = 8
 """Up to so many terms are written out one after the other instead of in a loop."""
 
 
@@ -37,7 +37,7 @@ class Reduction:
     def write(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         """Write the sum on top of `sums` (pixel by pixel, vector by vector) and return it.
 
-        `start` is the first tap of the first pixel, channel 0 of the group (of the image if there is an order).
+        `start` is the first tap of the first pixel; its channel 0, or that of group 0 without an order.
         """
         if self.order is None:
             start = start + group * (self.channels * self.pitch)

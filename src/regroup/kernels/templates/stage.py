@@ -174,7 +174,7 @@ def stage(conv: Conv, rows: int, width: int) -> Stage:
 
 
 def pack_prologue(conv: Conv, lanes: int, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return a prologue's scales, then its shifts, each padded to whole vectors; zeros for those not given."""
+    """Return a prologue's scales, then its shifts, each padded to whole vectors (zeros if not given)."""
     if not conv.prologue.affine:
         return np.zeros(0, np.float32)
     packed = np.zeros((2, ceil_div(conv.x.channels, lanes) * lanes), np.float32)

@@ -1,0 +1,116 @@
+"""The loop that runs a program: written once, the same machine code for every network.
+
+A program is data for it: steps are ranges of parts, a part is a kernel's address, its number of work
+items and its views, a view is a buffer and an offset. All threads of the region execute this function; they
+share each part's items evenly and meet at a barrier after each step. Or each thread does whole images.
+"""
+
+from __future__ import annotations
+
+from regroup.kernels.lang import Code, Value
+from regroup.kernels.target import Target
+
+FIELDS = (
+    "parts",
+    "views",
+    "steps",
+    "first_step",
+    "last_step",
+    "images",
+    "buffers",
+    "strides",
+    "buffer_count",
+    "thread_number",
+    "thread_count",
+    "barrier",
+    "image_per_thread",
+    "scratch",
+    "scratch_stride",
+    "arena_stride",
+)
+"""The region's argument: 64-bit integers, in this order. Strides are in floats."""
+
+MAX_VIEWS = 64
+MAX_BUFFERS = 64
+
+
+def runner(target: Target) -> Code:
+    """Return `void run(ptr fields)`, to be executed by every thread of a parallel region."""
+    return _Runner(target).code
+
+
+class _Runner:
+    def __init__(self, target: Target) -> None:
+        self.code = code = Code(target, "run", fields="ptr")
+        self.pointers = code.emit("ptr", f"alloca [{MAX_VIEWS} x ptr], align 16")
+        self.local = code.emit("ptr", f"alloca [{MAX_BUFFERS} x i64], align 16")
+        fields = {name: self._entry(code.arguments[0], i) for i, name in enumerate(FIELDS)}
+        self.fields = fields
+        self.thread = self._call_int(fields["thread_number"])
+        self.threads = self._call_int(fields["thread_count"])
+        alone = code.compare("ne", fields["image_per_thread"], 0)
+        self.worker = code.select(alone, 0, self.thread, "i64")
+        self.workers = code.select(alone, 1, self.threads, "i64")
+        self.meet = code.compare("eq", fields["image_per_thread"], 0)
+        self.scratch = self._pointer(fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
+        first = code.select(alone, self.thread, 0, "i64")
+        step = code.select(alone, self.threads, 1, "i64")
+        turns = code.emit("i64", f"sdiv i64 {fields['images'] - first + step - 1}, {step}")
+        for turn in code.each(0, turns):
+            self._image(first + step * turn, alone)
+
+    def _image(self, image: Value, alone: Value) -> None:
+        code, fields = self.code, self.fields
+        arena = code.select(alone, self.thread * fields["arena_stride"], 0, "i64")
+        for b in code.each(0, fields["buffer_count"]):
+            start = self._entry(self._pointer(fields["buffers"]), b)
+            stride = self._entry(self._pointer(fields["strides"]), b)
+            is_arena = code.compare("eq", b, 0)
+            moved = code.select(is_arena, arena, image * stride)
+            self._set(self.local, b, start + moved * 4)
+        for step in code.each(fields["first_step"], fields["last_step"]):
+            steps = self._pointer(fields["steps"])
+            for part in code.each(self._entry(steps, step), self._entry(steps, step + 1)):
+                self._part(part)
+            for _ in code.when(self.meet):
+                barrier = self._pointer(fields["barrier"])
+                code.line(f"call void {barrier}()")
+
+    def _part(self, part: Value) -> None:
+        code = self.code
+        parts, views = self._pointer(self.fields["parts"]), self._pointer(self.fields["views"])
+        function, items, first, count = (self._entry(parts, part * 4 + i) for i in range(4))
+        for v in code.each(0, count):
+            buffer = self._entry(views, (first + v) * 2)
+            offset = self._entry(views, (first + v) * 2 + 1)
+            self._set(self.pointers, v, self._entry(self.local, buffer) + offset * 4)
+        low = items * self.worker // self.workers
+        high = items * (self.worker + 1) // self.workers
+        for _ in code.when(code.compare("slt", low, high)):
+            kernel = self._pointer(function)
+            code.line(f"call void {kernel}(ptr {self.pointers}, i64 {low}, i64 {high}, ptr {self.scratch})")
+
+    def _entry(self, table: Value, index: Value | int) -> Value:
+        at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
+        return self.code.emit("i64", f"load i64, ptr {at}, align 8")
+
+    def _set(self, table: Value, index: Value, number: Value) -> None:
+        at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
+        self.code.line(f"store i64 {number}, ptr {at}, align 8")
+
+    def _pointer(self, number: Value) -> Value:
+        return self.code.emit("ptr", f"inttoptr i64 {number} to ptr")
+
+    def _call_int(self, function: Value) -> Value:
+        number = self.code.emit("i32", f"call i32 {self._pointer(function)}()")
+        return self.code.emit("i64", f"sext i32 {number} to i64")
+
+
+def serial_stubs(target: Target) -> list[Code]:
+    """Return stand-ins for the OpenMP functions where there is one thread: `number`, `count`, `barrier`."""
+    stubs = []
+    for name, value in (("number", 0), ("count", 1)):
+        stub = Code(target, name)
+        stub.type, stub.end = "i32", f"ret i32 {value}"
+        stubs.append(stub)
+    return [*stubs, Code(target, "barrier")]

@@ -1,0 +1,240 @@
+"""Depthwise and narrow-grouped convolution: a vector of output channels spans whole groups.
+
+Lane l holds output channel l of a block; its group's j-th input channel is brought to it by a constant
+permutation of the block's input vectors, and every permuted copy feeds all taps and pixels that need it.
+Depthwise is the case of one channel a group and no permutation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.problem import Conv, Prologue
+from regroup.kernels.target import Target
+from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, choose, pieces, runs, split
+from regroup.kernels.templates.finish import Finish, Pixel
+from regroup.kernels.templates.walk import gather
+
+_LONGEST = 2500
+"""Multiply-adds that are written out at most; longer code takes seconds to compile."""
+
+_ITEMS = 16
+"""Enough work items to share evenly among threads; rows are cut by channels to reach it."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Output channels that one vector holds, and where their inputs come from.
+
+    Attributes:
+        outputs: valid lanes.
+        limit: input channels from the block's first on that may be read.
+        picks: for each input j of a group, the input channel of each lane, counted from the block's first.
+    """
+
+    outputs: int
+    limit: int
+    picks: tuple[tuple[int, ...], ...]
+
+
+class Lanes(Kernel):
+    """Depthwise and narrow-grouped convolutions.
+
+    Args:
+        problem: the convolution, without prologue.
+        target: the CPU.
+        rows: output rows of a register tile.
+        columns: output columns of a register tile.
+    """
+
+    def __init__(self, problem: Conv, target: Target, rows: int, columns: int) -> None:
+        super().__init__(problem, target)
+        self.conv = conv = problem
+        self.template = "depthwise" if conv.group_in == conv.group_out == 1 else "narrow groups"
+        self.whole = max(1, target.lanes // conv.group_out) if conv.group_out > 1 else target.lanes
+        self.block_runs = _block_runs(conv, self.whole)
+        count = sum(n for *_, n in self.block_runs)
+        self.units = runs(conv.y.height, min(rows, conv.y.height))
+        self.columns = split(conv.y.width, columns)
+        self.rows = self.units[0][1]
+        self.per_unit = min(count, max(1, ceil_div(_ITEMS, pieces(self.units))))
+        self.items = pieces(self.units) * self.per_unit
+        self.terms = conv.kernel_size[0] * conv.kernel_size[1] * conv.group_in
+        self.packed = count * (self.terms + 1) * target.lanes
+        self.tile = f"{self.rows}x{self.columns[0][1]}"
+        self.cycles = self._estimate() * count
+
+    def _estimate(self) -> float:
+        conv, total = self.conv, 0.0
+        (kh, kw), (sh, sw) = conv.kernel_size, conv.stride
+        shuffles = 0 if self.template == "depthwise" else conv.group_in
+        for _, rows, units in self.units:
+            for _, width, tiles in self.columns:
+                inputs = (min((rows - 1) * sh, rows * kh) + kh) * (min((width - 1) * sw, width * kw) + kw)
+                work = rows * width * self.terms
+                fits = rows * width + min(rows, kh) * kw + 2 <= self.target.registers
+                loads = inputs + (self.terms if fits else work)
+                cycles = max((work + inputs * shuffles) / 2, loads / 2, 4.0 * self.terms / kw)
+                size = work + inputs * (shuffles + 1)  # long code is slow to fetch, and to compile
+                total += units * tiles * (cycles + 12 + 2 * rows * width + 0.1 * max(0, size - 800))
+        return total
+
+    def emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        _, low, high, _ = code.arguments
+        writer = _Writer(self, code, views)
+        for item in code.each(low, high):
+            part = item % self.per_unit
+            choose(code, item // self.per_unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
+        return [code]
+
+    def pack(self, parameters: Parameters) -> np.ndarray:
+        conv, lanes = self.conv, self.target.lanes
+        weight = parameters["weight"].reshape(conv.y.channels, conv.group_in, -1).transpose(2, 1, 0)
+        rows = weight.reshape(self.terms, conv.y.channels)
+        bias = parameters["bias"] if conv.epilogue.bias else np.zeros(conv.y.channels, np.float32)
+        table = np.concatenate([bias[None], rows])
+        width = self.whole * conv.group_out
+        blocks = [table[:, start : start + width] for start in range(0, conv.y.channels, width)]
+        padded = [np.pad(block, ((0, 0), (0, lanes - block.shape[1]))) for block in blocks]
+        return np.ascontiguousarray(padded, np.float32).ravel()
+
+
+class _Writer:
+    def __init__(self, kernel: Lanes, code: Code, views: list[Value]) -> None:
+        self.kernel, self.conv, self.code = kernel, kernel.conv, code
+        self.x, self.weights = views[0], views[-1]
+        self.finish = Finish(code, self.conv.epilogue, self.conv.y, views[1:-1])
+
+    def rows(self, y: Operand, rows: int, part: Operand) -> None:
+        """Write the outputs of some rows; of all channel blocks, or of one part of them."""
+        code, kernel = self.code, self.kernel
+        first = 0
+        for first_column, width, count in kernel.columns:
+            for i in code.each(0, count):
+                column = i * width + first_column
+                first = 0
+                for block, start, number in kernel.block_runs:
+                    low, high = _share(code, first, number, part, kernel)
+                    for b in code.each(low, high):
+                        self._tile(block, (b - first) if first else b, start, b, (y, rows), (column, width))
+                    first += number
+
+    def _tile(
+        self,
+        block: _Block,
+        index: Operand,
+        start: tuple[int, int],
+        number: Operand,
+        rows: tuple[Operand, int],
+        columns: tuple[Operand, int],
+    ) -> None:
+        code, conv, kernel = self.code, self.conv, self.kernel
+        (y, height), (x, width) = rows, columns
+        inputs = start[0] + index * (kernel.whole * conv.group_in) if conv.order is None else start[0]
+        outputs = index * (kernel.whole * conv.group_out) + start[1]
+        weights = self.weights + number * ((kernel.terms + 1) * code.lanes)
+        corner = -conv.padding[0] * conv.x.row_pitch - conv.padding[1] * conv.x.pixel_pitch
+        at = self.x + y * (conv.stride[0] * conv.x.row_pitch)
+        at = at + x * (conv.stride[1] * conv.x.pixel_pitch) + corner + inputs
+        sums = self._sums(block, at, weights, height, width)
+        for (dy, dx), total in sums.items():
+            self.finish.store([total], Pixel(y, x, dy, dx), outputs, [block.outputs])
+
+    def _sums(
+        self, block: _Block, at: Value, weights: Value, height: int, width: int
+    ) -> dict[tuple[int, int], Value]:
+        """Write the sums of a tile: row of inputs by row of inputs, input of the group by input."""
+        code, conv = self.code, self.conv
+        (kh, kw), (sh, sw), (dh, dw) = conv.kernel_size, conv.stride, conv.dilation
+        bias = code.load(weights)
+        sums = {(oy, ox): bias for oy in range(height) for ox in range(width)}
+        for iy in sorted({oy * sh + ky * dh for oy in range(height) for ky in range(kh)}):
+            uses = [(oy, (iy - oy * sh) // dh) for oy in range(height) if _is_tap(iy - oy * sh, dh, kh)]
+            for j in range(conv.group_in):
+                rows = {
+                    (ky, kx): code.load(weights + (1 + (ky * kw + kx) * conv.group_in + j) * code.lanes)
+                    for _, ky in uses
+                    for kx in range(kw)
+                }
+                for ix in sorted({ox * sw + kx * dw for ox in range(width) for kx in range(kw)}):
+                    pixel = at + (iy * conv.x.row_pitch + ix * conv.x.pixel_pitch)
+                    v = gather(code, pixel, block.picks[j], block.limit)
+                    for kx in range(kw):
+                        ox, rest = divmod(ix - kx * dw, sw)
+                        if rest or not 0 <= ox < width:
+                            continue
+                        for oy, ky in uses:
+                            sums[oy, ox] = code.fma(v, rows[ky, kx], sums[oy, ox])
+        return sums
+
+
+def _is_tap(distance: int, dilation: int, taps: int) -> bool:
+    return distance % dilation == 0 and 0 <= distance // dilation < taps
+
+
+def _share(code: Code, first: int, number: int, part: Operand, kernel: Lanes) -> tuple[Operand, Operand]:
+    """Return the blocks of a run, numbered from `first`, that belong to `part` of a row's blocks."""
+    if kernel.per_unit == 1:
+        return first, first + number
+    count = sum(n for *_, n in kernel.block_runs)
+    part = code.value(part, "i64")
+    low, high = part * count // kernel.per_unit, (part + 1) * count // kernel.per_unit
+    return code.larger(low, first), code.smaller(high, first + number)
+
+
+def _block_runs(conv: Conv, whole: int) -> list[tuple[_Block, tuple[int, int], int]]:
+    """Return runs of equal blocks: the block, the first input and output channel, how many.
+
+    `whole` groups fit a vector. With an order, each block is a run of its own.
+    """
+    full, rest = divmod(conv.groups, whole)
+    found = []
+    if conv.order is None:
+        if full:
+            found.append((_block(conv, 0, whole), (0, 0), full))
+        if rest:
+            start = full * whole
+            found.append((_block(conv, start, rest), (start * conv.group_in, start * conv.group_out), 1))
+        return found
+    for start in range(0, conv.groups, whole):
+        block = _block(conv, start, min(whole, conv.groups - start))
+        found.append((block, (0, start * conv.group_out), 1))
+    return found
+
+
+def _block(conv: Conv, first: int, count: int) -> _Block:
+    """Return the block of `count` groups from group `first` on."""
+    order = conv.order or range(conv.in_channels)
+    base = first * conv.group_in if conv.order is None else 0
+    limit = count * conv.group_in if conv.order is None else conv.x.channels
+    picks = tuple(
+        tuple(
+            order[g * conv.group_in + j] - base
+            for g in range(first, first + count)
+            for _ in range(conv.group_out)
+        )
+        for j in range(conv.group_in)
+    )
+    return _Block(count * conv.group_out, limit, picks)
+
+
+def candidates(conv: Conv, target: Target) -> list[Lanes]:
+    """Return tiles for a convolution whose groups are no wider than a vector on the output side."""
+    suits = conv.group_out <= target.lanes and conv.prologue == Prologue() and conv.x.channel_pitch == 1
+    if not suits or conv.groups == 1 or conv.group_in > 4 * target.lanes:
+        return []
+    blocks = ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
+    if conv.order is not None and blocks * conv.group_in > 128:
+        return []
+    shapes = [(1, 14), (2, 7), (1, 7), (1, 4)] if target.registers == 32 else [(1, 7), (2, 3), (1, 5)]
+    if target.registers == 32 and conv.group_in == 1:
+        shapes += [(3, 5), (4, 4)]
+    size = blocks * conv.group_in if conv.order is not None else conv.group_in
+    shapes = [
+        (r, c) for r, c in shapes if size * r * c * conv.kernel_size[0] * conv.kernel_size[1] <= _LONGEST
+    ]
+    return [Lanes(conv, target, rows, columns) for rows, columns in shapes]

@@ -1,0 +1,226 @@
+"""Max and average pooling, with windows or to a fixed number of cells: vectors of channels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from math import inf
+
+from regroup.kernels.functions import activate
+from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.problem import AdaptivePool, Pool
+from regroup.kernels.target import Target
+from regroup.kernels.templates.base import Kernel, ceil_div
+from regroup.kernels.templates.walk import address, share
+from regroup.kernels.view import View
+
+_ITEMS = 16
+
+
+class Window(Kernel):
+    """Pooling over windows.
+
+    Windows inside the image are written out; those over its edge are cut to it at run time.
+
+    Args:
+        problem: the pooling.
+        target: the CPU.
+    """
+
+    template = "pool"
+
+    def __init__(self, problem: Pool, target: Target) -> None:
+        super().__init__(problem, target)
+        self.pool = problem
+        y = problem.y
+        across = ceil_div(y.channels, target.lanes)
+        self.per_unit = min(across, max(1, _ITEMS // y.height))
+        self.items, self.rows = y.height * self.per_unit, 1
+        kh, kw = problem.kernel_size
+        self.tile = f"{kh}x{kw}"
+        self.cycles = y.height * y.width * across * (kh * kw * 2.0 + 6)
+
+    def emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        _, low, high, _ = code.arguments
+        for item in code.each(low, high):
+            self._row(code, views, item // self.per_unit, item % self.per_unit)
+        return [code]
+
+    def _row(self, code: Code, views: list[Value], y: Operand, part: Operand) -> None:
+        pool = self.pool
+        y = code.value(y, "i64")
+        (top, bottom), (left, right) = self._inside(0), self._inside(1)
+
+        def columns(low: int, high: int, edge: bool) -> None:
+            for x in code.each(low, high) if high > low else ():
+                (self._edge if edge else self._inner)(code, views, (y, code.value(x, "i64")), part)
+
+        def middle() -> None:
+            columns(0, left, True)
+            columns(left, right, False)
+            columns(right, pool.y.width, True)
+
+        if (top, bottom) == (0, pool.y.height):
+            middle()
+        else:
+            inside = code.compare("ult", y - top, bottom - top)
+            code.either(inside, middle, lambda: columns(0, pool.y.width, True))
+
+    def _inside(self, axis: int) -> tuple[int, int]:
+        """Return the range of output rows (0) or columns (1) whose windows lie inside the image."""
+        pool = self.pool
+        size = (pool.x.height, pool.x.width)[axis]
+        out = (pool.y.height, pool.y.width)[axis]
+        stride, padding = pool.stride[axis], pool.padding[axis]
+        low = min(out, ceil_div(padding, stride))
+        high = (size - 1 - (pool.kernel_size[axis] - 1) * pool.dilation[axis] + padding) // stride + 1
+        return low, max(low, min(out, high))
+
+    def _inner(self, code: Code, views: list[Value], place: tuple[Value, Value], part: Operand) -> None:
+        """Write a pixel whose window lies inside the image."""
+        pool, x = self.pool, self.pool.x
+        y0, x0 = (i * pool.stride[axis] - pool.padding[axis] for axis, i in enumerate(place))
+        corner = address(x, views[0], y0, x0)
+        taps = [
+            ky * pool.dilation[0] * x.row_pitch + kx * pool.dilation[1] * x.pixel_pitch
+            for ky in range(pool.kernel_size[0])
+            for kx in range(pool.kernel_size[1])
+        ]
+        out = address(pool.y, views[1], *place)
+        for channel, count in share(code, pool.y.channels, part, self.per_unit):
+            values = [code.load(corner + channel + tap, count) for tap in taps]
+            if pool.kind == "max":
+                result = functools.reduce(lambda a, b: largest(code, a, b), values)
+            else:
+                result = tree_sum(values) * (1.0 / (pool.divisor or len(taps)))
+            code.store(activate(code, pool.activation, result), out + channel, count)
+
+    def _edge(self, code: Code, views: list[Value], place: tuple[Value, Value], part: Operand) -> None:
+        """Write a pixel whose window may reach over the image's edge."""
+        pool, sizes = self.pool, (self.pool.x.height, self.pool.x.width)
+        bounds, area = [], []
+        for axis, index in enumerate(place):
+            first = index * pool.stride[axis] - pool.padding[axis]
+            last = first + pool.kernel_size[axis]
+            low, high = code.larger(first, 0), code.smaller(last, sizes[axis])
+            bounds.append((low, high))
+            padded = code.smaller(last, sizes[axis] + pool.padded[axis]) - first
+            area.append(padded if pool.count_include_pad else high - low)
+        count = code.value(float(pool.divisor), "float") if pool.divisor else code.as_float(area[0] * area[1])
+        factor = code.splat(code.emit("float", f"fdiv float 1.0, {count}"))
+        out = address(pool.y, views[1], *place)
+        for channel, lanes in share(code, pool.y.channels, part, self.per_unit):
+            start = views[0] + channel
+            if pool.kind == "max":
+                result = window(code, pool.x, start, bounds, lanes, -inf, lambda a, b: largest(code, a, b))
+            else:
+                result = window(code, pool.x, start, bounds, lanes, 0.0, lambda a, b: a + b) * factor
+            code.store(activate(code, pool.activation, result), out + channel, lanes)
+
+
+class Cells(Kernel):
+    """Pooling to a fixed number of cells; one cell is the global mean.
+
+    Args:
+        problem: the pooling.
+        target: the CPU.
+    """
+
+    template = "cells"
+
+    def __init__(self, problem: AdaptivePool, target: Target) -> None:
+        super().__init__(problem, target)
+        self.pool = problem
+        across = ceil_div(problem.y.channels, target.lanes)
+        self.per_unit = min(across, _ITEMS)
+        self.items = problem.y.height * self.per_unit
+        self.tile = "1x1"
+        self.cycles = problem.x.height * problem.x.width * across * 1.5
+
+    def emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        _, low, high, _ = code.arguments
+        pool = self.pool
+        for item in code.each(low, high):
+            y, part = item // self.per_unit, item % self.per_unit
+            top, bottom = self._bounds(code, y, pool.x.height, pool.y.height)
+            for x in code.each(0, pool.y.width):
+                left, right = self._bounds(code, x, pool.x.width, pool.y.width)
+                out = address(pool.y, views[1], y, x)
+                for channel, count in share(code, pool.y.channels, part, self.per_unit):
+                    result = self._cell(code, views[0] + channel, ((top, bottom), (left, right)), count)
+                    code.store(result, out + channel, count)
+        return [code]
+
+    def _cell(self, code: Code, start: Value, bounds: Bounds, count: int) -> Value:
+        if self.pool.kind == "max":
+            return window(code, self.pool.x, start, bounds, count, -inf, lambda a, b: largest(code, a, b))
+        (top, bottom), (left, right) = bounds
+        area = code.as_float(code.value(bottom - top, "i64") * (right - left))
+        total = window(code, self.pool.x, start, bounds, count, 0.0, lambda a, b: a + b)
+        return total / code.splat(area)
+
+    def _bounds(self, code: Code, index: Operand, size: int, cells: int) -> tuple[Operand, Operand]:
+        if cells == 1:
+            return 0, size
+        index = code.value(index, "i64")
+        return index * size // cells, (index * size + (size + cells - 1)) // cells
+
+
+Bounds = Sequence[tuple[Operand, Operand]]
+
+
+def window(
+    code: Code,
+    view: View,
+    start: Value,
+    bounds: Bounds,
+    count: int,
+    initial: float,
+    join: Callable[[Value, Value], Value],
+) -> Value:
+    """Write loops that join a vector of channels over rows and columns known at run time.
+
+    Where the columns are constants, four joins go on at a time, to hide their latency.
+    """
+    (top, bottom), (left, right) = bounds
+
+    def at(y: Operand, x: Operand) -> Value:
+        return code.load(start + y * view.row_pitch + x * view.pixel_pitch, count)
+
+    def row(y: Operand, totals: list[Value]) -> list[Value]:
+        if len(totals) > 1:
+            for i in range(left, right):
+                totals[i % 4] = join(totals[i % 4], at(y, i))
+            return totals
+        return code.carry(left, right, 1, totals, lambda x, inner: [join(inner[0], at(y, x))])
+
+    constant = isinstance(left, int) and isinstance(right, int) and right - left <= 32
+    totals = code.carry(top, bottom, 1, [code.vec(initial)] * (4 if constant else 1), row)
+    return functools.reduce(join, totals)
+
+
+def largest(code: Code, a: Value, b: Value) -> Value:
+    """Return the larger of two vectors, lane by lane; NaN if either is."""
+    larger = code.select(code.compare("ogt", a, b), a, b)
+    return code.select(code.compare("uno", a, a), a, larger)
+
+
+def tree_sum(values: list[Value]) -> Value:
+    """Return the sum, added pairwise."""
+    while len(values) > 1:
+        pairs = [a + b for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(pairs) * 2 :]
+    return values[0]
+
+
+def candidates(problem: Pool | AdaptivePool, target: Target) -> list[Kernel]:
+    """Return the one way to do it, if the layouts allow."""
+    if problem.x.channel_pitch != 1 or problem.y.channel_pitch != 1:
+        return []
+    if isinstance(problem, AdaptivePool):
+        return [Cells(problem, target)]
+    kernel = Window(problem, target)
+    inside = kernel._inside(0) == (0, problem.y.height) and kernel._inside(1) == (0, problem.y.width)
+    return [kernel] if inside or problem.dilation == (1, 1) else []
