@@ -122,8 +122,12 @@ class _Fused(Problem):
         return (self.x, *(view for view in extra if view is not None), self.y)
 
     def _fused_parameters(self, channels_in: int) -> dict[str, Shape]:
-        affine = {"in_scale": (channels_in,), "in_shift": (channels_in,)} if self.prologue.affine else {}
-        return affine | ({"bias": (self.y.channels,)} if self.epilogue.bias else {})
+        parameters: dict[str, Shape] = {}
+        if self.prologue.affine:
+            parameters |= {"in_scale": (channels_in,), "in_shift": (channels_in,)}
+        if self.epilogue.bias:
+            parameters |= {"bias": (self.y.channels,)}
+        return parameters
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.threads import entry_points
-from regroup.kernels.view import ARENA, WEIGHTS
+from regroup.kernels.view import ARENA, WEIGHTS, View
 
 _LINE = 16
 """Floats of a cache line: packed weights start at one."""
@@ -71,16 +72,12 @@ class Program:
         self._layout, self._weights = layout, weights
         self.arena_floats = layout.arena_floats
         self.choices = tuple(
-            tuple(
-                Choice(kernel.template, kernel.tile, kernel.items)
-                for kernel in kernels
-                if not _is_halo(kernel)
-            )
+            tuple(Choice(k.template, k.tile, k.items) for k in kernels if not isinstance(k.problem, Zeros))
             for kernels in layout.kernels
         )
 
     def floats(self, threads: int, image_per_thread: bool = False) -> int:
-        """Return how many floats the first buffer of `run` must have: arenas, then threads' scratch memory."""
+        """Return the size of the first buffer of `run`, in floats: arenas, then threads' scratch memory."""
         arenas = threads if image_per_thread else 1
         return arenas * self._layout.arena_floats + threads * self._layout.scratch_floats
 
@@ -115,9 +112,8 @@ class Program:
         """
         layout = self._layout
         if len(buffers) != layout.buffer_count - 1 or (images > 1 and len(strides) != len(buffers) - 1):
-            raise EngineError(
-                f"a program of {layout.buffer_count - 1} buffers was given {len(buffers)} and {len(strides)} strides"
-            )
+            given = f"{len(buffers)} and {len(strides)} strides"
+            raise EngineError(f"a program of {layout.buffer_count - 1} buffers was given {given}")
         places = np.array([buffers[0], self._weights.ctypes.data, *buffers[1:]], np.int64)
         gaps = np.array([0, 0, *(strides or [0] * (len(buffers) - 1))], np.int64)
         first, last = steps or (0, len(layout.kernels))
@@ -207,7 +203,7 @@ class _Layout:
 
     def _tables(self, names: dict[Kernel, str]) -> None:
         addresses = {kernel: self.loaded.address(name) for kernel, name in names.items()}
-        parts, views, self.steps, self.weights_at = [], [], [0], []
+        parts, views, steps, self.weights_at = [], [], [0], []
         weights = 0
         for problems, kernels in zip(self.problems, self.kernels, strict=True):
             for problem, kernel in zip([*problems, *_halos(problems)], kernels, strict=True):
@@ -219,20 +215,21 @@ class _Layout:
                 assert len(places) <= MAX_VIEWS
                 parts.append((addresses[kernel], kernel.items, len(views), len(places)))
                 views += places
-            self.steps.append(len(parts))
+            steps.append(len(parts))
         self.weight_floats = weights
         self.buffer_count = 1 + max([WEIGHTS, *(buffer for buffer, _ in views)])
         assert self.buffer_count <= MAX_BUFFERS
         self.parts = np.array(parts, np.int64).reshape(-1, 4)
         self.views = np.array(views, np.int64).reshape(-1, 2)
-        self.steps = np.array(self.steps, np.int64)
+        self.steps = np.array(steps, np.int64)
 
 
 class _Chosen:
     """The kernel of each problem; problems that differ only in places share one."""
 
     def __init__(self, target: Target) -> None:
-        self._target, self._kernels = target, {}
+        self._target = target
+        self._kernels: dict[Problem, Kernel] = {}
 
     def __getitem__(self, problem: Problem) -> Kernel:
         shape = at_origin(problem)
@@ -247,11 +244,8 @@ class _Chosen:
 
 def at_origin(problem: Problem) -> Problem:
     """Return the problem with every view moved to the origin."""
-    from dataclasses import fields
 
-    from regroup.kernels.view import View
-
-    def moved(value: object) -> object:
+    def moved(value: Any) -> Any:
         if isinstance(value, View):
             return value.geometry()
         if isinstance(value, tuple):
@@ -265,10 +259,6 @@ def at_origin(problem: Problem) -> Problem:
 
 def _halos(problems: Sequence[Problem]) -> list[Zeros]:
     return [Zeros(p.y, p.y) for p in problems if p.y.halo]
-
-
-def _is_halo(kernel: Kernel) -> bool:
-    return isinstance(kernel.problem, Zeros)
 
 
 def _lines(floats: int) -> int:

@@ -7,7 +7,7 @@ share each part's items evenly and meet at a barrier after each step. Or each th
 
 from __future__ import annotations
 
-from regroup.kernels.lang import Code, Value
+from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.target import Target
 
 FIELDS = (
@@ -59,7 +59,7 @@ class _Runner:
         for turn in code.each(0, turns):
             self._image(first + step * turn, alone)
 
-    def _image(self, image: Value, alone: Value) -> None:
+    def _image(self, image: Operand, alone: Value) -> None:
         code, fields = self.code, self.fields
         arena = code.select(alone, self.thread * fields["arena_stride"], 0, "i64")
         for b in code.each(0, fields["buffer_count"]):
@@ -76,7 +76,7 @@ class _Runner:
                 barrier = self._pointer(fields["barrier"])
                 code.line(f"call void {barrier}()")
 
-    def _part(self, part: Value) -> None:
+    def _part(self, part: Operand) -> None:
         code = self.code
         parts, views = self._pointer(self.fields["parts"]), self._pointer(self.fields["views"])
         function, items, first, count = (self._entry(parts, part * 4 + i) for i in range(4))
@@ -90,15 +90,15 @@ class _Runner:
             kernel = self._pointer(function)
             code.line(f"call void {kernel}(ptr {self.pointers}, i64 {low}, i64 {high}, ptr {self.scratch})")
 
-    def _entry(self, table: Value, index: Value | int) -> Value:
+    def _entry(self, table: Value, index: Operand) -> Value:
         at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
         return self.code.emit("i64", f"load i64, ptr {at}, align 8")
 
-    def _set(self, table: Value, index: Value, number: Value) -> None:
+    def _set(self, table: Value, index: Operand, number: Operand) -> None:
         at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
         self.code.line(f"store i64 {number}, ptr {at}, align 8")
 
-    def _pointer(self, number: Value) -> Value:
+    def _pointer(self, number: Operand) -> Value:
         return self.code.emit("ptr", f"inttoptr i64 {number} to ptr")
 
     def _call_int(self, function: Value) -> Value:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +22,7 @@ class Kernel(ABC):
     pointer for each of `problem.views` and, last, one to the packed weights.
 
     Attributes:
+        template: what way it is, for people.
         problem: what to do.
         target: the CPU.
         tile: the blocking, for people.
@@ -33,7 +33,7 @@ class Kernel(ABC):
         cycles: estimated time of all items on one core.
     """
 
-    template: ClassVar[str]
+    template: str
     tile: str = ""
     items: int
     rows: int = 0

@@ -81,7 +81,7 @@ class _Writer:
             source = address(work.x, self.x, y, x)
             channels = share(code, work.y.channels, part, self.kernel.per_unit)
             for c, count in self._static() if static else channels:
-                if work.order is not None:
+                if work.order is not None and isinstance(c, int):
                     offsets = [i * work.x.channel_pitch for i in work.order[c : c + count]]
                     v = gather(code, source, offsets, work.x.channels if work.x.channel_pitch == 1 else 0)
                 elif work.x.channel_pitch != 1:

@@ -191,6 +191,7 @@ def window(
 
     def row(y: Operand, totals: list[Value]) -> list[Value]:
         if len(totals) > 1:
+            assert isinstance(left, int) and isinstance(right, int)
             for i in range(left, right):
                 totals[i % 4] = join(totals[i % 4], at(y, i))
             return totals

@@ -68,13 +68,14 @@ class Interpolate(Kernel):
     ) -> None:
         view, out = self.resize.x, address(self.resize.y, views[1], *place)
         corners = [address(view, views[0], r, c) for r in rows for c in columns]
-        if self.linear:
-            down = code.broadcast(views[2] + place[0])
-            right = code.broadcast(views[2] + place[1] + self.resize.y.height)
-        for c, count in vectors(code, self.resize.y.channels):
-            if not self.linear:
+        channels = vectors(code, self.resize.y.channels)
+        if not self.linear:
+            for c, count in channels:
                 code.store(code.load(corners[0] + c, count), out + c, count)
-                continue
+            return
+        down = code.broadcast(views[2] + place[0])
+        right = code.broadcast(views[2] + place[1] + self.resize.y.height)
+        for c, count in channels:
             a, b, d, e = (code.load(corner + c, count) for corner in corners)
             upper = code.fma(b, right, a * (1.0 - right))
             lower = code.fma(e, right, d * (1.0 - right))
