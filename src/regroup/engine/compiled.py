@@ -1,0 +1,152 @@
+"""What `regroup.compile` returns: a network that is called like the model, and runs as native code.
+
+>>> import torch
+>>> from torch import nn
+>>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+>>> x = torch.randn(1, 3, 32, 32)
+>>> fast = compile(model, x)
+>>> torch.allclose(fast(x), model(x), atol=1e-5)
+True
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regroup.engine import explain as explaining
+from regroup.engine.plan import Plan, make_plan
+from regroup.engine.weights import Watch
+from regroup.errors import EngineError
+
+Progress = Callable[[int, int], None]
+"""Called with (kernels that are ready, kernels in all)."""
+
+
+def compile(
+    model: nn.Module, example: Tensor | Sequence[Tensor], progress: Progress | None = None
+) -> Compiled:
+    """Compile `model` for inputs like `example`.
+
+    The result runs inference: what `model` computes in eval mode, without gradients, for any batch size. What
+    the engine has no kernel for runs in PyTorch in between; `explain()` says what and why. Code is kept on
+    disk, so that compiling the same architecture again is quick.
+
+    Args:
+        model: in eval mode.
+        example: an input, or several: float32, on the CPU, (images, channels, height, width); only the shape
+            is looked at, and not the number of images.
+        progress: called as kernels become ready.
+
+    Raises:
+        EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
+    """
+    return Compiled(model, example, progress)
+
+
+class Compiled:
+    """A compiled network; calls from several threads do not disturb each other.
+
+    When the model's weights change, the next call compiles anew (with code from the cache, so in a fraction
+    of a second). A changed structure is seen as far as it changes which tensors there are.
+    """
+
+    def __init__(
+        self, model: nn.Module, example: Tensor | Sequence[Tensor], progress: Progress | None = None
+    ) -> None:
+        examples = (example,) if isinstance(example, Tensor) else tuple(example)
+        _check_examples(model, examples)
+        self._model, self._examples, self._progress = model, examples, progress
+        self._shapes = [tuple(e.shape[1:]) for e in examples]
+        self._lock = threading.Lock()
+        self._watch = Watch(model)
+        self._plans: dict[int | None, Plan] = {}
+        self._plan(examples[0].shape[0])
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Return what the model returns for `inputs`.
+
+        Raises:
+            EngineError: an input that this network was not compiled for, or the model is now in training mode.
+        """
+        for position, x in enumerate(inputs):
+            self._check(position, x)
+        if len(inputs) != len(self._shapes) or len({len(x) for x in inputs}) > 1:
+            raise EngineError(
+                f"compiled for {len(self._shapes)} inputs of one batch size, called with "
+                f"shapes {[tuple(x.shape) for x in inputs]}"
+            )
+        return self._current(inputs[0].shape[0]).run(inputs)
+
+    def explain(self, *, json: bool = False) -> str | dict[str, Any]:
+        """Return a table of the steps: kernel, shape, tile, time, speed, what was fused; or the same as data.
+
+        The steps are timed on one image of zeros, with the threads that PyTorch has now.
+        """
+        data = explaining.explain(self._current(self._examples[0].shape[0]), self._shapes)
+        return data if json else explaining.table(data)
+
+    def _current(self, batch: int) -> Plan:
+        """Return the plan for `batch` images, made of the weights as they are now."""
+        if getattr(self._model, "training", False):
+            raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
+        if not self._watch.unchanged():
+            with self._lock:
+                if not self._watch.unchanged():
+                    watch = Watch(self._model)
+                    self._plans = {}
+                    self._watch = watch
+        plans = self._plans
+        return plans.get(None) or plans.get(batch) or self._plan(batch)
+
+    def _plan(self, batch: int) -> Plan:
+        with self._lock:
+            plans = self._plans
+            plan = plans.get(None) or plans.get(batch)
+            if plan is None:
+                plan = make_plan(self._model, self._examples, batch, self._progress)
+                plans[plan.batch] = plan
+            return plan
+
+    def _check(self, position: int, x: object) -> None:
+        name = "input" if len(self._shapes) == 1 else f"input {position}"
+        if not isinstance(x, Tensor):
+            raise EngineError(f"{name} is a {type(x).__name__}; it must be a tensor")
+        if position >= len(self._shapes) or tuple(x.shape[1:]) != self._shapes[position]:
+            wanted = self._shapes[min(position, len(self._shapes) - 1)]
+            raise EngineError(
+                f"{name} has shape {tuple(x.shape)}; this network was compiled for (any, "
+                f"{', '.join(map(str, wanted))}): compile it again for another size"
+            )
+        _check_tensor(name, x)
+
+
+def _check_tensor(name: str, x: Tensor) -> None:
+    if x.dtype != torch.float32:
+        raise EngineError(f"{name} is {x.dtype}; the engine computes in torch.float32: pass x.float()")
+    if x.device.type != "cpu":
+        raise EngineError(f"{name} is on {x.device}; the engine runs on the CPU: pass x.cpu()")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise EngineError(f"{name} requires a gradient; the engine has none: pass x.detach()")
+    if x.layout != torch.strided:
+        raise EngineError(f"{name} is {x.layout}; it must be a dense tensor: pass x.to_dense()")
+
+
+def _check_examples(model: nn.Module, examples: Sequence[Tensor]) -> None:
+    if getattr(model, "training", False):
+        raise EngineError("the model is in training mode: call model.eval() before compiling")
+    for tensor in (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ():
+        if tensor.device.type != "cpu":
+            raise EngineError(f"the model is on {tensor.device}; the engine runs on the CPU: model.cpu()")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise EngineError(f"the model has {tensor.dtype} weights; the engine computes in torch.float32")
+    if not examples:
+        raise EngineError("no example input: compile(model, torch.randn(1, 3, 224, 224))")
+    for x in examples:
+        if not isinstance(x, Tensor) or x.dim() < 1:
+            raise EngineError(f"example is {type(x).__name__}; it must be a tensor with a batch dimension")
+        _check_tensor("example", x.detach())

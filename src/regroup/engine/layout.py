@@ -1,0 +1,171 @@
+"""Choose a place for every value of a graph, so that channel orders, splits and concatenations are no work.
+
+Values that are concatenated with one another share a slab, each where the concatenation wants it. What
+channels are left to a reader's own loop to find is `Place.order`.
+"""
+
+from __future__ import annotations
+
+from regroup.engine.graph import (
+    Activate,
+    Add,
+    Concat,
+    Conv,
+    Fused,
+    Graph,
+    Multiply,
+    Node,
+    Op,
+    Reshape,
+    ScaleShift,
+    Select,
+    Value,
+)
+from regroup.engine.places import Place, Slab
+from regroup.kernels.problem import Conv as ConvProblem
+from regroup.kernels.view import Halo, View
+
+_ALIASES = (Select, Concat, Reshape)
+_PLANAR_CHANNELS = 4
+"""Inputs with more channels are brought into the engine's layout first."""
+
+
+class Layout:
+    """Places of a graph's values.
+
+    `place` is filled by the caller, node after node (`settle`): some outputs take the order of an input.
+
+    Attributes:
+        place: per value that has been settled.
+        copied_inputs: images given in PyTorch's layout that are to be copied into a slab first.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._producers, self._consumers = graph.producers(), graph.consumers()
+        self._home: dict[Value, tuple[Slab, int]] = {}
+        self.place: dict[Value, Place] = {}
+        self.copied_inputs = [v for v in graph.inputs if len(v.shape) == 3 and not self._read_in_place(v)]
+        for group in self._groups():
+            self._make_slab(group)
+        self._widen_halos()
+        for position, value in enumerate(graph.inputs):
+            self.place[value] = _external(value, 2 + position)
+
+    def home(self, value: Value) -> Place:
+        """Return the place that is kept for a computed value, its channels in order."""
+        slab, start = self._home[value]
+        return Place(slab, tuple(range(start, start + value.shape[0])))
+
+    def alias(self, node: Node) -> Place:
+        """Return the place of a `Select`, `Concat` or `Reshape`: where its input lies already."""
+        places = [self.place[value] for value in node.inputs]
+        if isinstance(node.op, Select):
+            return places[0].select(node.op.channels)
+        if isinstance(node.op, Concat):
+            return Place(places[0].slab, sum((p.channels for p in places), ()))
+        image, vector = node.inputs[0].shape, len(node.op.shape) == 1
+        return places[0].flattened() if vector and len(image) == 3 and image[1:] != (1, 1) else places[0]
+
+    def may_overwrite(self, node: Node, value: Value) -> bool:
+        """Tell whether `node` may write its result over `value`: nobody else reads that memory."""
+        mine, other = self._home.get(node.output), self._home.get(value)
+        if mine is None or other is None or value in self._graph.outputs or value.shape != node.output.shape:
+            return False
+        alone = mine[0].channels == len(self.home(node.output).channels) == other[0].channels
+        return alone and self._consumers[value] == [node] and node.inputs.count(value) == 1
+
+    def overwrite(self, node: Node, value: Value) -> None:
+        """Keep the result of `node` where `value` is."""
+        old, new = self._home[node.output][0], self._home[value][0]
+        new.halo = new.halo.union(old.halo)
+        self._home[node.output] = self._home[value]
+
+    def _read_in_place(self, value: Value) -> bool:
+        readers = self._consumers[value]
+        return (
+            bool(readers)
+            and all(
+                isinstance(op := _main(node.op), Conv)
+                and op.groups == 1
+                and value.shape[0] <= _PLANAR_CHANNELS
+                and node.inputs.count(value) == 1
+                and node.inputs[0] is value
+                and not getattr(node.op, "before", ())
+                for node in readers
+            )
+            and value not in self._graph.outputs
+        )
+
+    def _groups(self) -> list[list[Value]]:
+        """Return the computed values that must share a slab, in the order of the concatenations."""
+        computed = [n.output for n in self._graph.nodes if not isinstance(n.op, _ALIASES)]
+        group = {value: [value] for value in (*self.copied_inputs, *computed)}
+        for node in self._graph.nodes:
+            if isinstance(node.op, Concat):
+                roots = [root for value in node.inputs for root in self._roots(value)]
+                merged = list(dict.fromkeys(v for root in roots for v in group[root]))
+                group.update(dict.fromkeys(merged, merged))
+        return list({id(g): g for g in group.values()}.values())
+
+    def _roots(self, value: Value) -> list[Value]:
+        """Return the computed values in which the channels of `value` lie."""
+        node = self._producers.get(value)
+        if node is None or not isinstance(node.op, _ALIASES):
+            return [value]
+        return [root for v in node.inputs for root in self._roots(v)]
+
+    def _make_slab(self, group: list[Value]) -> None:
+        height, width = _size(group[0])
+        slab = Slab(height, width)
+        for value in group:
+            self._home[value] = (slab, slab.channels)
+            slab.channels += value.shape[0]
+
+    def _widen_halos(self) -> None:
+        for node in self._graph.nodes:
+            op = _main(node.op)
+            if isinstance(op, Conv):
+                for root in self._roots(node.inputs[0]):
+                    if root in self._home:
+                        slab = self._home[root][0]
+                        slab.halo = slab.halo.union(_needed_halo(op, node.inputs[0], node.output))
+
+
+def _main(op: Op) -> Op:
+    return op.op if isinstance(op, Fused) else op
+
+
+def is_elementwise(op: Op) -> bool:
+    """Tell whether a step is elementwise, whatever is fused into it."""
+    return isinstance(_main(op), (Activate, Add, Multiply, ScaleShift))
+
+
+def is_alias(op: Op) -> bool:
+    """Tell whether `op` only gives what is there another name."""
+    return isinstance(op, _ALIASES)
+
+
+def _size(value: Value) -> tuple[int, int]:
+    return (value.shape[1], value.shape[2]) if len(value.shape) == 3 else (1, 1)
+
+
+def _external(value: Value, buffer: int) -> Place:
+    height, width = _size(value)
+    planar = (height, width) != (1, 1)
+    return Place(
+        Slab(height, width, value.shape[0], buffer=buffer, planar=planar), tuple(range(value.shape[0]))
+    )
+
+
+def _needed_halo(op: Conv, x: Value, y: Value) -> Halo:
+    problem = ConvProblem(
+        View.nhwc(*_size(x), x.shape[0]),
+        View.nhwc(*_size(y), y.shape[0]),
+        kernel_size=tuple(op.weight.shape[2:]),
+        stride=op.stride,
+        padding=(op.padding[0], op.padding[2]),
+        dilation=op.dilation,
+        groups=op.groups,
+    )
+    return problem.x_halo

@@ -1,0 +1,380 @@
+"""Graph -> tasks: which kernel problems do it, on which slabs. `schedule.py` makes steps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import singledispatchmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regroup.engine.graph import (
+    Activate,
+    AdaptivePool,
+    Conv,
+    Fused,
+    Graph,
+    Linear,
+    Lrn,
+    Multiply,
+    Node,
+    Op,
+    Pool,
+    Resize,
+    ScaleShift,
+    Softmax,
+    Value,
+)
+from regroup.engine.layout import Layout, is_alias, is_elementwise
+from regroup.engine.places import Place, Slab
+from regroup.engine.slots import Slots, slots_of
+from regroup.kernels import problem as kernels
+from regroup.kernels.problem import Epilogue, Problem, Prologue
+from regroup.kernels.program import Part
+from regroup.kernels.view import View
+
+_MOST_RUNS = 8
+"""A value in more pieces than this is brought together by a copy before a step that reads whole vectors."""
+
+
+@dataclass(eq=False)
+class Task:
+    """One kernel problem, before its slabs have a place.
+
+    Attributes:
+        name: what it does, for people.
+        reads: where its inputs lie.
+        writes: where its output goes.
+        part: makes the problem, once the slabs are placed.
+        node: what of the graph it does; None for copies.
+    """
+
+    name: str
+    reads: tuple[Place, ...]
+    writes: Place
+    part: Callable[[], Part]
+    node: Node | None = None
+
+
+def lower(graph: Graph) -> list[Task]:
+    """Return the tasks that compute `graph`, in order; its outputs go to buffers after the inputs."""
+    lowering = _Lowering(graph)
+    for value in lowering.layout.copied_inputs:
+        lowering.copy_input(value)
+    for node in graph.nodes:
+        lowering.node(node)
+    for position, value in enumerate(graph.outputs):
+        lowering.write_output(value, 2 + len(graph.inputs) + position)
+    return lowering.tasks
+
+
+class _Lowering:
+    def __init__(self, graph: Graph) -> None:
+        self.layout = Layout(graph)
+        self.tasks: list[Task] = []
+        self._copies: dict[tuple[Value, tuple[int, ...]], Place] = {}
+
+    def node(self, node: Node) -> None:
+        if is_alias(node.op):
+            self.layout.place[node.output] = self.layout.alias(node)
+            return
+        fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
+        if is_elementwise(fused):
+            self._elementwise(node, fused)
+        else:
+            self._lower(fused.op, node, fused)
+
+    def copy_input(self, value: Value) -> None:
+        """Bring an input from PyTorch's layout into the engine's."""
+        source, place = self.layout.place[value], self.layout.home(value)
+        self._add(
+            f"read {value.name}", (source,), place, lambda: kernels.Pointwise(source.view(), place.view())
+        )
+        self.layout.place[value] = place
+
+    def write_output(self, value: Value, buffer: int) -> None:
+        """Bring an output into PyTorch's layout."""
+        source = self.layout.place[value]
+        slab = Slab(source.slab.height, source.slab.width, len(source.channels), buffer=buffer)
+        slab.planar = (slab.height, slab.width) != (1, 1) and not source.flat
+        if source.flat:
+            slab.height = slab.width = 1
+        place = Place(slab, tuple(range(len(source.channels))))
+        if self._write_directly(value, source, place):
+            return
+        self._add(
+            f"write {value.name}",
+            (source,),
+            place,
+            lambda: kernels.Pointwise(source.view(), place.view(), order=source.order),
+        )
+
+    def _write_directly(self, value: Value, source: Place, place: Place) -> bool:
+        """Let a vector be written into the output instead of into the arena, if it is alone there."""
+        slab = source.slab
+        alone = slab.channels == len(source.channels) and source.is_in_order and slab.buffer == 0
+        if place.slab.planar or source.flat or slab.halo or not alone:
+            return False
+        slab.buffer = place.slab.buffer
+        return True
+
+    # ---- steps ------------------------------------------------------------------------------------
+
+    @singledispatchmethod
+    def _lower(self, op: Op, node: Node, fused: Fused) -> None:
+        raise NotImplementedError(type(op).__name__)
+
+    @_lower.register
+    def _(self, op: Conv, node: Node, fused: Fused) -> None:
+        x, prologue, scales = self._prologue(fused.before, node)
+        depthwise = op.groups == op.weight.shape[0] == node.inputs[0].shape[0]
+        # channel by channel: the output follows the order that its input has in memory
+        channels = x.physical if depthwise and x.is_one_run else tuple(range(op.weight.shape[0]))
+        order = None if depthwise and x.is_one_run else x.order
+        y = self._settle(node, channels)
+        epilogue, operands = self._epilogue(slots_of(fused, node.inputs, node.output), channels)
+        rows = list(channels)
+        numbers = {"weight": op.weight[rows], **scales}
+        if op.bias is not None:
+            numbers["bias"] = op.bias[rows]
+
+        def problem() -> Problem:
+            return kernels.Conv(
+                x.view(),
+                y.view(),
+                prologue,
+                epilogue(op.bias is not None),
+                kernel_size=tuple(op.weight.shape[2:]),
+                stride=op.stride,
+                padding=(op.padding[0], op.padding[2]),
+                dilation=op.dilation,
+                groups=op.groups,
+                order=order,
+            )
+
+        self._add(_describe(node), (x, *operands), y, problem, numbers, node)
+
+    @_lower.register
+    def _(self, op: Linear, node: Node, fused: Fused) -> None:
+        x, prologue, scales = self._prologue(fused.before, node)
+        channels = tuple(range(op.weight.shape[0]))
+        y = self._settle(node, channels)
+        epilogue, operands = self._epilogue(slots_of(fused, node.inputs, node.output), channels)
+        numbers = {"weight": op.weight, **scales} | ({} if op.bias is None else {"bias": op.bias})
+
+        def problem() -> Problem:
+            return kernels.Linear(x.view(), y.view(), prologue, epilogue(op.bias is not None), order=x.order)
+
+        self._add(_describe(node), (x, *operands), y, problem, numbers, node)
+
+    @_lower.register
+    def _(self, op: Pool, node: Node, fused: Fused) -> None:
+        kind = "max" if op.kind == "max" else "average"
+        activation = fused.after[0].kind if fused.after else "none"
+
+        def problem(x: Place, y: Place) -> Problem:
+            return kernels.Pool(
+                x.view(),
+                y.view(),
+                kind=kind,
+                kernel_size=op.kernel,
+                stride=op.stride,
+                padding=(op.padding[0], op.padding[2]),
+                dilation=op.dilation,
+                count_include_pad=op.count_padding,
+                padded=(op.padding[1], op.padding[3]),
+                divisor=op.divisor or 0,
+                activation=activation,
+            )
+
+        self._by_channel(node, problem)
+
+    @_lower.register
+    def _(self, op: AdaptivePool, node: Node, fused: Fused) -> None:
+        kind = "max" if op.kind == "max" else "average"
+        self._by_channel(node, lambda x, y: kernels.AdaptivePool(x.view(), y.view(), kind=kind))
+
+    @_lower.register
+    def _(self, op: Resize, node: Node, fused: Fused) -> None:
+        self._by_channel(
+            node,
+            lambda x, y: kernels.Resize(
+                x.view(), y.view(), mode=op.mode, align_corners=op.align_corners, scale=op.scale
+            ),
+        )
+
+    @_lower.register
+    def _(self, op: Lrn, node: Node, fused: Fused) -> None:
+        channels = tuple(range(node.output.shape[0]))
+        x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
+
+        def problem() -> Problem:
+            return kernels.LocalResponseNorm(
+                x.view(), y.view(), size=op.size, alpha=op.alpha, beta=op.beta, k=op.k
+            )
+
+        self._add(_describe(node), (x,), y, problem, {}, node)
+
+    @_lower.register
+    def _(self, op: Softmax, node: Node, fused: Fused) -> None:
+        channels = tuple(range(node.output.shape[0]))
+        x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
+        self._add(_describe(node), (x,), y, lambda: kernels.Softmax(x.view(), y.view()), {}, node)
+
+    def _elementwise(self, node: Node, fused: Fused) -> None:
+        x = self.layout.place[node.inputs[0]]
+        channels = x.physical if x.is_one_run else tuple(range(len(x.channels)))
+        order = None if x.is_one_run else x.order
+        if order is None and self.layout.may_overwrite(node, node.inputs[0]):
+            self.layout.overwrite(node, node.inputs[0])
+        y = self._settle(node, channels)
+        work = slots_of(fused, node.inputs, node.output)
+        first_gate, factor = (self._operand(v, channels) for v in (work.first_gate, work.factor))
+        epilogue, operands = self._epilogue(work, channels)
+        rows = list(channels)
+        numbers = {} if work.affine is None else _scales(work.affine, rows)
+
+        def problem() -> Problem:
+            return kernels.Pointwise(
+                x.view(),
+                y.view(),
+                Prologue(work.affine is not None, work.first, _view(first_gate)),
+                epilogue(False),
+                order=order,
+                factor=_view(factor),
+            )
+
+        read = [p for p in (x, first_gate, factor, *operands) if p is not None]
+        self._add(_describe(node), read, y, problem, numbers, node)
+
+    def _by_channel(self, node: Node, problem: Callable[[Place, Place], Problem]) -> None:
+        """Add work that treats each channel alone, on whole vectors: one task per range of channels."""
+        x = self.layout.place[node.inputs[0]]
+        if x.flat or len(x.runs()) > _MOST_RUNS or len(set(x.channels)) < len(x.channels):
+            x = self._aligned(node.inputs[0], tuple(range(len(x.channels))))
+        y = self._settle(node, x.physical)
+        start = y.first
+        for run in x.runs():
+            part = Place(y.slab, tuple(range(start, start + len(run.channels))))
+            start += len(run.channels)
+            self._add(_describe(node), (run,), part, lambda run=run, part=part: problem(run, part), {}, node)
+
+    # ---- places -----------------------------------------------------------------------------------
+
+    def _settle(self, node: Node, channels: Sequence[int]) -> Place:
+        """Place the output of `node`: in memory its channels follow one another as `channels` says."""
+        home = self.layout.home(node.output)
+        where = [0] * len(channels)
+        for position, channel in enumerate(channels):
+            where[channel] = home.channels[position]
+        self.layout.place[node.output] = Place(home.slab, tuple(where))
+        return home
+
+    def _aligned(self, value: Value, channels: tuple[int, ...]) -> Place:
+        """Return a place where `value` lies in the order of `channels`; copy if need be."""
+        place = self.layout.place[value].select(channels)
+        if place.is_in_order and not place.slab.planar:
+            return place
+        key = (value, channels)
+        if key not in self._copies:
+            slab = Slab(place.slab.height, place.slab.width, len(channels))
+            copy = self._copies[key] = Place(slab, tuple(range(len(channels))))
+            self._add(
+                f"copy {value.name}",
+                (place,),
+                copy,
+                lambda: kernels.Pointwise(place.view(), copy.view(), order=place.order),
+            )
+        return self._copies[key]
+
+    def _prologue(self, before: Sequence[Op], node: Node) -> tuple[Place, Prologue, dict[str, Tensor]]:
+        """Return where the input lies, what is done to it first, and with which numbers.
+
+        The numbers belong to channels in memory. Where one channel is read as several, each with a scale of
+        its own, an extra step writes them apart.
+        """
+        x = self.layout.place[node.inputs[0]]
+        affine = next((op for op in before if isinstance(op, ScaleShift)), None)
+        activation = next((op.kind for op in before if isinstance(op, Activate)), "none")
+        if affine is None:
+            return x, Prologue(False, activation), {}
+        stored = [c - x.first for c in x.channels]
+        scale, shift = (torch.zeros(max(stored) + 1, dtype=torch.float64) for _ in range(2))
+        scale[stored], shift[stored] = affine.scale.double(), affine.shift.double()
+        prologue = Prologue(True, activation)
+        if torch.equal(scale[stored], affine.scale.double()) and torch.equal(
+            shift[stored], affine.shift.double()
+        ):
+            return x, prologue, {"in_scale": scale, "in_shift": shift}
+        apart = Place(
+            Slab(x.slab.height, x.slab.width, len(x.channels), x.slab.halo), tuple(range(len(x.channels)))
+        )
+        self._add(
+            "gather + norm",
+            (x,),
+            apart,
+            lambda: kernels.Pointwise(x.view(), apart.view(), prologue, order=x.order),
+            {"in_scale": affine.scale, "in_shift": affine.shift},
+            node,
+        )
+        return apart, Prologue(), {}
+
+    def _operand(self, value: Value | None, channels: tuple[int, ...]) -> Place | None:
+        return None if value is None else self._aligned(value, channels)
+
+    def _epilogue(
+        self, work: Slots, channels: tuple[int, ...]
+    ) -> tuple[Callable[[bool], Epilogue], list[Place]]:
+        """Return what makes the epilogue once slabs are placed, and what it reads."""
+        residual, gate = self._operand(work.residual, channels), self._operand(work.gate, channels)
+
+        def make(bias: bool) -> Epilogue:
+            return Epilogue(
+                bias,
+                work.activation,
+                _view(residual),
+                work.residual_first,
+                work.residual_scale,
+                _view(gate),
+            )
+
+        return make, [p for p in (residual, gate) if p is not None]
+
+    def _add(
+        self,
+        name: str,
+        reads: Sequence[Place],
+        writes: Place,
+        problem: Callable[[], Problem],
+        numbers: dict[str, Tensor] | None = None,
+        node: Node | None = None,
+    ) -> None:
+        arrays = {k: _array(v) for k, v in (numbers or {}).items()}
+        self.tasks.append(Task(name, tuple(reads), writes, lambda: Part(problem(), arrays), node))
+
+
+def _view(place: Place | None) -> View | None:
+    return None if place is None else place.view()
+
+
+def _scales(op: ScaleShift, rows: list[int]) -> dict[str, Tensor]:
+    return {"in_scale": op.scale[rows], "in_shift": op.shift[rows]}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().float().numpy())
+
+
+def _describe(node: Node) -> str:
+    """Return what a step does, like 'conv + relu'."""
+    fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
+    return " + ".join(_word(op) for op in (*fused.before, fused.op, *fused.after))
+
+
+def _word(op: Op) -> str:
+    if isinstance(op, Activate):
+        return op.kind
+    names = {Conv: "conv", ScaleShift: "norm", Multiply: "gate", AdaptivePool: "pool", Lrn: "lrn"}
+    return names.get(type(op), type(op).__name__.lower())

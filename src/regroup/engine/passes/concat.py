@@ -1,0 +1,73 @@
+"""Move what is done to a concatenation into the steps that make its parts (MixConv)."""
+
+from __future__ import annotations
+
+from regroup.engine.graph import Activate, Add, Concat, Conv, Graph, Node, Op, Pool, ScaleShift, Select, Value
+
+
+def push_above_concat(graph: Graph) -> bool:
+    """Scale and shift, activate, or add to each part instead of to the whole.
+
+    Only where every part is the result of a step that can absorb the work and that nothing else reads.
+    """
+    changed = False
+    for node in list(graph.nodes):
+        chosen = _concat_input(graph, node)
+        if chosen is not None:
+            _push(graph, node, chosen)
+            changed = True
+    if changed:
+        graph.sort()
+    return changed
+
+
+def _concat_input(graph: Graph, node: Node) -> int | None:
+    """Return which input of `node` is a concatenation above which its work can move."""
+    if not isinstance(node.op, (ScaleShift, Activate, Add)) or (
+        isinstance(node.op, Add) and node.op.scale != 1
+    ):
+        return None
+    absorbers = (Conv, Pool) if isinstance(node.op, Activate) else (Conv, ScaleShift)
+    producers, consumers = graph.producers(), graph.consumers()
+    for chosen, value in enumerate(node.inputs):
+        whole = producers.get(value)
+        if whole is None or not isinstance(whole.op, Concat) or consumers[value] != [node]:
+            continue
+        if value in graph.outputs or node.inputs.count(value) > 1:
+            continue
+        if all(
+            part in producers
+            and isinstance(producers[part].op, absorbers)
+            and consumers[part] == [whole]
+            and part not in graph.outputs
+            and whole.inputs.count(part) == 1
+            for part in whole.inputs
+        ):
+            return chosen
+    return None
+
+
+def _push(graph: Graph, node: Node, chosen: int) -> None:
+    whole = graph.producers()[node.inputs[chosen]]
+    others = [value for i, value in enumerate(node.inputs) if i != chosen]
+    start, parts = 0, []
+    for part in whole.inputs:
+        channels = range(start, start + part.shape[0])
+        slices = [Value(part.shape, other.name) for other in others]
+        for other, piece in zip(others, slices, strict=True):
+            graph.nodes.append(Node(Select(tuple(channels)), (other,), (piece,)))
+        parts.append(Value(part.shape, part.name))
+        graph.nodes.append(Node(_for_channels(node.op, channels), (part, *slices), (parts[-1],)))
+        start = channels.stop
+    graph.nodes.remove(node)
+    graph.nodes.append(Node(Concat(), tuple(parts), node.outputs))
+
+
+def _for_channels(op: Op, channels: range) -> Op:
+    if isinstance(op, ScaleShift):
+        return ScaleShift(op.scale[channels.start : channels.stop], op.shift[channels.start : channels.stop])
+    return op
+
+
+def _doubles(op: Op) -> bool:
+    return isinstance(op, Add) and op.scale != 1

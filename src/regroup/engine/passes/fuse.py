@@ -1,0 +1,76 @@
+"""Fuse elementwise work into the step that makes its input, and pre-activation into the one that reads it.
+
+`slots.py` says what a step can do besides its own work.
+"""
+
+from __future__ import annotations
+
+from regroup.engine.graph import Activate, Add, Conv, Fused, Graph, Linear, Multiply, Node, Op, ScaleShift
+from regroup.engine.slots import slots
+
+
+def fuse_after(graph: Graph) -> bool:
+    """Append activations, sums and gates to the steps before them."""
+    changed = False
+    for node in list(graph.nodes):
+        if isinstance(node.op, (Activate, Add, Multiply, ScaleShift)):
+            changed |= any(_append(graph, node, chosen) for chosen in _candidates(graph, node))
+    return changed
+
+
+def _candidates(graph: Graph, node: Node) -> list[int]:
+    """Inputs whose producers might absorb `node`, those with weights and the latest first."""
+    if not isinstance(node.op, Add) or node.op.scale != 1:
+        return [0]
+    order = {v: (_has_weights(n.op), i) for i, n in enumerate(graph.nodes) for v in n.outputs}
+    return sorted((0, 1), key=lambda i: order.get(node.inputs[i], (False, -1)), reverse=True)
+
+
+def _append(graph: Graph, node: Node, chosen: int) -> bool:
+    value = node.inputs[chosen]
+    producer = graph.producers().get(value)
+    if producer is None or value in graph.outputs or node.inputs.count(value) > 1:
+        return False
+    if any(value in n.inputs for n in graph.nodes if n is not node):
+        return False
+    fused = producer.op if isinstance(producer.op, Fused) else Fused(producer.op)
+    after = (*fused.after, node.op)
+    inputs = (*producer.inputs, *(v for i, v in enumerate(node.inputs) if i != chosen))
+    if slots(fused.op, after, inputs, node.output) is None:
+        return False
+    node.op, node.inputs = Fused(fused.op, fused.before, after), inputs
+    graph.nodes.remove(producer)
+    return True
+
+
+def _has_weights(op: Op) -> bool:
+    return isinstance(op.op if isinstance(op, Fused) else op, (Conv, Linear))
+
+
+def fuse_before(graph: Graph) -> bool:
+    """Let an unpadded 1x1 convolution scale, shift and activate what it reads (pre-activation)."""
+    changed = False
+    producers = graph.producers()
+    for node in graph.nodes:
+        fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
+        before = producers.get(node.inputs[0]) if node.inputs else None
+        if before is None or fused.before or not _reads_once(fused.op) or not _is_preactivation(before.op):
+            continue
+        if sum(before.output in n.inputs for n in graph.nodes) > 1 or before.output in graph.outputs:
+            continue
+        ops = (before.op.op, *before.op.after) if isinstance(before.op, Fused) else (before.op,)
+        node.op = Fused(fused.op, ops, fused.after)
+        node.inputs = (*before.inputs, *node.inputs[1:])
+        changed = True
+    return changed
+
+
+def _reads_once(op: Op) -> bool:
+    return isinstance(op, Linear) or (
+        isinstance(op, Conv) and tuple(op.weight.shape[2:]) == (1, 1) and not any(op.padding)
+    )
+
+
+def _is_preactivation(op: Op) -> bool:
+    ops = (op.op, *op.after) if isinstance(op, Fused) and not op.before else (op,)
+    return [type(o) for o in ops] in ([ScaleShift], [Activate], [ScaleShift, Activate])

@@ -1,0 +1,20 @@
+"""Fold explicit zero padding into the convolutions that read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from regroup.engine.graph import Conv, Graph, Pad
+
+
+def fold_padding(graph: Graph) -> bool:
+    """Let a convolution read the unpadded image and pad by itself, unevenly if need be."""
+    producers, changed = graph.producers(), False
+    for node in graph.nodes:
+        pad = producers.get(node.inputs[0]) if isinstance(node.op, Conv) else None
+        if pad is not None and isinstance(pad.op, Pad) and min(pad.op.padding) >= 0:
+            both = tuple(a + b for a, b in zip(pad.op.padding, node.op.padding, strict=True))
+            node.op = replace(node.op, padding=both)
+            node.inputs = pad.inputs
+            changed = True
+    return changed

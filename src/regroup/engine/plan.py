@@ -1,0 +1,158 @@
+"""A model, prepared: the segments of its graph, each a native program or operators of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regroup.engine.capture import BATCH, Capture, capture
+from regroup.engine.channel_orders import recognise_channel_orders
+from regroup.engine.graph import Graph, Node, Torch, Value
+from regroup.engine.interpret import evaluate
+from regroup.engine.partition import partition
+from regroup.engine.passes import optimise
+from regroup.engine.recognise import recognise
+from regroup.engine.schedule import Schedule, schedule
+from regroup.errors import EngineError
+from regroup.kernels.program import Program
+
+_CACHED_ARENA = 1 << 18
+"""Floats: with arenas up to this size (1 MiB) each thread takes whole images, all in its own cache."""
+
+
+@dataclass(eq=False)
+class NativeSegment:
+    """A part of the network as one native function."""
+
+    graph: Graph
+    schedule: Schedule
+    program: Program
+    _arenas: dict[tuple[int, bool], list[np.ndarray]] = field(default_factory=dict)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the outputs, in fresh tensors; each call has an arena of its own."""
+        images = inputs[0].shape[0]
+        inputs = [x.contiguous() for x in inputs]
+        outputs = [torch.empty(images, *value.shape) for value in self.graph.outputs]
+        if images == 0:
+            return outputs
+        threads = torch.get_num_threads()
+        apart = images >= threads > 1 and self.schedule.arena_floats <= _CACHED_ARENA
+        arenas = self._arenas.setdefault((threads, apart), [])
+        try:
+            arena = arenas.pop()
+        except IndexError:  # as many calls at a time as never before
+            arena = self.program.new_arena(threads, apart)
+        tensors = (*inputs, *outputs)
+        self.program.run(
+            [arena.ctypes.data, *(t.data_ptr() for t in tensors)],
+            threads=threads,
+            images=images,
+            strides=[t.stride(0) for t in tensors],
+            image_per_thread=apart,
+        )
+        arenas.append(arena)
+        return outputs
+
+
+@dataclass(eq=False)
+class TorchSegment:
+    """Nodes that PyTorch runs, with the reason for each."""
+
+    graph: Graph
+    reasons: dict[Node, str]
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the outputs operator by operator."""
+        env = dict(zip(self.graph.inputs, inputs, strict=True))
+        for node in self.graph.nodes:
+            result = evaluate(node.op, *(env[value] for value in node.inputs))
+            results = result if isinstance(result, (tuple, list)) else (result,)
+            env.update(zip(node.outputs, results, strict=False))
+        return [env[value] for value in self.graph.outputs]
+
+
+@dataclass(eq=False)
+class Plan:
+    """A prepared model.
+
+    Attributes:
+        batch: the only batch size that it is right for; None if for any.
+        segments: in order; empty when all is left to PyTorch.
+        why: why all is left to PyTorch.
+    """
+
+    batch: int | None
+    segments: list[NativeSegment | TorchSegment] = field(default_factory=list)
+    capture: Capture | None = None
+    model: nn.Module | None = None
+    why: str = ""
+
+    def run(self, inputs: Sequence[Tensor]) -> Any:
+        """Return what the model returns."""
+        with torch.no_grad():
+            if self.capture is None:
+                return self.model(*inputs)
+            env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
+            for segment in self.segments:
+                results = segment.run([env[value] for value in segment.graph.inputs])
+                env.update(zip(segment.graph.outputs, results, strict=True))
+            return self.capture.result([env[value] for value in self.capture.graph.outputs])
+
+
+def make_plan(
+    model: nn.Module,
+    examples: Sequence[Tensor],
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Capture, optimise, partition, schedule and compile.
+
+    A recording without operators of PyTorch's own serves every batch size. Those may have the batch size
+    among their arguments, so with them there is one plan for each.
+    """
+    try:
+        recorded = _optimised(model, examples, BATCH)
+        if any(isinstance(node.op, Torch) for node in recorded.graph.nodes):
+            recorded = None
+    except EngineError:
+        recorded = None
+    if recorded is not None:
+        return _build(recorded, None, progress)
+    try:
+        return _build(_optimised(model, examples, batch), batch, progress)
+    except EngineError as error:
+        return Plan(batch, model=model, why=str(error))
+
+
+def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capture:
+    recorded = capture(model, examples, batch)
+    recognise_channel_orders(recorded.graph)
+    recognise(recorded.graph)
+    recorded.graph.remove_dead()
+    optimise(recorded.graph)
+    return recorded
+
+
+def _build(recorded: Capture, batch: int | None, progress: Callable[[int, int], None] | None) -> Plan:
+    reasons = {node: node.op.why for node in recorded.graph.nodes if isinstance(node.op, Torch)}
+    while True:
+        parts = partition(recorded.graph, lambda node: node not in reasons)
+        schedules = [schedule(part.graph) if part.native else None for part in parts]
+        missing = {n: why for s in schedules if s is not None for n, why in s.unsupported().items()}
+        if not missing:
+            break
+        reasons.update(missing)
+    segments: list[NativeSegment | TorchSegment] = []
+    for part, steps in zip(parts, schedules, strict=True):
+        if steps is None:
+            own = {node: reasons[node] for node in part.graph.nodes}
+            segments.append(TorchSegment(part.graph, own))
+        else:
+            segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
+    return Plan(batch, segments, recorded)

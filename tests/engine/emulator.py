@@ -1,0 +1,156 @@
+"""Steps of kernel problems, run by PyTorch on a real arena: the reference for layout and lowering.
+
+The arena is full of NaN at first, so that what is read before it is written shows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regroup.kernels import problem as kernels
+from regroup.kernels.view import View
+
+
+class Emulator:
+    """Like `regroup.kernels.program.Program`, slowly, on tensors instead of addresses."""
+
+    def __init__(self, steps, arena_floats: int) -> None:
+        self.steps, self.arena_floats = steps, arena_floats
+
+    def __call__(self, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        for image in range(inputs[0].shape[0]):
+            arena = torch.full((self.arena_floats,), float("nan"), dtype=inputs[0].dtype)
+            buffers = [arena, None, *(t[image].reshape(-1) for t in (*inputs, *outputs))]
+            for step in self.steps:
+                for part in step.parts:
+                    numbers = {k: torch.from_numpy(np.asarray(v)) for k, v in part.parameters.items()}
+                    assert {k: tuple(v.shape) for k, v in numbers.items()} == part.problem.parameters, (
+                        step.name,
+                        part.problem,
+                        {k: tuple(v.shape) for k, v in numbers.items()},
+                        part.problem.parameters,
+                    )
+                    _run(part.problem, numbers, buffers)
+
+
+def _strided(view: View, buffers: list, halo: bool = False) -> Tensor:
+    buffer = buffers[view.buffer]
+    offset, height, width = view.offset, view.height, view.width
+    if halo:
+        offset += view.first
+        height += view.halo.top + view.halo.bottom
+        width += view.halo.left + view.halo.right
+    last = offset + (height - 1) * view.row_pitch + (width - 1) * view.pixel_pitch
+    assert offset >= 0
+    assert last + (view.channels - 1) * view.channel_pitch < buffer.numel()
+    strides = (view.channel_pitch, view.row_pitch, view.pixel_pitch)
+    return buffer.as_strided((view.channels, height, width), strides, buffer.storage_offset() + offset)
+
+
+def _run(problem: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> None:
+    dtype = buffers[0].dtype
+    numbers = {k: v.to(dtype) for k, v in numbers.items()}
+    y = _compute(problem, numbers, buffers)
+    target = _strided(problem.y, buffers)
+    assert y.shape == target.shape, (problem, y.shape)
+    y = y.clone()
+    if problem.y.halo:
+        _strided(problem.y, buffers, halo=True).zero_()
+    target.copy_(y)
+
+
+def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> Tensor:
+    x = _strided(p.x, buffers)
+    if getattr(p, "order", None) is not None:
+        x = x[list(p.order)]
+    if isinstance(p, kernels.Conv):
+        return _epilogue(p.epilogue, numbers, buffers, _conv(p, numbers, buffers))
+    if isinstance(p, kernels.Linear):
+        x = _prologue(p.prologue, numbers, buffers, x)
+        return _epilogue(p.epilogue, numbers, buffers, (numbers["weight"] @ x.flatten())[:, None, None])
+    if isinstance(p, kernels.Pointwise):
+        x = _prologue(p.prologue, numbers, buffers, x)
+        x = x if p.factor is None else x * _strided(p.factor, buffers)
+        return _epilogue(p.epilogue, numbers, buffers, x)
+    size = (p.y.height, p.y.width)
+    if isinstance(p, kernels.Pool):
+        return _activate(p.activation, _pool(p, x))
+    if isinstance(p, kernels.AdaptivePool):
+        pool = F.adaptive_max_pool2d if p.kind == "max" else F.adaptive_avg_pool2d
+        return pool(x[None], size)[0]
+    if isinstance(p, kernels.Resize):
+        scales = p.scale or (None, None)
+        if p.mode == "nearest":
+            return torch.ops.aten.upsample_nearest2d.default(x[None], list(size), *scales)[0]
+        return torch.ops.aten.upsample_bilinear2d.default(x[None], list(size), p.align_corners, *scales)[0]
+    if isinstance(p, kernels.LocalResponseNorm):
+        return F.local_response_norm(x[None], p.size, p.alpha, p.beta, p.k)[0]
+    assert isinstance(p, kernels.Softmax)
+    return x.softmax(0)
+
+
+def _conv(p: kernels.Conv, numbers: dict[str, Tensor], buffers: list) -> Tensor:
+    halo = p.x_halo
+    if p.x.channel_pitch == 1:
+        have = p.x.halo
+        for side in ("top", "left", "bottom", "right"):
+            assert getattr(have, side) >= getattr(halo, side), side
+        wide = _strided(p.x, buffers, halo=True)
+        rows = slice(have.top - halo.top, have.top + p.x.height + halo.bottom)
+        columns = slice(have.left - halo.left, have.left + p.x.width + halo.right)
+        x = wide[:, rows, columns]
+    else:
+        x = F.pad(_strided(p.x, buffers), (halo.left, halo.right, halo.top, halo.bottom))
+    if p.order is not None:
+        x = x[list(p.order)]
+    assert p.prologue == kernels.Prologue() or not halo
+    x = _prologue(p.prologue, numbers, buffers, x)
+    y = F.conv2d(x[None], numbers["weight"], None, p.stride, 0, p.dilation, p.groups)[0]
+    return y[:, : p.y.height, : p.y.width]
+
+
+def _pool(p: kernels.Pool, x: Tensor) -> Tensor:
+    (top, left), (bottom, right) = p.padding, p.padded if p.kind == "average" else p.padding
+    assert (top, left) == (bottom, right)
+    for ceil in (False, True):
+        if p.kind == "max":
+            y = F.max_pool2d(x[None], p.kernel_size, p.stride, p.padding, p.dilation, ceil)[0]
+        else:
+            count, divisor = p.count_include_pad, p.divisor or None
+            y = F.avg_pool2d(x[None], p.kernel_size, p.stride, p.padding, ceil, count, divisor)[0]
+        if y.shape[1:] == (p.y.height, p.y.width):
+            return y
+    raise AssertionError(p)
+
+
+def _prologue(pro: kernels.Prologue, numbers: dict[str, Tensor], buffers: list, x: Tensor) -> Tensor:
+    if pro.gate is not None:
+        x = x * _strided(pro.gate, buffers)
+    if pro.affine:
+        x = x * numbers["in_scale"][:, None, None] + numbers["in_shift"][:, None, None]
+    return _activate(pro.activation, x)
+
+
+def _epilogue(epi: kernels.Epilogue, numbers: dict[str, Tensor], buffers: list, y: Tensor) -> Tensor:
+    if epi.bias:
+        y = y + numbers["bias"][:, None, None]
+    residual = None
+    if epi.residual is not None:
+        residual = _strided(epi.residual, buffers)
+        for dim in (1, 2):
+            residual = residual.repeat_interleave(epi.residual_scale, dim)
+    if residual is not None and epi.residual_first:
+        y = y + residual
+    y = _activate(epi.activation, y)
+    if epi.gate is not None:
+        y = y * _strided(epi.gate, buffers)
+    return y + residual if residual is not None and not epi.residual_first else y
+
+
+def _activate(kind: str, x: Tensor) -> Tensor:
+    if kind == "none":
+        return x
+    return getattr(torch if kind in ("sigmoid", "tanh") else F, kind)(x)

@@ -1,0 +1,124 @@
+"""Networks for the engine's tests: published ones with random statistics, and random ones."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give normalisation layers statistics that matter, and CondenseNet's indices channels to choose."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "running_mean", None) is not None:
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+                if module.affine:
+                    module.weight.uniform_(0.5, 1.5, generator=generator)
+                    module.bias.normal_(0, 0.1, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("index"):
+                buffer.copy_(torch.randperm(buffer.numel(), generator=generator))
+    return model.eval()
+
+
+def load(name: str) -> nn.Module:
+    """Return `library:model` with random weights, able to take small images."""
+    library, model = name.split(":")
+    torch.manual_seed(0)
+    if library == "timm":
+        import timm
+
+        return randomise(timm.create_model(model))
+    if library == "torchvision":
+        import torchvision
+
+        options = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+        return randomise(getattr(torchvision.models, model)(**options))
+    from pytorchcv.model_provider import get_model
+
+    network = get_model(model)
+    if hasattr(network.features, "final_pool"):
+        network.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    return randomise(network)
+
+
+class Shuffle(nn.Module):
+    """Channel shuffle."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Gate(nn.Module):
+    """Squeeze-and-excitation with an integer-valued gate: relu instead of sigmoid, maximum instead of mean."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.relu(self.fc(F.adaptive_max_pool2d(x, 1))).clamp(0, 6)
+
+
+class RandomNet(nn.Module):
+    """A network made of a list of numbers: (what, which value, which number) per layer.
+
+    With integer-valued inputs every number in it is an integer; most are small.
+    """
+
+    CHANNELS = 12
+
+    def __init__(self, program: list[tuple[int, int, int]], seed: int = 0) -> None:
+        super().__init__()
+        self.program = program
+        self.layers = nn.ModuleList()
+        generator = torch.Generator().manual_seed(seed)
+        for what, _, number in program:
+            self.layers.append(self._layer(what, number))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randint(-1, 2, parameter.shape, generator=generator).float())
+        self.eval()
+
+    def _layer(self, what: int, number: int) -> nn.Module:
+        c, groups = self.CHANNELS, (1, 2, 3, 4, 6, 12)[number % 6]
+        layer = self._plain_layer(what, number, c, groups)
+        return nn.Sequential(layer, nn.ReLU6()) if what <= 2 and number % 4 else layer
+
+    def _plain_layer(self, what: int, number: int, c: int, groups: int) -> nn.Module:
+        return {
+            0: lambda: nn.Conv2d(c, c, 1, groups=groups, bias=bool(number % 2)),
+            1: lambda: nn.Conv2d(c, c, 3, padding=1, groups=groups),
+            2: lambda: nn.Conv2d(c, c, 5, padding=2 + 2 * (number % 2), dilation=1 + number % 2, groups=c),
+            3: lambda: Shuffle(groups),
+            4: lambda: nn.MaxPool2d(3, 1, 1),
+            5: lambda: Gate(c),
+            6: lambda: nn.ReLU(inplace=bool(number % 2)),
+        }.get(what, nn.Identity)()
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for (what, which, number), layer in zip(self.program, self.layers, strict=True):
+            a, b = values[which % len(values)], values[-1]
+            if what <= 6:
+                y = layer(b.clone() if what == 6 else b)
+            elif what == 7:
+                y = a + b
+            elif what == 8:  # concat and take half, as ShuffleNet V2 does
+                half = self.CHANNELS // 2
+                y = torch.cat([a[:, half:], b[:, :half]], 1)
+            elif what == 9:
+                parts = b.chunk(3, 1)
+                y = torch.cat([parts[number % 3], F.relu(parts[1]), parts[2]], 1)
+            else:
+                y = b[:, torch.randperm(self.CHANNELS, generator=torch.Generator().manual_seed(number))]
+            values.append(y)
+        return values[-1]

@@ -1,0 +1,82 @@
+"""Layout, lowering, schedule and arena, with PyTorch in the place of the kernels: indices, not arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from regroup.engine.capture import BATCH, capture
+from regroup.engine.channel_orders import recognise_channel_orders
+from regroup.engine.graph import Torch
+from regroup.engine.interpret import interpret
+from regroup.engine.partition import partition
+from regroup.engine.passes import optimise
+from regroup.engine.recognise import recognise
+from regroup.engine.schedule import schedule
+from tests.engine.emulator import Emulator
+from tests.engine.models import RandomNet, load
+
+
+def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:
+    graph = capture(model, [x.float()], BATCH).graph
+    recognise_channel_orders(graph)
+    recognise(graph)
+    graph.remove_dead()
+    optimise(graph)
+    env, schedules = {graph.inputs[0]: x}, []
+    for segment in partition(graph, lambda node: not isinstance(node.op, Torch)):
+        inputs = [env[value] for value in segment.graph.inputs]
+        if segment.native:
+            schedules.append(schedule(segment.graph))
+            outputs = [torch.full((len(x), *v.shape), float("nan")).to(x) for v in segment.graph.outputs]
+            Emulator(schedules[-1].steps, schedules[-1].arena_floats)(inputs, outputs)
+        else:
+            outputs = interpret(segment.graph, inputs)
+        env.update(zip(segment.graph.outputs, outputs, strict=True))
+    return [env[value] for value in graph.outputs], schedules
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision:resnet18",
+        "torchvision:googlenet",
+        "torchvision:shufflenet_v2_x1_0",
+        "timm:mixnet_s",
+        "timm:mobilenetv3_large_100",
+        "timm:ghostnet_100",
+        "timm:resnetv2_50",
+        "timm:seresnet50",
+        "pytorchcv:shufflenet_g3_w1",
+        "pytorchcv:condensenet74_c4_g4",
+    ],
+)
+def test_the_kernel_problems_of_a_network_compute_it(name):
+    model, x = load(name), torch.randn(2, 3, 64, 64)
+    (result,), schedules = emulate(model, x.double())
+    with torch.no_grad():
+        exact = model.double()(x.double())
+    # weights pass through float32 on their way
+    assert (exact - result).abs().max() <= 1e-5 * exact.abs().max()
+    copies = [t.name for s in schedules for group in s.tasks for t in group if t.name.startswith("copy")]
+    assert not copies, "channel orders must cost nothing in these networks"
+
+
+PROGRAMS = st.lists(
+    st.tuples(st.integers(0, 10), st.integers(0, 12), st.integers(0, 23)), min_size=1, max_size=14
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(PROGRAMS)
+def test_random_networks_of_integers_are_exact(program):
+    model = RandomNet(program)
+    x = torch.randint(-3, 4, (2, RandomNet.CHANNELS, 5, 6)).float()
+    with torch.no_grad():
+        exact = model.double()(x.double())
+    assume(exact.abs().max() < 2**24)
+    (result,), _ = emulate(model.float(), x.double())
+    assert torch.equal(result, exact)
