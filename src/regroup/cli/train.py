@@ -1,0 +1,134 @@
+"""Train a network, of ours or of timm, with any grouping, on any images; resume it after whatever."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regroup.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from regroup.training import DataSet, History
+
+_WEIGHTS = "weights"
+"""Directory of the trained weights, in that of the run."""
+
+
+@dataclass(frozen=True)
+class Options(TrainConfig):
+    """Several processes: torchrun --nproc-per-node 2 -m regroup train ..."""
+
+    model: str = "resnet_small"
+    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
+    strategy: str | None = None
+    """Grouping put into the network, such as grouped:groups=4; none: the network as it is."""
+    where: str | None = None
+    """Pattern of the names of the convolutions that get the grouping; none: all larger than 1x1."""
+    pretrained: bool = False
+    """Start from the weights that the hub has (timm's, torchvision's)."""
+    data: str = "digits"
+    """Data set: a name such as digits, glyphs or cifar10, or a folder of images."""
+    image: int | None = None
+    """Height and width of the images; none: as the data set has them."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What to do about images that cannot be read."""
+    download: bool = False
+    """Download a data set that is not there."""
+    teacher: Path | None = None
+    """Directory of a finished run of `regroup train`, whose network teaches this one too."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further strategies."""
+
+
+def run(options: Options) -> int:
+    """Train, and leave the weights in the output directory."""
+    from regroup.cli._plugins import load_plugins
+    from regroup.training import load_data, train
+
+    load_plugins(options.plugin)
+    data = load_data(options.data, options.image, bad_images=options.bad_images, download=options.download)
+    config = TrainConfig(**{f.name: getattr(options, f.name) for f in fields(TrainConfig)})
+    if config.output is None:
+        config = replace(config, output=Path("runs") / _run_name(options))
+    network = _describe(options, data)
+    model = _build(network, seed=config.seed, pretrained=options.pretrained)
+    teacher = None if options.teacher is None else _load(options.teacher)
+    history = train(model, data, config, teacher=teacher)
+    if os.environ.get("RANK", "0") == "0":
+        assert config.output is not None
+        _finish(config.output, model, network, history)
+    return 0
+
+
+def _finish(output: Path, model: nn.Module, network: dict[str, Any], history: History) -> None:
+    from regroup.training import save_weights
+    from regroup.training.sealed import verify_sealed
+
+    path = output / _WEIGHTS
+    if path.exists():  # the run was over already: resuming it has changed nothing
+        verify_sealed(path)
+    else:
+        save_weights(path, model.cpu(), network=network)
+    last = history.last
+    print(f"top-1 {last.top1:.2f} %, test loss {last.test_loss:.4f} after {last.epoch} epochs: {path}")
+
+
+def _describe(options: Options, data: DataSet) -> dict[str, Any]:
+    """Return what `_build` needs to make the same network again."""
+    return {
+        "model": options.model,
+        "strategy": options.strategy,
+        "where": options.where,
+        "num_classes": len(data.classes),
+        "in_chans": data.shape[0],
+    }
+
+
+def _build(network: dict[str, Any], *, seed: int, pretrained: bool = False) -> nn.Module:
+    import torch
+
+    from regroup.conversion.replace import replace as replace_convolutions
+    from regroup.networks.anywhere import create_any_model
+
+    torch.manual_seed(seed)
+    model = create_any_model(
+        network["model"],
+        num_classes=network["num_classes"],
+        in_chans=network["in_chans"],
+        pretrained=pretrained,
+    )
+    if network["strategy"] is not None:
+        changes = replace_convolutions(model, network["strategy"], network["where"])
+        if os.environ.get("RANK", "0") == "0":
+            print(changes, file=sys.stderr)
+    return model
+
+
+def _load(directory: Path) -> nn.Module:
+    """Return the trained network of a finished run.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    from regroup.errors import CheckpointError
+    from regroup.training.checkpoint import load_checkpoint, load_state
+
+    path = directory / _WEIGHTS
+    saved = load_checkpoint(path)
+    network = saved.get("network")
+    if not isinstance(network, dict) or "model" not in network:
+        raise CheckpointError(path, "does not say which network it holds")
+    model = _build(network, seed=0)
+    load_state(path, model, saved["weights"])
+    return model
+
+
+def _run_name(options: Options) -> str:
+    parts = [options.model, options.strategy or "", Path(options.data).name]
+    text = "-".join(part for part in parts if part)
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
