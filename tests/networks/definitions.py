@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,4 +79,79 @@ def _biglittles() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_biglittles()}
+# ---- Octave: d-li14/octconv.pytorch, with squeeze and excite as in facebookresearch/OctConv
+
+Pair = tuple[Tensor, Tensor | None]
+
+
+def low_of(alpha: float, channels: int) -> int:
+    return int(alpha * channels)
+
+
+def oct_conv(
+    s: Sketch, at: str, pair: Pair, out: int, alpha: float, k: int = 1, stride: int = 1, **more: object
+) -> Pair:
+    """Convolve, normalise; conv_{}, bn_{} below `at`. Poolings are 2 x 2, ceil mode, one after another."""
+    high, low = pair
+    n_low = low_of(alpha, out)
+    pool = partial(F.avg_pool2d, kernel_size=2, ceil_mode=True)
+    high = pool(high) if stride == 2 else high
+    y_high = s.conv(f"{at}.conv.conv_h2h", high, out - n_low, k, **more)
+    y_low = s.conv(f"{at}.conv.conv_h2l", pool(high), n_low, k, **more) if n_low else None
+    if low is not None:
+        across = s.conv(f"{at}.conv.conv_l2h", low, out - n_low, k, **more)
+        y_high = y_high + (F.interpolate(across, scale_factor=2) if stride == 1 else across)
+        if n_low:
+            low = pool(low) if stride == 2 else low
+            y_low = y_low + s.conv(f"{at}.conv.conv_l2l", low, n_low, k, **more)
+    return s.norm(f"{at}.bn_h", y_high), s.norm(f"{at}.bn_l", y_low) if n_low else None
+
+
+def oct_relu(pair: Pair) -> Pair:
+    return tuple(None if x is None else F.relu(x) for x in pair)
+
+
+def oct_squeeze(s: Sketch, at: str, pair: Pair) -> Pair:
+    parts = [x for x in pair if x is not None]
+    channels = sum(x.shape[1] for x in parts)
+    means = torch.cat([F.adaptive_avg_pool2d(x, 1) for x in parts], 1)
+    hidden = F.relu(s.conv(f"{at}.reduce", means, channels // 16, bias=True))
+    gates = [
+        s.conv(f"{at}.expand_{name}", hidden, x.shape[1], bias=True).sigmoid()
+        for name, x in zip(("high", "low"), parts, strict=False)
+    ]
+    parts = [x * gate for x, gate in zip(parts, gates, strict=True)]
+    return parts[0], parts[1] if len(parts) == 2 else None
+
+
+def octave_resnet(s: Sketch, x: Tensor, depths, alpha, groups, width, se) -> Tensor:
+    x = F.max_pool2d(F.relu(s.norm("bn1", s.conv("conv1", x, 64, 7, 2))), 3, 2, 1)
+    pair = (x, None)
+    for i, depth in enumerate(depths):
+        a = alpha if i < 3 else 0.0
+        planes = 64 * 2**i
+        for b in range(depth):
+            at, stride = f"layer{i + 1}.{b}", 2 if b == 0 and i > 0 else 1
+            y = oct_relu(oct_conv(s, f"{at}.conv1", pair, planes * width // 64 * groups, a))
+            y = oct_conv(s, f"{at}.conv2", y, planes * width // 64 * groups, a, 3, stride, groups=groups)
+            y = oct_conv(s, f"{at}.conv3", oct_relu(y), planes * 4, a)
+            y = oct_squeeze(s, f"{at}.squeeze", y) if se else y
+            if b == 0:
+                pair = oct_conv(s, f"{at}.downsample.0", pair, planes * 4, a, 1, stride)
+            pair = oct_relu(tuple(None if u is None else u + v for u, v in zip(y, pair, strict=True)))
+    return s.head("fc", pair[0])
+
+
+def _octaves() -> dict[str, Definition]:
+    options = {"depths": (2, 1, 2, 2)}
+    found = {}
+    for name in list_models("oct_*res*"):
+        c = networks[name].config
+        run = partial(
+            octave_resnet, **options, alpha=c.alpha, groups=c.groups, width=c.group_width, se=c.squeeze
+        )
+        found[name] = partial(Sketch, run), options
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves()}

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 import torchvision
 from torch import nn
 
@@ -55,6 +56,21 @@ def of_pytorchcv(
     return Reference("pytorchcv", build, ours or {})
 
 
+def _with_narrow_head(name: str, inputs: int) -> Reference:
+    """AlexNet's and VGG's hidden layers have up to 100 million weights, and are two plain linear layers."""
+
+    def build() -> nn.Module:
+        with torch.device("meta"):
+            model = getattr(torchvision.models, name)(weights=None)
+        widths = iter((inputs, 64, 64))
+        layers = [nn.Linear(next(widths), 64) if isinstance(m, nn.Linear) else m for m in model.classifier]
+        model.classifier = nn.Sequential(*layers)
+        model.features.to_empty(device="cpu")
+        return model
+
+    return Reference("torchvision", build, {"hidden": 64, "num_classes": 64})
+
+
 def _resnets() -> dict[str, list[Reference]]:
     """Torchvision's class builds every ResNet and ResNeXt; the others have some of them."""
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -84,6 +100,10 @@ def _resnets() -> dict[str, list[Reference]]:
 
 REFERENCES = {
     **_resnets(),
+    "alexnet_owt": [_with_narrow_head("alexnet", 256 * 36)],
+    "vgg16": [_with_narrow_head("vgg16", 512 * 49)],
+    "vgg16_bn": [_with_narrow_head("vgg16_bn", 512 * 49)],
+    "googlenet_bn": [of_torchvision("googlenet", {"aux": True}, aux_logits=True, init_weights=False)],
 }
 for name, (build, options) in DEFINITIONS.items():
     REFERENCES.setdefault(name, []).append(Reference("definition", build, options))

@@ -22,3 +22,9 @@ def side(name: str, least: int = 64) -> int:
     network = networks[name]
     wanted = 32 if network.claims.size[0] < 64 else least
     return max(wanted, network.build.min_size)
+
+
+def small(name: str, **options: object) -> dict[str, object]:
+    """Return options that make a network light: narrow hidden layers, few classes, no dropout."""
+    hidden = {"hidden": 64} if hasattr(networks[name].config, "hidden") else {}
+    return {"num_classes": 4, "drop_rate": 0.0, **hidden, **options}

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from regroup.networks import create_model
-from tests.networks.representatives import representatives, side
+from tests.networks.representatives import representatives, side, small
 
 EVERY = pytest.mark.parametrize("name", representatives())
 
@@ -19,23 +19,23 @@ def logits_loss(output: object, labels: torch.Tensor) -> torch.Tensor:
 
 @EVERY
 def test_loss_falls_on_a_fixed_batch(name: str) -> None:
-    model = create_model(name, num_classes=4).train()
+    model = create_model(name, **small(name)).train()
     x, labels = torch.randn(4, 3, side(name), side(name)), torch.arange(4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0001)
     losses = []
-    for _ in range(6):
+    for _ in range(5):
         loss = logits_loss(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None for p in model.parameters())
         optimizer.step()
-        losses.append(float(loss))
-    assert min(losses[1:]) < losses[0]
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
 
 
 @EVERY
 def test_exported_program_computes_the_same(name: str) -> None:
-    model = create_model(name, num_classes=4).eval()
+    model = create_model(name, **small(name)).eval()
     x = torch.randn(2, 3, side(name), side(name))
     program = torch.export.export(model, (x,))
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_exported_program_computes_the_same(name: str) -> None:
 
 @EVERY
 def test_channels_last_and_bf16_work(name: str) -> None:
-    model = create_model(name, num_classes=4).eval()
+    model = create_model(name, **small(name)).eval()
     x = torch.randn(2, 3, side(name), side(name))
     with torch.no_grad():
         expected = model(x)

@@ -83,6 +83,7 @@ class Network:
         pretrained: hub weights, "timm:NAME.TAG" or "torchvision:WEIGHTS", or None if no hub has them.
         mean: of the input channels that the weights expect.
         std: of the input channels that the weights expect.
+        pool_size: (height, width) of the last feature map, where it is not the image's by the reduction.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Network:
     pretrained: str | None = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    pool_size: Size | None = None
 
 
 class Family:
@@ -189,7 +191,7 @@ def build(network: Network, **overrides: Any) -> Backbone:
         model = network.build(dataclasses.replace(network.config, **values))
     except ParameterError as error:
         raise NetworkError(error.parameter, error.value, error.allowed, error.remedy) from error
-    model.describe(network.name, network.claims.size, network.mean, network.std)
+    model.describe(network)
     return model
 
 

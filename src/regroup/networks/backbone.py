@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
-from regroup.spec import Size
+
+if TYPE_CHECKING:
+    from regroup.networks import Network
 
 POOLS = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 
@@ -206,20 +208,24 @@ class Backbone(nn.Module):
     def new_classifier(self, num_classes: int) -> nn.Module:
         """Return a classifier (N, head_hidden_size) -> (N, num_classes) with new weights."""
         layer = nn.Linear(self.head_hidden_size, num_classes)
-        nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
+        self.init_layer(layer)
         return layer
 
     # ---- weights and training
 
     def init_weights(self) -> None:
-        """Give every layer the start that the paper gives it; by default that of He et al. 2015, fan-out."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        """Start all layers anew."""
+        self.apply(self.init_layer)
+
+    def init_layer(self, layer: nn.Module) -> None:
+        """Give one layer the start that the paper gives it; by default that of He et al. 2015, fan-out."""
+        if isinstance(layer, nn.Conv2d):
+            fan_out = math.prod(layer.kernel_size) * layer.out_channels
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: recompute the blocks in the backward pass."""
@@ -237,21 +243,22 @@ class Backbone(nn.Module):
                 if name != "pool":
                     yield s, int(name), f"stages.{s}.{name}"
 
-    def describe(self, name: str, size: Size, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def describe(self, network: Network) -> None:
         """Fill `pretrained_cfg`, timm's description of what the model expects."""
-        first = next(n for n, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        reduction = self.feature_info[-1]["reduction"]
+        size, reduction = network.claims.size, self.feature_info[-1]["reduction"]
         self.pretrained_cfg = {
-            "architecture": name,
-            "num_classes": 1000,
+            "architecture": network.name,
+            "num_classes": network.config.num_classes,
             "input_size": (3, *size),
-            "pool_size": tuple(-(-n // reduction) for n in size),
+            "pool_size": network.pool_size or tuple(-(-n // reduction) for n in size),
             "crop_pct": 0.875,
             "interpolation": "bilinear",
-            "mean": mean,
-            "std": std,
-            "first_conv": first,
+            "mean": network.mean,
+            "std": network.std,
+            "first_conv": next(n for n, m in self.named_modules() if isinstance(m, nn.Conv2d)),
             "classifier": "classifier",
+            "origin_url": f"https://github.com/{network.source}",
+            "paper_ids": network.paper,
         }
         self.default_cfg = self.pretrained_cfg
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from regroup.ops.layers import ACTIVATIONS, conv
@@ -54,6 +55,35 @@ class ConvNorm(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
+class ConvAct(nn.Module):
+    """Convolution with bias, and ReLU: what networks were made of before batch norm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        padding = kernel_size // 2 if padding is None else padding
+        self.conv = conv(ConvSpec(in_channels, out_channels, kernel_size, stride, padding, bias=True), groups)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class Branches(nn.ModuleList):
+    """Modules side by side on the same input; their outputs are concatenated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
+
+
 class Stage(nn.Sequential):
     """Blocks in a row, numbered from 0, with a pooling before them where the network pools between stages."""
 
@@ -87,3 +117,9 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3), keepdim=True)
         return x * self.gate(self.expand(self.act(self.reduce(mean))))
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """Round to a multiple of `divisor`, never below 90 % of `channels`: MobileNet's rule."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

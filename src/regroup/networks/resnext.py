@@ -16,7 +16,7 @@ from regroup.networks.resnet import LAYOUTS, Bottleneck, ResNet, ResNetConfig
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-class Branches(nn.Module):
+class SplitBottleneck(nn.Module):
     """Form (b) of a `Bottleneck`, section 3.3: as many 1x1 -> 3x3 branches as groups, then concat and 1x1.
 
     It computes the same function with the same weights, one branch at a time.

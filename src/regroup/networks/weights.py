@@ -81,7 +81,7 @@ def load_weights(
     own = model.state_dict()
     translations = {layout.name: layout.translate(model, state) for layout in (OWN, *layouts)}
     layout, translated = max(translations.items(), key=lambda item: len(own.keys() & item[1].keys()))
-    translated = _drop_background(translated, own)
+    translated = _reshape(_drop_background(translated, own), own)
     problem = _misfit(translated, own)
     if problem:
         raise CheckpointError(name, f"does not fit the network (read as {layout}'s layout): {problem}")
@@ -133,6 +133,20 @@ def _drop_background(state: State, own: State) -> State:
     for key in ("classifier.weight", "classifier.bias"):
         if key in state and key in own and (len(state[key]), len(own[key])) == (1001, 1000):
             result[key] = state[key][1:]
+    return result
+
+
+def _reshape(state: State, own: State) -> State:
+    """Make 1x1 convolutions and linear layers of each other: they are the same weights."""
+    result = dict(state)
+    for key in state.keys() & own.keys():
+        theirs, ours = state[key].shape, own[key].shape
+        if (
+            {len(theirs), len(ours)} == {2, 4}
+            and theirs[:2] == ours[:2]
+            and set(theirs[2:] + ours[2:]) == {1}
+        ):
+            result[key] = state[key].reshape(ours)
     return result
 
 
