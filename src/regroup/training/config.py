@@ -145,8 +145,6 @@ class TrainConfig:
     def _check_together(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ConfigError("warmup_epochs", self.warmup_epochs, f"at most epochs={self.epochs}")
-        if self.output is None and (self.resume or self.log_tensorboard):
-            raise ConfigError("output", None, "a directory", "resume and log_tensorboard need one")
         if self.output is not None:
             object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "decay_milestones", tuple(self.decay_milestones))

@@ -25,6 +25,7 @@ from torch import nn
 
 from regroup.errors import TrainingError
 from regroup.strategies.learning import set_progress
+from regroup.training.checkpoint import list_checkpoints
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 from regroup.training.data.randomness import scramble, seeded
@@ -135,12 +136,15 @@ def _test(run: Run, interruption: Interruption) -> Metrics:
     run.processes.share_buffers(model)
     set_progress(model, run.step / run.total_steps)
     with run.autocast():
-        return evaluate(
+        metrics = evaluate(
             model,
             _watched(run, interruption),
             channels_last=run.config.channels_last,
             total=run.processes.sum,
         )
+    if not math.isfinite(metrics.loss):
+        raise TrainingError(f"the test loss became {metrics.loss} after step {run.step}; {_advice(run)}")
+    return metrics
 
 
 def _watched(run: Run, interruption: Interruption) -> Iterator[Batch]:
@@ -178,7 +182,8 @@ def _checked_loss(run: Run) -> float:
 
 
 def _advice(run: Run) -> str:
-    saved = "" if run.config.output is None else f"; the checkpoints in {run.config.output} are good"
+    output = run.config.output
+    saved = f"; the checkpoints in {output} are good" if output and list_checkpoints(output) else ""
     return f"try a lower lr than {run.config.lr:g}, a warmup or clip_grad{saved}"
 
 

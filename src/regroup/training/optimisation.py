@@ -15,15 +15,21 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     """Return timm's optimiser `config.opt` over the model's parameters.
 
     Raises:
-        ConfigError: timm has no such optimiser.
+        ConfigError: there is no such optimiser here.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
-    if config.opt not in list_optimizers():
+    if config.opt.removeprefix("lookahead_") not in list_optimizers():
         raise ConfigError("opt", config.opt, "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb")
-    return create_optimizer_v2(
-        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
-    )
+    try:
+        optimizer = create_optimizer_v2(
+            model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        )
+    except (AssertionError, ImportError, ValueError) as error:  # Apex and bitsandbytes may be missing
+        raise ConfigError("opt", config.opt, "an optimiser that can be made here", str(error)) from error
+    if getattr(optimizer, "is_second_order", False):
+        raise ConfigError("opt", config.opt, "an optimiser that needs first derivatives only")
+    return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> Any:

@@ -22,8 +22,8 @@ Structure = object
 def pack(value: object) -> tuple[Structure, dict[str, torch.Tensor]]:
     """Return `value` as a JSON structure and the tensors that it refers to by name.
 
-    Dicts (with any packable keys), lists, tuples, numbers, strings, booleans, None and tensors (of any memory
-    layout that is dense) come back equal from `unpack`; the tensors are copies on the CPU.
+    Dicts (with any packable keys), lists, tuples, numbers, strings, booleans, None, dtypes and tensors
+    (of any order in memory) come back equal from `unpack`; the tensors are copies on the CPU.
 
     Raises:
         TrainingError: something else is inside; it says what and where.
@@ -46,6 +46,8 @@ def unpack(structure: Structure, tensors: dict[str, torch.Tensor]) -> object:
         return {unpack(key, tensors): unpack(item, tensors) for key, item in structure["$dict"]}
     if "$float" in structure:
         return float(structure["$float"])
+    if "$dtype" in structure:
+        return getattr(torch, structure["$dtype"])
     return {key: unpack(item, tensors) for key, item in structure.items()}
 
 
@@ -54,6 +56,8 @@ def _pack(value: object, path: tuple[str, ...], tensors: dict[str, torch.Tensor]
         return _pack_tensor(value, ".".join(path) or "value", tensors)
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": repr(float(value))}
+    if isinstance(value, torch.dtype):
+        return {"$dtype": str(value).removeprefix("torch.")}
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, dict):

@@ -117,8 +117,11 @@ class Run:
 
         Raises:
             CheckpointError: it cannot be made or written to.
+            ConfigError: there is none, and the config asks for something that needs one.
         """
         directory = self.config.output
+        if directory is None and (self.config.resume or self.config.log_tensorboard):
+            raise ConfigError("output", None, "a directory", "resume and log_tensorboard need one")
         if directory is None or not self.processes.first:
             return
         try:
