@@ -46,24 +46,34 @@ def fill(reach: Tensor) -> float:
     return float(reach.float().mean())
 
 
+def positive(module: nn.Module) -> nn.Module:
+    """Return a copy in float64 and eval mode whose parameters are all positive.
+
+    The weights that make one output sum up to 1, so that a positive input near 1 stays there: it saturates no
+    ReLU6 and overflows nowhere, however wide and deep the module is.
+    """
+    result = copy.deepcopy(module).double().eval()
+    with torch.no_grad():
+        for parameter in result.parameters():
+            parameter.copy_(parameter.abs() * 0.5 + 0.01)
+            if parameter.dim() > 1:
+                parameter.div_(parameter.sum(tuple(range(1, parameter.dim())), keepdim=True))
+    return result
+
+
 def measured_reach(module: nn.Module, in_channels: int, size: tuple[int, int]) -> Tensor:
     """Return the reach of any module by the support of its Jacobian: (out_channels, in_channels).
 
-    Weights and inputs are made positive in a float64 copy, so that no two paths can cancel and no ReLU can
-    be shut; then output channel k depends on input channel c if and only if the derivative of k's sum
-    with respect to some pixel of c is not zero.
+    In a `positive` copy no two paths can cancel and no ReLU is shut; then output channel k depends on input
+    channel c if and only if the derivative of k's sum with respect to some pixel of c is not zero.
 
     Args:
         module: takes (1, in_channels, *size) and gives (1, out_channels, ...).
         in_channels: of the input.
         size: (height, width) of the input.
     """
-    positive = copy.deepcopy(module).double().eval()
-    with torch.no_grad():
-        for parameter in positive.parameters():
-            parameter.copy_(parameter.abs() * 0.5 + 0.01)
     x = (torch.rand(1, in_channels, *size, dtype=torch.float64) + 0.5).requires_grad_()
-    y = positive(x).flatten(2).sum((0, 2))
+    y = positive(module)(x).flatten(2).sum((0, 2))
     rows = []
     for k in range(len(y)):
         (gradient,) = torch.autograd.grad(y[k], x, retain_graph=True, materialize_grads=True)
