@@ -1,0 +1,138 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from regroup.comparison import runner
+from regroup.comparison.settings import CompareConfig
+from regroup.errors import ConfigError, UnknownNameError
+from regroup.strategies import Strategy, strategies, strategy
+from regroup.testing import check_strategy
+
+
+def compare(*strategies, out, **options):
+    return runner.compare(
+        strategies=strategies, out=out, **{"say": lambda line: None, "epochs": 1, "time": False, **options}
+    )
+
+
+@pytest.fixture
+def own_strategy():
+    """A strategy as a user would write it: every second input is not read."""
+
+    @strategy("halved", paper="nobody, 2026")
+    class Halved(Strategy):
+        """Read the first half of the input channels only: y = W * x[:C/2]."""
+
+        def build(self, spec):
+            class Half(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.width = max(1, spec.in_channels // 2)
+                    narrow = spec.with_channels(self.width, spec.out_channels)
+                    self.conv = nn.Conv2d(
+                        self.width,
+                        spec.out_channels,
+                        narrow.kernel_size,
+                        narrow.stride,
+                        narrow.padding,
+                        narrow.dilation,
+                        bias=spec.bias,
+                    )
+
+                def forward(self, x):
+                    return self.conv(x[:, : self.width])
+
+            return Half()
+
+    yield Halved
+    del strategies._items["halved"]
+
+
+def test_a_new_strategy_of_thirty_lines_is_compared_and_conforms(own_strategy, tmp_path):
+    check_strategy(own_strategy())
+    result = compare("halved", out=tmp_path)
+    names = {row.strategy: row for row in result.rows}
+    assert set(names) == {"dense", "halved"}
+    assert names["halved"].macs < names["dense"].macs
+    assert names["halved"].reach["layer_fill"] == 0.5
+    assert "halved" in [s.label for s in CompareConfig().chosen()]
+
+
+def test_a_strategy_that_cannot_be_built_is_reported_and_stops_nothing(tmp_path):
+    result = compare(
+        strategies=("grouped:groups=7",), epochs=1, time=False, out=tmp_path, say=lambda line: None
+    )
+    good, bad = result.rows
+    assert (good.strategy, good.error) == ("dense", "")
+    assert good.accuracy > 50
+    assert "groups=7" in bad.error
+
+
+def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def stop(line):
+        if "dense: seed 0" in line:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        compare("grouped:groups=2", epochs=2, out=tmp_path, say=stop)
+    finished = next((tmp_path / "runs").rglob("dense/seed0/log.jsonl"))
+    before = finished.read_text()
+    lines = []
+    resumed = compare("grouped:groups=2", epochs=2, out=tmp_path, say=lines.append)
+    assert finished.read_text() == before  # the first training was not done again
+    assert {r.strategy for r in resumed.rows} == {"dense", "grouped:groups=2"}
+    fresh = compare("grouped:groups=2", epochs=2, out=tmp_path / "fresh")
+    assert [r.runs[0].curves for r in fresh.rows] == [r.runs[0].curves for r in resumed.rows]
+
+
+def test_seeds_give_a_mean_and_a_spread_and_all_strategies_start_alike(tmp_path):
+    result = compare(
+        strategies=("dense",), epochs=1, seeds=2, time=False, out=tmp_path, say=lambda line: None
+    )
+    (row,) = result.rows
+    assert [r.seed for r in row.runs] == [0, 1]
+    assert row.runs[0].curves != row.runs[1].curves
+    assert row.spread is not None
+
+
+def test_options_that_cannot_work_name_the_option():
+    with pytest.raises(ConfigError, match="epochs=0"):
+        CompareConfig(epochs=0)
+    with pytest.raises(UnknownNameError, match="did you mean 'grouped'"):
+        CompareConfig(strategies=("grouped", "groupd")).chosen()
+
+
+def test_without_options_there_are_at_least_fourteen_rows_and_dense_is_one():
+    labels = [s.label for s in CompareConfig().chosen()]
+    assert len(labels) == len(set(labels)) >= 14
+    assert "dense" in labels
+
+
+def test_the_command_writes_the_report_and_prints_json_when_asked(tmp_path):
+    command = [Path(sys.executable).with_name("regroup"), "compare", "--strategies", "grouped:groups=4"]
+    command += ["--epochs", "1", "--no-time", "--out", tmp_path, "--json"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [r["strategy"] for r in json.loads(output.stdout)["rows"]] == ["grouped:groups=4", "dense"]
+    assert output.stderr == ""
+    assert {"index.html", "comparison.json", "comparison.csv"} <= {p.name for p in tmp_path.iterdir()}
+    wrong = subprocess.run([*command, "--backbone", "resnet5O"], capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("regroup compare: model='resnet5O'")
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_measured_time_is_told_against_the_dense_network(tmp_path):
+    torch.set_num_threads(1)
+    result = compare("grouped:groups=4", time=True, out=tmp_path)
+    for row in result.rows:
+        assert row.timing.low <= row.timing.median <= row.timing.high
+        assert row.measured > 0
+    assert next(r for r in result.rows if r.strategy == "dense").measured == 1
