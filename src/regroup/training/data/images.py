@@ -70,6 +70,8 @@ def inspect_image(path: Path) -> ImageFacts:
 
     To be called inside `calm_decoders`.
     """
+    from PIL import Image
+
     try:
         with _opened(path) as image:
             width, height = image.size
@@ -78,6 +80,9 @@ def inspect_image(path: Path) -> ImageFacts:
             image.load()
             if image.mode[0] in "IF":
                 _flattened(image, "L")
+            if image.format == "PNG":  # decoding passes over wrong checksums
+                with Image.open(path) as again:
+                    again.verify()
         return ImageFacts((width, height) if turned else (height, width), "")
     except DataError as error:
         return ImageFacts((0, 0), error.reason)
@@ -131,7 +136,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(path, f"has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Image.UnidentifiedImageError:
-        raise DataError(path, f"is no image: it begins with {path.read_bytes()[:12]!r}") from None
+        beginning = path.read_bytes()[:12]
+        raise DataError(path, f"cannot be recognised as an image: it begins with {beginning!r}") from None
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
     except Exception as error:  # decoders raise whatever their parsing trips over

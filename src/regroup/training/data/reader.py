@@ -82,15 +82,24 @@ def read_in_workers(reader: Reader, shares: list[Tensor], workers: int, pin: boo
     )
     results = iter(loader)
     for share in shares:
-        try:
-            result = next(results)
-        except RuntimeError as error:
-            names = ", ".join(reader.split.name(index) for index in share.tolist())
-            raise DataError(names, f"a worker process died or hung over one of these ({error})") from error
-        if isinstance(result, DataError):
-            raise result
-        images, replaced = result
-        for name in replaced.keys() - reader.split.replaced.keys():
-            _log.warning("%s cannot be read any more (%s); another image stands in", name, replaced[name])
-        reader.split.replaced.update(replaced)
-        yield images
+        outcome = _outcome(results, reader.split, share)
+        if isinstance(outcome, DataError):
+            del results  # ends the workers now; the error keeps this frame, and would keep them
+            raise outcome
+        yield outcome
+
+
+def _outcome(results: Iterator, split: Split, share: Tensor) -> Tensor | DataError:
+    """Return the next images, or the error that a worker met; warn of what was replaced."""
+    try:
+        result = next(results)
+    except RuntimeError as error:
+        names = ", ".join(split.name(index) for index in share.tolist())
+        return DataError(names, f"a worker process died or hung over one of these ({error})")
+    if isinstance(result, DataError):
+        return result
+    images, replaced = result
+    for name in replaced.keys() - split.replaced.keys():
+        _log.warning("%s cannot be read any more (%s); another image stands in", name, replaced[name])
+    split.replaced.update(replaced)
+    return images
