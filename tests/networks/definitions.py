@@ -92,6 +92,8 @@ def oct_conv(
     s: Sketch, at: str, pair: Pair, out: int, alpha: float, k: int = 1, stride: int = 1, **more: object
 ) -> Pair:
     """Convolve, normalise; conv_{}, bn_{} below `at`. Poolings are 2 x 2, ceil mode, one after another."""
+    if more.get("groups", 1) == out:
+        return oct_depthwise(s, at, pair, k, stride)
     high, low = pair
     n_low = low_of(alpha, out)
     pool = partial(F.avg_pool2d, kernel_size=2, ceil_mode=True)
@@ -107,8 +109,18 @@ def oct_conv(
     return s.norm(f"{at}.bn_h", y_high), s.norm(f"{at}.bn_l", y_low) if n_low else None
 
 
-def oct_relu(pair: Pair) -> Pair:
-    return tuple(None if x is None else F.relu(x) for x in pair)
+def oct_depthwise(s: Sketch, at: str, pair: Pair, k: int, stride: int) -> Pair:
+    def one(x: Tensor | None, path: str, norm: str) -> Tensor | None:
+        if x is None:
+            return None
+        x = F.avg_pool2d(x, 2, ceil_mode=True) if stride == 2 else x
+        return s.norm(f"{at}.{norm}", s.conv(f"{at}.conv.conv_{path}", x, x.shape[1], k, groups=x.shape[1]))
+
+    return one(pair[0], "h2h", "bn_h"), one(pair[1], "l2l", "bn_l")
+
+
+def oct_relu(pair: Pair, relu: Callable[[Tensor], Tensor] = F.relu) -> Pair:
+    return tuple(None if x is None else relu(x) for x in pair)
 
 
 def oct_squeeze(s: Sketch, at: str, pair: Pair) -> Pair:
@@ -142,6 +154,41 @@ def octave_resnet(s: Sketch, x: Tensor, depths, alpha, groups, width, se) -> Ten
     return s.head("fc", pair[0])
 
 
+def octave_mobilenet_v1(s: Sketch, x: Tensor, width, alpha) -> Tensor:
+    plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    pair = F.relu(s.norm("features.0.1", s.conv("features.0.0", x, int(32 * width), 3, 2))), None
+    for i, (out, stride) in enumerate(plan, 1):
+        channels = sum(x.shape[1] for x in pair if x is not None)
+        pair = oct_relu(oct_conv(s, f"features.{i}.0", pair, channels, 0, 3, stride, groups=channels))
+        pair = oct_relu(oct_conv(s, f"features.{i}.1", pair, int(out * width), alpha if i <= 10 else 0))
+    return s.head("fc", pair[0])
+
+
+def octave_mobilenet_v2(s: Sketch, x: Tensor, width, alpha) -> Tensor:
+    """Under our own keys: there are only MXNet's weights."""
+
+    def name(path: str) -> str:
+        for theirs, ours in (("conv.conv_", "conv."), ("bn_h", "norm.high.0"), ("bn_l", "norm.low.0")):
+            path = path.replace(theirs, ours)
+        return path
+
+    plan = [(1, 16, 1), (6, 24, 2), (6, 24, 1), (6, 32, 2), (6, 32, 1), (6, 32, 1), (6, 64, 2)]
+    plan += [(6, 64, 1)] * 3 + [(6, 96, 1)] * 3 + [(6, 160, 2), (6, 160, 1), (6, 160, 1), (6, 320, 1)]
+    s.name = name
+    x = F.relu6(s.norm("stem.norm", s.conv("stem.conv", x, int(32 * width), 3, 2)))
+    cuts = [0, 1, 3, 6, 13, 17]
+    for i, (expand, out, stride) in enumerate(plan):
+        stage = max(n for n, cut in enumerate(cuts) if cut <= i)
+        at, c, a = f"stages.{stage}.{i - cuts[stage]}", x.shape[1], alpha if i < 13 else 0
+        y = oct_relu(oct_conv(s, f"{at}.conv1", (x, None), expand * c, a), F.relu6)
+        y = oct_relu(oct_conv(s, f"{at}.conv2", y, expand * c, a, 3, stride, groups=expand * c), F.relu6)
+        y = oct_conv(s, f"{at}.conv3", y, int(out * width), 0)[0]
+        x = x + y if stride == 1 and y.shape == x.shape else y
+    last = int(1280 * max(1, width))
+    x = F.relu6(s.norm("tail.norm", s.conv("tail.conv", x, last)))
+    return s.head("classifier", x)
+
+
 def _octaves() -> dict[str, Definition]:
     options = {"depths": (2, 1, 2, 2)}
     found = {}
@@ -151,6 +198,10 @@ def _octaves() -> dict[str, Definition]:
             octave_resnet, **options, alpha=c.alpha, groups=c.groups, width=c.group_width, se=c.squeeze
         )
         found[name] = partial(Sketch, run), options
+    for name in list_models("oct_mobilenet*"):
+        c = networks[name].config
+        run = octave_mobilenet_v1 if "v1" in name else octave_mobilenet_v2
+        found[name] = partial(Sketch, partial(run, width=c.width, alpha=c.alpha)), {}
     return found
 
 

@@ -98,12 +98,23 @@ def _resnets() -> dict[str, list[Reference]]:
     return found
 
 
+def _efficient() -> dict[str, list[Reference]]:
+    """pytorchcv ends the octaves one convolution later than the paper."""
+    return {"oct_resnet50_a05": [of_pytorchcv("octresnet", "octresnet50b_ad2", {"late": True})]}
+
+
 REFERENCES = {
     **_resnets(),
     "alexnet_owt": [_with_narrow_head("alexnet", 256 * 36)],
     "vgg16": [_with_narrow_head("vgg16", 512 * 49)],
     "vgg16_bn": [_with_narrow_head("vgg16_bn", 512 * 49)],
+    "inception_v3": [
+        of_torchvision("inception_v3", {"aux": True}, init_weights=False),
+        of_timm("inception_v3"),
+    ],
+    "xception": [of_timm("legacy_xception")],
     "googlenet_bn": [of_torchvision("googlenet", {"aux": True}, aux_logits=True, init_weights=False)],
 }
+REFERENCES |= _efficient()
 for name, (build, options) in DEFINITIONS.items():
     REFERENCES.setdefault(name, []).append(Reference("definition", build, options))

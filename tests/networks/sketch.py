@@ -19,6 +19,7 @@ class Sketch(nn.Module):
     def __init__(self, run: Callable[[Sketch, Tensor], Tensor], side: int = 64) -> None:
         super().__init__()
         self._run = run
+        self.name: Callable[[str], str] = lambda path: path
         with torch.no_grad():
             self(torch.randn(2, 3, side, side))
 
@@ -27,7 +28,7 @@ class Sketch(nn.Module):
 
     def layer(self, path: str, make: Callable[[], nn.Module]) -> nn.Module:
         """Return the module at `path`, made if it is not there yet."""
-        *parents, name = path.split(".")
+        *parents, name = self.name(path).split(".")
         place: nn.Module = self
         for parent in parents:
             if parent not in place._modules:

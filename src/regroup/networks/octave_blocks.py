@@ -1,0 +1,68 @@
+"""The blocks that octave networks share: what flows through them is a pair, high and low."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from regroup.spec import ConvSpec
+from regroup.strategies.octave import OctaveConv, OctaveNormAct, Pair, octaves
+
+
+class OctaveConvNorm(nn.Module):
+    """Octave convolution, then batch norm and activation on each octave: pair in, pair out.
+
+    Args:
+        in_channels: of both octaves.
+        out_channels: of both octaves.
+        kernel_size: odd.
+        stride: 1 or 2.
+        alphas: share of low channels in input and output.
+        groups: of each path; as many as channels is depthwise.
+        act: a name of `ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        *,
+        alphas: tuple[float, float],
+        groups: int = 1,
+        act: str = "relu",
+    ) -> None:
+        super().__init__()
+        spec = ConvSpec(in_channels, out_channels, 1, stride).with_kernel(kernel_size)
+        self.conv = OctaveConv(spec, *alphas, groups)
+        self.norm = OctaveNormAct(out_channels, alphas[1], act=act)
+
+    def forward(self, pair: Pair) -> Pair:
+        return self.norm(self.conv(pair))
+
+
+class OctaveSqueeze(nn.Module):
+    """Squeeze and excite for a pair: gates of both octaves from the means of both."""
+
+    def __init__(self, channels: int, alpha: float, hidden: int) -> None:
+        super().__init__()
+        high, low = octaves(channels, alpha)
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.expand_high = nn.Conv2d(hidden, high, 1)
+        self.expand_low = nn.Conv2d(hidden, low, 1) if low else None
+
+    def forward(self, pair: Pair) -> Pair:
+        means = [x.mean((2, 3), keepdim=True) for x in pair if x is not None]
+        hidden = F.relu(self.reduce(torch.cat(means, 1)))
+        high, low = pair
+        high = high * self.expand_high(hidden).sigmoid()
+        if low is None or self.expand_low is None:
+            return high, None
+        return high, low * self.expand_low(hidden).sigmoid()
+
+
+PATHS = {f"conv.conv_{path}": f"conv.{path}" for path in ("h2h", "h2l", "l2h", "l2l")}
+NORMS = {"bn_h": "norm.high.0", "bn_l": "norm.low.0"}
+"""Parts of keys, d-li14's to those of an `OctaveConvNorm`."""
