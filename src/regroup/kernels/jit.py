@@ -63,7 +63,8 @@ def load(objects: Iterable[bytes]) -> Loaded:
     target = Target.host()
     empty = llvm.parse_assembly("")
     empty.triple = target.triple
-    engine = llvm.create_mcjit_compiler(empty, machine(target))
+    # its own memory manager keeps code and constants of an object within the reach of relative addresses
+    engine = llvm.create_mcjit_compiler(empty, machine(target), use_lmm=True)
     for code in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
