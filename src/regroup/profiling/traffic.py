@@ -18,7 +18,6 @@ _FREE = {
     aten.new_empty,
     aten.new_empty_strided,
     aten.lift_fresh,
-    aten._local_scalar_dense,
 }
 """Operators that touch no element of a tensor, besides those whose schema says that they are views."""
 
@@ -83,6 +82,11 @@ def bytes_moved(func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: obj
     if packet is aten.copy_:
         return tensor_bytes(given[1]), written
     return sum(map(tensor_bytes, given)), written
+
+
+def reads_values(func: torch._ops.OpOverload) -> bool:
+    """Tell whether an operator looks at the elements of the tensors it is given, not only at their shape."""
+    return func.overloadpacket not in _FREE | _WRITES_ONLY
 
 
 def is_rearrangement(func: torch._ops.OpOverload) -> bool:

@@ -1,0 +1,260 @@
+"""The reach of a network: which channels influence which, through groups, shuffles, residuals and concats.
+
+>>> mixed = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.ChannelShuffle(2), nn.Conv2d(4, 4, 1, groups=2))
+>>> x = torch.zeros(1, 4, 1, 1)
+>>> reach(mixed, x, end="0").matrix.int().tolist()
+[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+>>> reach(mixed, x).fill
+1.0
+>>> mixing(mixed, x).depth
+2
+
+Everything is asked from what enters one module, `start`, to what leaves another, `end`: the same module for
+a layer's or a block's own reach, "" for the network's input and output. Channels are dimension 1; where a
+module takes or gives several tensors, their channels are counted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from regroup.errors import ConfigError
+from regroup.ops.reach import fill
+from regroup.profiling.cost import mode_of
+from regroup.profiling.influence import Influence
+from regroup.profiling.rules import BOOLEAN, WEIGHTED, Semiring
+from regroup.profiling.where import Where
+
+CHUNK = 128  # sources that are followed at a time: bounds the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Which channels that enter `start` influence which channels that leave `end`."""
+
+    start: str
+    end: str
+    matrix: Tensor
+    """Bool (channels that leave, channels that enter)."""
+    assumed: tuple[str, ...] = ()
+    """Operators without a rule, which were taken to mix everything: the truth may be less."""
+
+    @property
+    def fill(self) -> float:
+        """Share of pairs that are connected; 1 when mixing is complete."""
+        return fill(self.matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """How much of what leaves `end` comes from which channel that enters `start`, by the size of weights."""
+
+    start: str
+    end: str
+    matrix: Tensor
+    """(channels that leave, channels that enter), shares: a row adds up to at most 1.
+
+    A channel's share in an output of a convolution is its part of the sum of |weight|; additions take the
+    mean of their terms. What comes from elsewhere than `start` is missing from the sum.
+    """
+    assumed: tuple[str, ...] = ()
+
+    def between_groups(self, groups: int) -> Tensor:
+        """Return (groups, groups): the mean share that group h (column) has in the channels of group g (row).
+
+        Raises:
+            ConfigError: `groups` does not divide the channels on both sides.
+        """
+        for name, channels in zip(("leave", "enter"), self.matrix.shape, strict=True):
+            if groups < 1 or channels % groups:
+                raise ConfigError("groups", groups, f"a divisor of the {channels} channels that {name}")
+        return self.matrix.unflatten(1, (groups, -1)).sum(2).unflatten(0, (groups, -1)).mean(1)
+
+    def crossing(self, groups: int) -> float:
+        """Return the share that comes from other groups: 0 in a grouped layer, 1 - 1/groups when all is mixed."""
+        between = self.between_groups(groups)
+        return float(1 - between.diagonal().sum() / between.sum()) if between.any() else 0.0
+
+
+@dataclass(frozen=True)
+class MixingStep:
+    """One convolution or linear layer after the start."""
+
+    layer: str
+    depth: int
+    """Convolutions and linear layers on the longest way from the start, this one included."""
+    fill: float
+    """Share of (output of this layer, channel that enters the start) pairs that are connected."""
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How a network mixes, layer by layer, what enters `start`; it ends where mixing is complete."""
+
+    start: str
+    steps: tuple[MixingStep, ...]
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def depth(self) -> int | None:
+        """Depth of the first layer each of whose outputs depends on every channel; None if there is none."""
+        return next((step.depth for step in self.steps if step.fill == 1), None)
+
+    def fill_by_depth(self) -> list[float]:
+        """Return the largest fill at depth 1, 2, ..."""
+        deepest = max((s.depth for s in self.steps), default=0)
+        return [max(s.fill for s in self.steps if s.depth == d) for d in range(1, deepest + 1)]
+
+
+def reach(model: nn.Module, *inputs: Tensor, start: str = "", end: str = "") -> Reach:
+    """Return which channels that enter module `start` influence which channels that leave module `end`.
+
+    Args:
+        model: is run in eval mode and left as it was.
+        inputs: small images do: what counts is that every kernel sees a pixel.
+        start: a name of `model.named_modules()`; "" is the whole.
+        end: likewise.
+
+    Raises:
+        ConfigError: there is no module of that name, it is not run, or no way leads from start to end.
+    """
+    matrix, assumed = _between(model, inputs, start, end, BOOLEAN)
+    return Reach(start, end, matrix > 0, assumed)
+
+
+def flow(model: nn.Module, *inputs: Tensor, start: str = "", end: str = "") -> Flow:
+    """Return how much of what leaves `end` comes from which channel that enters `start`. See `reach`."""
+    return Flow(start, end, *_between(model, inputs, start, end, WEIGHTED))
+
+
+def mixing(model: nn.Module, *inputs: Tensor, start: str | None = None) -> Mixing:
+    """Return how what enters `start` is mixed by the layers after it.
+
+    Args:
+        model: is run in eval mode and left as it was.
+        inputs: see `reach`.
+        start: a module's name. None: of all grouped convolutions the one from which complete mixing takes
+            longest, so that the result's depth is the mixing depth of the network (1 without groups); those
+            after which the network ends before all is mixed do not count, unless there are no others.
+
+    Raises:
+        ConfigError: no module of that name is run, or the model has no convolution.
+    """
+    if start is not None:
+        return _mixing(model, inputs, start)
+    convolutions = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)}
+    grouped = [name for name, module in convolutions.items() if module.groups > 1]
+    if not convolutions:
+        raise ConfigError("start", start, "a module's name", "the model has no convolution to start from")
+    found = [_mixing(model, inputs, name) for name in grouped or list(convolutions)[:1]]
+    return max(found, key=lambda m: m.depth or 0)
+
+
+class _EnoughError(Exception):
+    """Stop running a model: what was asked is known."""
+
+
+def _mixing(model: nn.Module, inputs: tuple[Tensor, ...], start: str) -> Mixing:
+    steps: list[MixingStep] = []
+
+    def on_mixing(layer: str, depth: int, influence: Tensor) -> None:
+        matrix = _by_channel(influence, torch.amax)
+        steps.append(MixingStep(layer, depth, int(matrix.count_nonzero()) / matrix.numel()))
+        if steps[-1].fill == 1:
+            raise _EnoughError
+
+    influence = _run(model, inputs, start, None, BOOLEAN, slice(None), on_mixing)[1]
+    return Mixing(start, tuple(steps), tuple(sorted(influence.assumed)))
+
+
+def _between(
+    model: nn.Module, inputs: tuple[Tensor, ...], start: str, end: str, semiring: Semiring
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the influences (leaving, entering), some entering channels at a time, and what was assumed."""
+    columns, assumed, entering, first = [], set(), None, 0
+    while entering is None or first < entering:
+        found: list[Tensor] = []
+        entering, influence = _run(model, inputs, start, (end, found), semiring, slice(first, first + CHUNK))
+        if not found:
+            raise ConfigError("end", end, f"a module that what enters {start or 'the network'} reaches")
+        columns.append(found[0])
+        assumed |= influence.assumed
+        first += CHUNK
+    return torch.cat(columns, 1), tuple(sorted(assumed))
+
+
+def _run(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    start: str,
+    end: tuple[str, list[Tensor]] | None,
+    semiring: Semiring,
+    sources: slice,
+    on_mixing: Callable[[str, int, Tensor], None] | None = None,
+) -> tuple[int, Influence]:
+    """Run until the end, whose influences go into the list; return the number of channels that enter."""
+    modules = dict(model.named_modules())
+    for parameter, name in (("start", start), *([("end", end[0])] if end else [])):
+        if name not in modules:
+            raise ConfigError(parameter, name, "the name of a module of the model")
+    entering: list[int] = []
+
+    def seed(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not entering:
+            tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.ndim > 1]
+            entering.append(_seed(influence, tensors, sources))
+
+    def read(_module: nn.Module, _args: object, out: object) -> None:
+        tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.ndim > 1]
+        if entering and end is not None and any(influence.of(t) is not None for t in tensors):
+            end[1].append(torch.cat([_rows(influence, t, semiring) for t in tensors]))
+            raise _EnoughError
+
+    handles = [modules[start].register_forward_pre_hook(seed, with_kwargs=True)]
+    if end is not None:
+        handles.append(modules[end[0]].register_forward_hook(read))
+    try:
+        with mode_of(model, False), Where(model) as where, torch.no_grad():
+            influence = Influence(semiring, where, on_mixing)
+            influence.constants(model)
+            influence.data(t for t in tree_leaves(inputs) if isinstance(t, Tensor))
+            with influence:
+                model(*inputs)
+    except _EnoughError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not entering:
+        raise ConfigError("start", start, "a module that is run and is given a tensor")
+    return entering[0], influence
+
+
+def _seed(influence: Influence, tensors: list[Tensor], sources: slice) -> int:
+    """Make each channel of the tensors a source; return how many there are."""
+    entering = sum(t.shape[1] for t in tensors)
+    wanted = torch.eye(entering)[sources]
+    first = 0
+    for tensor in tensors:
+        mine = wanted[:, first : first + tensor.shape[1]]
+        shaped = mine.view(len(wanted), 1, -1, *[1] * (tensor.ndim - 2))
+        influence.seed(tensor, shaped.expand(-1, *tensor.shape))
+        first += tensor.shape[1]
+    return entering
+
+
+def _rows(influence: Influence, tensor: Tensor, semiring: Semiring) -> Tensor:
+    found = influence.of(tensor)
+    if found is None:
+        return torch.zeros(tensor.shape[1], influence.sources)
+    return _by_channel(found, semiring.spread)
+
+
+def _by_channel(influence: Tensor, spread: Callable[..., Tensor]) -> Tensor:
+    """Return (channels, sources) from (sources, N, channels, ...)."""
+    return spread(influence.flatten(3) if influence.ndim > 3 else influence[..., None], (1, 3), False).t()
