@@ -54,9 +54,17 @@ class Known(Protocol):
 
     semiring: Semiring
 
-    def of(self, tensor: Tensor) -> Tensor | None: ...
-    def is_data(self, tensor: Tensor) -> bool: ...
-    def passes(self, constant: Tensor) -> Tensor: ...
+    def of(self, tensor: Tensor) -> Tensor | None:
+        """Return the influences on a tensor, (S, *its shape), or None."""
+        ...
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor depends on the network's input."""
+        ...
+
+    def passes(self, constant: Tensor) -> Tensor:
+        """Return what a constant lets pass."""
+        ...
 
 
 class Call:
@@ -282,10 +290,10 @@ def _base(func: torch._ops.OpOverload) -> str:
     return func._opname.removesuffix("_")
 
 
-_POINTWISE = """clone _to_copy native_dropout masked_fill fill hardswish hardsigmoid hardtanh silu mish gelu elu
-    leaky_relu softplus _prelu_kernel"""
-_MOVED = """cat stack index_select index _unsafe_index gather index_put slice_scatter select_scatter constant_pad_nd
-    roll flip repeat tril triu cumsum native_channel_shuffle channel_shuffle pixel_shuffle pixel_unshuffle
+_POINTWISE = """clone _to_copy native_dropout masked_fill fill hardswish hardsigmoid hardtanh silu mish gelu
+    elu leaky_relu softplus _prelu_kernel"""
+_MOVED = """cat stack index_select index _unsafe_index gather index_put slice_scatter select_scatter
+    constant_pad_nd roll flip repeat tril triu cumsum native_channel_shuffle channel_shuffle pixel_shuffle pixel_unshuffle
     im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d max_pool3d_with_indices"""
 _IN_SPACE = """avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d
     upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa"""
