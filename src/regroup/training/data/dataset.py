@@ -160,7 +160,7 @@ def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of uint8 images, with pixels in 0..1."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     counts = [images[:, channel].flatten().bincount(minlength=256) for channel in range(images.shape[1])]
-    shares = torch.stack(counts) / counts[0].sum()
+    shares = torch.stack(counts).double() / counts[0].sum()
     mean = shares @ levels
     variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
     return tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1 / 255).tolist())
