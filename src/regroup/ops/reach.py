@@ -43,7 +43,7 @@ def through(first: Tensor, *then: Tensor) -> Tensor:
 
 def fill(reach: Tensor) -> float:
     """Return the share of (output, input) pairs that are connected: 1 when mixing is complete."""
-    return float(reach.float().mean())
+    return float(reach.double().mean())
 
 
 def positive(module: nn.Module) -> nn.Module:

@@ -129,7 +129,7 @@ class Interleaved(Strategy):
         version: 1, 2 or 3.
         primary: version 1, L.
         secondary: version 1, M instead of L; 2, the best on ImageNet, if neither is given.
-        widths: version 2, w_1, w_2, ...; by default 1 and two factors near the square root of C.
+        widths: version 2, w_1, w_2, ...; by default 1 and the two that cost least, near the root of C.
         groups: version 3, of both pointwise convolutions.
         expansion: version 3, t.
     """
@@ -177,7 +177,7 @@ class Interleaved(Strategy):
         if self.version == 1:
             partitions = self._primary(spec)
             return [(c // partitions, k // partitions), (partitions, partitions)]
-        widths = self.widths or _near_root(c, k)
+        widths = self.widths or _cheapest(c, k)
         if math.prod(widths) != c:
             raise StrategyError(
                 "widths", widths, f"numbers whose product is in_channels={c}", "one path for each connection"
@@ -245,10 +245,12 @@ class Interleaved(Strategy):
         return x
 
 
-def _near_root(in_channels: int, out_channels: int) -> tuple[int, ...]:
+def _cheapest(in_channels: int, out_channels: int) -> tuple[int, ...]:
     allowed = divisors(in_channels, out_channels)
-    first = min(allowed, key=lambda d: abs(math.log(d * d / in_channels)))
-    return (1, first, in_channels // first) if first > 1 else (1, in_channels)
+    if len(allowed) == 1:
+        return 1, in_channels
+    first = min(allowed[1:], key=lambda d: in_channels * d + out_channels * (in_channels // d))
+    return 1, first, in_channels // first
 
 
 def _changes_nothing(layer: nn.Module) -> bool:

