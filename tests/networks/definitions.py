@@ -205,4 +205,39 @@ def _octaves() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves()}
+# ---- ScaleNet: Eli-YiLi/ScaleNet
+
+
+def scalenet(s: Sketch, x: Tensor, structure) -> Tensor:
+    x = F.max_pool2d(F.relu(s.norm("bn1", s.conv("conv1", x, 64, 7, 2))), 3, 2, 1)
+    for i, stage in enumerate(structure):
+        for b, outputs in enumerate(stage):
+            at, planes = f"layer{i + 1}.{b}", 64 * 2**i
+            x = F.max_pool2d(x, 2, 2) if b == 0 and i > 0 else x
+            y = F.relu(s.norm(f"{at}.bn1", s.conv(f"{at}.conv1", x, planes)))
+            side, parts = y.shape[2], []
+            for n, (scale, out) in enumerate(zip((1, 2, 4, 7), outputs, strict=True)):
+                if out == 0:
+                    continue
+                z = F.max_pool2d(y, min(scale, side))
+                z = s.conv(f"{at}.conv2.{n}", z, out, 1 if 56 / 2**i / 2**n <= 1 else 3)
+                mode = "nearest" if side % z.shape[2] == 0 else "bilinear"
+                z = F.interpolate(z, size=(side, side), mode=mode)
+                parts.append(s.norm(f"{at}.bn2.{n}", z))
+            y = s.norm(f"{at}.bn3", s.conv(f"{at}.conv3", F.relu(torch.cat(parts, 1)), planes * 4))
+            if b == 0:
+                x = s.norm(f"{at}.downsample.1", s.conv(f"{at}.downsample.0", x, planes * 4))
+            x = F.relu(x + y)
+    return s.head("fc", x)
+
+
+def _scalenets() -> dict[str, Definition]:
+    """Two blocks a stage, the first and the last."""
+    found = {}
+    for name in list_models("scalenet*"):
+        short = tuple((stage[0], stage[-1]) for stage in networks[name].config.structure)
+        found[name] = partial(Sketch, partial(scalenet, structure=short)), {"structure": short}
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves(), **_scalenets()}

@@ -1,0 +1,143 @@
+"""ScaleNet (arXiv:1904.09460): ResNets whose 3x3 convolutions work on the input pooled by 1, 2, 4 and 7.
+
+How many outputs each scale of each block has was found by training: `scalenet.json` holds the published
+numbers, for each stage and block the outputs of the four scales.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from regroup.errors import NetworkError
+from regroup.networks import Claims, Family
+from regroup.networks.backbone import Backbone, Config
+from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.weights import Layout
+from regroup.ops.resolution import maximum
+from regroup.spec import ConvSpec
+from regroup.strategies.scaled import ScaledConv
+
+SCALES = (1, 2, 4, 7)
+
+Structure = tuple[tuple[tuple[int, ...], ...], ...]
+"""For each stage, for each block, the outputs of the four scales; 0 leaves a scale out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleNetConfig(Config):
+    """Numbers of a ScaleNet.
+
+    Args:
+        structure: outputs of each scale, by stage and block.
+        widths: base width of each stage; a block gives four times as many channels.
+    """
+
+    structure: Structure
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+
+
+class ScaledBlock(nn.Module):
+    """1x1 down, 3x3 at four scales, 1x1 up, and a shortcut; a stride is a max-pool before all of it.
+
+    Args:
+        in_channels: channels of the input.
+        width: channels that the scales read; the block gives four times as many.
+        outputs: of each of `SCALES`.
+        stride: of the max-pool.
+        last: whether the block is in the last stage, where scale 7 sees one pixel of a 224 x 224 image and
+            has a 1x1 kernel.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, outputs: tuple[int, ...], stride: int, last: bool
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = ConvNorm(in_channels, width)
+        self.conv2 = ScaledConv(
+            {
+                r: ConvSpec(width, out, 1).with_kernel(1 if last and r == 7 else 3)
+                for r, out in zip(SCALES, outputs, strict=True)
+                if out
+            }
+        )
+        self.conv3 = ConvNorm(sum(outputs), 4 * width, act="none")
+        same = stride == 1 and in_channels == 4 * width
+        self.shortcut = nn.Identity() if same else ConvNorm(in_channels, 4 * width, act="none")
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = maximum(x, (self.stride, self.stride))
+        y = self.act(self.conv2(self.conv1(x)))
+        return self.act(self.conv3(y) + self.shortcut(x))
+
+
+class ScaleNet(Backbone):
+    """A ResNet of `ScaledBlock`s.
+
+    Raises:
+        NetworkError: the structure does not give four numbers, not all 0, for every block of every stage.
+    """
+
+    def __init__(self, config: ScaleNetConfig) -> None:
+        rows = [row for stage in config.structure for row in stage]
+        if len(config.structure) != len(config.widths) or any(len(r) != 4 or not any(r) for r in rows):
+            allowed = f"{len(config.widths)} stages of blocks of 4 numbers, not all 0"
+            raise NetworkError("structure", config.structure, allowed)
+        channels = config.widths[0]
+        stem = ConvNorm(config.in_chans, channels, 7, 2)
+        widths, stages = [channels], []
+        for index, (stage, width) in enumerate(zip(config.structure, config.widths, strict=True)):
+            blocks = []
+            for i, outputs in enumerate(stage):
+                stride = 2 if i == 0 and index > 0 else 1
+                last = index == len(config.structure) - 1
+                blocks.append(ScaledBlock(channels, width, outputs, stride, last))
+                channels = 4 * width
+            stages.append(Stage(blocks, None if index else nn.MaxPool2d(3, stride=2, padding=1)))
+            widths.append(channels)
+        super().__init__(config, stem, stages, widths, [2, *(4 * 2**i for i in range(len(stages)))])
+
+
+def _official(model: Backbone) -> dict[str, str]:
+    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
+    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
+
+
+LAYOUT = Layout(
+    "Eli-YiLi/ScaleNet",
+    _official,
+    {
+        **{f"conv2.{i}": f"conv2.convs.{r}" for i, r in enumerate(SCALES)},
+        **{f"bn2.{i}": f"conv2.norms.{r}.0" for i, r in enumerate(SCALES)},
+        **{f"conv{i}": f"conv{i}.conv" for i in (1, 3)},
+        **{f"bn{i}": f"conv{i}.norm" for i in (1, 3)},
+        "downsample.0": "shortcut.conv",
+        "downsample.1": "shortcut.norm",
+    },
+)
+
+
+def published_structures() -> dict[str, Structure]:
+    """Return the structures of the official repository by network name."""
+    content = json.loads(Path(__file__).with_suffix(".json").read_text())
+    return {
+        name: tuple(tuple(tuple(row) for row in stage) for stage in stages)
+        for name, stages in content.items()
+    }
+
+
+family = Family(ScaleNet, paper="arXiv:1904.09460", source="Eli-YiLi/ScaleNet", layouts=(LAYOUT,))
+
+CLAIMS = {
+    "scalenet50_light": Claims(23_631_912, 2861.5, top1_error=22.80, top5_error=6.57),
+    "scalenet50": Claims(31_483_618, 3818.4, top1_error=22.02, top5_error=6.05),
+    "scalenet101": Claims(54_792_390, 7511.1, top1_error=20.82, top5_error=5.42),
+    "scalenet152": Claims(77_220_070, 11212.0, top1_error=20.06, top5_error=5.18),
+}
+for name, structure in published_structures().items():
+    family.add(name, ScaleNetConfig(structure=structure), CLAIMS[name])
