@@ -134,7 +134,7 @@ def test_the_second_scan_decodes_only_what_has_changed(tmp_path, monkeypatch):
 def test_a_damaged_memory_of_the_scan_is_forgotten(damage, tmp_path):
     _make_split(tmp_path)
     load_data(tmp_path)
-    memory = scan._memory_of(tmp_path)
+    memory = scan._memory_of(tmp_path, tmp_path.name)
     assert len(json.loads(memory.read_text())["files"]) == 20
     memory.write_text(damage)
     assert len(load_data(tmp_path).train) == 10

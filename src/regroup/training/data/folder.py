@@ -51,12 +51,14 @@ class Files(NamedTuple):
     """The files of a data set, and what they mean.
 
     Attributes:
+        name: of the data set.
         root: where their names begin.
         classes: name of each class, by label.
         files: all of them.
         notes: what the user should be told.
     """
 
+    name: str
     root: Path
     classes: list[str]
     files: list[Listed]
@@ -82,7 +84,7 @@ def folder(
         ConfigError: `channels` is neither 1 nor 3.
     """
     classes, files, notes = _list_files(root)
-    return from_files(Files(root, classes, files, notes), image, bad_images, channels)
+    return from_files(Files(root.resolve().name, root, classes, files, notes), image, bad_images, channels)
 
 
 def from_files(
@@ -92,7 +94,7 @@ def from_files(
     if channels not in (1, 3):
         raise ConfigError("channels", channels, "1 (grey) or 3 (colour)")
     root, notes = files.root, list(files.notes)
-    facts = scan(root, [file.name for file in files.files])
+    facts = scan(root, [file.name for file in files.files], files.name)
     bad = {file.name: fact.problem for file, fact in zip(files.files, facts, strict=True) if fact.problem}
     if bad and bad_images == "error":
         raise BadImagesError(root, bad)
@@ -108,7 +110,7 @@ def from_files(
         for which in (False, True)
     )
     return DataSet(
-        name=root.name,
+        name=files.name,
         classes=tuple(files.classes),
         shape=train.shape,
         train=train,

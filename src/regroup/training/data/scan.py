@@ -39,7 +39,7 @@ class BadImagesError(DataError):
         return type(self), (self.path, self.images)
 
 
-def scan(root: Path, names: Sequence[str]) -> list[ImageFacts]:
+def scan(root: Path, names: Sequence[str], what: str) -> list[ImageFacts]:
     """Return what is known of each file, decoding those that are new or have changed since the last scan.
 
     A file counts as unchanged if its size and time of change are. What is found is kept in the user's
@@ -49,8 +49,9 @@ def scan(root: Path, names: Sequence[str]) -> list[ImageFacts]:
     Args:
         root: the data set's folder.
         names: paths of the files, relative to `root`.
+        what: name of the data set, of which there may be several below `root`.
     """
-    memory = _memory_of(root)
+    memory = _memory_of(root, what)
     known = _recall(memory)
     stamps = [_stamp(root / name) for name in names]
     unknown = [
@@ -91,9 +92,10 @@ def _stamp(path: Path) -> str | None:
     return f"{status.st_size}@{status.st_mtime_ns}"
 
 
-def _memory_of(root: Path) -> Path:
+def _memory_of(root: Path, what: str) -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folder / "regroup" / "scans" / f"{hashlib.sha256(bytes(root.resolve())).hexdigest()[:32]}.json"
+    key = hashlib.sha256(bytes(root.resolve()) + b"\0" + what.encode("utf-8", "surrogateescape"))
+    return folder / "regroup" / "scans" / f"{key.hexdigest()[:32]}.json"
 
 
 def _format() -> list:

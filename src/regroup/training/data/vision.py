@@ -138,8 +138,8 @@ def _from_pictures(
         for path, label in _paths(part)
     ]
     classes = getattr(parts[0], "classes", None) or range(max(file.label for file in files) + 1)
-    names = [label if isinstance(label, str) else str(label) for label in classes]
-    return from_files(Files(root, names, files, []), image, bad_images, channels)
+    names = [label[0] if isinstance(label, tuple) else str(label) for label in classes]  # of synonyms
+    return from_files(Files(name, root, names, files, []), image, bad_images, channels)
 
 
 def _open(source: _Arrays | _Pictures, root: Path, download: bool, arguments: dict) -> Any:
