@@ -76,7 +76,7 @@ class Flow:
         return self.matrix.unflatten(1, (groups, -1)).sum(2).unflatten(0, (groups, -1)).mean(1)
 
     def crossing(self, groups: int) -> float:
-        """Return the share that comes from other groups: 0 in a grouped layer, 1 - 1/groups in an even mix."""
+        """Return the share that comes from other groups: 0 in a grouped layer, 1 - 1/groups if all mix."""
         between = self.between_groups(groups)
         return float(1 - between.diagonal().sum() / between.sum()) if between.any() else 0.0
 

@@ -293,8 +293,9 @@ def _base(func: torch._ops.OpOverload) -> str:
 _POINTWISE = """clone _to_copy native_dropout masked_fill fill hardswish hardsigmoid hardtanh silu mish gelu
     elu leaky_relu softplus _prelu_kernel"""
 _MOVED = """cat stack index_select index _unsafe_index gather index_put slice_scatter select_scatter
-    constant_pad_nd roll flip repeat tril triu cumsum native_channel_shuffle channel_shuffle pixel_shuffle pixel_unshuffle
-    im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d max_pool3d_with_indices"""
+    constant_pad_nd roll flip repeat tril triu cumsum native_channel_shuffle channel_shuffle pixel_shuffle
+    pixel_unshuffle im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d
+    max_pool3d_with_indices"""
 _IN_SPACE = """avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d
     upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa"""
 _REDUCED = """mean sum amax amin max min prod var std var_mean std_mean argmax argmin any all logsumexp
