@@ -109,7 +109,7 @@ REFERENCES = {
     "vgg16": [_with_narrow_head("vgg16", 512 * 49)],
     "vgg16_bn": [_with_narrow_head("vgg16_bn", 512 * 49)],
     "inception_v3": [
-        of_torchvision("inception_v3", {"aux": True}, init_weights=False),
+        of_torchvision("inception_v3", aux_logits=False, init_weights=False),
         of_timm("inception_v3"),
     ],
     "xception": [of_timm("legacy_xception")],

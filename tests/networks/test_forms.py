@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+import torchvision
 
-from regroup.networks import create_model
+from regroup.networks import create_model, networks
 from regroup.networks.alexnet import Towers
 from regroup.networks.resnet import Bottleneck
 from regroup.networks.resnext import SplitBottleneck
+from regroup.networks.weights import load_weights
 from tests.networks.test_equality import fill, largest_error
 
 
@@ -45,3 +48,25 @@ def test_alexnet_norms_follow_their_formulas() -> None:
     assert largest_error(model.stem[1](x), paper) < 1e-12
     caffe = create_model("alexnet_caffe", hidden=8, widths=(16, 16, 16, 16, 16)).stem[1]
     assert largest_error(caffe(x), x / (1 + 1e-4 / 5 * squares) ** 0.75) < 1e-12
+
+
+def test_auxiliary_head_of_inception_equals_torchvisions() -> None:
+    theirs = torchvision.models.inception_v3(weights=None, init_weights=False, num_classes=10).double().eval()
+    fill(theirs)
+    ours = create_model("inception_v3", aux=True, num_classes=10).double().eval()
+    load_weights(ours, theirs.state_dict(), networks["inception_v3"].layouts)
+    x = torch.randn(2, 768, 17, 17, dtype=torch.float64)
+    assert largest_error(ours.heads["2_4"](x), theirs.AuxLogits(x)) < 1e-10
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("googlenet_bn", 13_004_888), ("inception_v3", 27_161_264)])
+def test_auxiliary_heads_are_counted_trained_and_reset(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name, aux=True).train()
+        assert sum(p.numel() for p in model.parameters()) == parameters
+        size = networks[name].claims.size
+        outputs = model(torch.empty(2, 3, *size))
+        assert [tuple(y.shape) for y in outputs] == [(2, 1000)] * len(outputs) and len(outputs) > 1
+        model.reset_classifier(7)
+        assert {tuple(y.shape) for y in model(torch.empty(2, 3, *size))} == {(2, 7)}
+        assert model.eval()(torch.empty(2, 3, *size)).shape == (2, 7)

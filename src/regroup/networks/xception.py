@@ -1,0 +1,119 @@
+"""Xception (arXiv:1610.02357): Inception taken to its extreme, a group for every channel.
+
+Modules of depthwise then pointwise convolutions with nothing between the two, around which shortcuts lead.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from regroup.networks import Claims, Family
+from regroup.networks.backbone import Backbone, Config
+from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.weights import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class XceptionConfig(Config):
+    """Numbers of an Xception.
+
+    Args:
+        stem: channels of the two plain convolutions.
+        entry: channels of the modules that each halve the size.
+        middle: number of modules that keep it.
+        exit: channels of the last module and of the two convolutions after it.
+    """
+
+    stem: tuple[int, int] = (32, 64)
+    entry: tuple[int, int, int] = (128, 256, 728)
+    middle: int = 8
+    exit: tuple[int, int, int] = (1024, 1536, 2048)
+
+
+class Separable(nn.Module):
+    """3x3 depthwise, 1x1 pointwise, batch norm; a ReLU before or after where the network has one."""
+
+    def __init__(self, in_channels: int, out_channels: int, before: bool = True, after: bool = False) -> None:
+        super().__init__()
+        self.before = nn.ReLU() if before else nn.Identity()
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.after = nn.ReLU() if after else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.norm(self.pointwise(self.depthwise(self.before(x)))))
+
+
+class Module(nn.Module):
+    """Separable convolutions and a shortcut; with `halve`, a pooling and a strided 1x1 on the shortcut."""
+
+    def __init__(self, widths: tuple[int, ...], halve: bool = False, first_relu: bool = True) -> None:
+        super().__init__()
+        pairs = itertools.pairwise(widths)
+        self.convs = nn.Sequential(*(Separable(a, b, first_relu or i > 0) for i, (a, b) in enumerate(pairs)))
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if halve else nn.Identity()
+        self.shortcut = ConvNorm(widths[0], widths[-1], stride=2, act="none") if halve else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.convs(x)) + self.shortcut(x)
+
+
+class Xception(Backbone):
+    """Entry flow, middle flow, exit flow (figure 5)."""
+
+    min_size = 7
+
+    def __init__(self, config: XceptionConfig) -> None:
+        (s0, s1), (e0, e1, e2), (x0, x1, x2) = config.stem, config.entry, config.exit
+        stem = nn.Sequential(ConvNorm(config.in_chans, s0, 3, 2, padding=0), ConvNorm(s0, s1, 3, padding=0))
+        middle = [Module((e2, e2, e2, e2)) for _ in range(config.middle)]
+        tail = [Separable(x0, x1, before=False, after=True), Separable(x1, x2, before=False, after=True)]
+        stages = [
+            Stage([Module((s1, e0, e0), halve=True, first_relu=False)]),
+            Stage([Module((e0, e1, e1), halve=True)]),
+            Stage([Module((e1, e2, e2), halve=True), *middle]),
+            Stage([Module((e2, e2, x0), halve=True), *tail]),
+        ]
+        super().__init__(config, stem, stages, (s1, e0, e1, e2, x2), (2, 4, 8, 16, 32))
+
+
+PARTS = {"conv1": "depthwise", "skip": "shortcut.conv", "skipbn": "shortcut.norm", "bn": "norm"}
+
+
+def _timm(model: Backbone) -> dict[str, str]:
+    prefixes = {"fc": "classifier", "last_linear": "classifier"}  # timm's name, and Cadene's
+    for i in (1, 2):
+        prefixes |= {f"conv{i}": f"stem.{i - 1}.conv", f"bn{i}": f"stem.{i - 1}.norm"}
+        prefixes |= {f"conv{i + 2}": f"stages.3.{i}", f"bn{i + 2}": f"stages.3.{i}.norm"}
+    modules = [(name, model.get_submodule(name)) for _, _, name in model.blocks()]
+    blocks = [(name, module) for name, module in modules if isinstance(module, Module)]
+    for number, (name, module) in enumerate(blocks, 1):
+        theirs = f"block{number}"
+        prefixes[theirs] = name
+        for i in range(len(module.convs)):
+            # a ReLU stands first in every group of three, but for the first block
+            place = 3 * i + (0 if number == 1 else 1)
+            prefixes[f"{theirs}.rep.{place}"] = f"{name}.convs.{i}"
+            prefixes[f"{theirs}.rep.{place + 1}"] = f"{name}.convs.{i}.norm"
+    return prefixes
+
+
+family = Family(
+    Xception,
+    paper="arXiv:1610.02357",
+    source="keras-team/keras-applications",
+    layouts=(Layout("timm", _timm, PARTS),),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
+family.add(
+    "xception",
+    XceptionConfig(),
+    Claims(22_855_952, 8357.4, (299, 299), top1_error=21.0, top5_error=5.5),
+    pretrained="timm:legacy_xception.tf_in1k",
+)
