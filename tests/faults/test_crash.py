@@ -179,10 +179,12 @@ def test_a_failing_disk_is_one_clear_error_and_the_old_checkpoint_stays(number, 
 def test_a_full_disk_stops_training_with_the_checkpoint_before_intact(tmp_path):
     data, out = load_data("digits"), tmp_path / "run"
     train(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, TrainConfig(epochs=1, output=out, log="quiet")
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        data,
+        TrainConfig(epochs=1, output=out, display="quiet"),
     )
     kept = list_checkpoints(out)
-    config = TrainConfig(epochs=1, output=tmp_path / "full", log="quiet")
+    config = TrainConfig(epochs=1, output=tmp_path / "full", display="quiet")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:

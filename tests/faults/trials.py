@@ -70,7 +70,7 @@ def config(output, **changes):
         "output": output,
         "resume": True,
         "device": "cpu",
-        "log": "quiet",
+        "display": "quiet",
     }
     return TrainConfig(**{**settings, **changes})
 

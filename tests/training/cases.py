@@ -43,7 +43,7 @@ def built(shape=(1, 6, 6), classes=4):
 
 def config(**changes):
     return TrainConfig(
-        **{"epochs": 3, "batch_size": 16, "lr": 0.05, "device": "cpu", "log": "quiet", **changes}
+        **{"epochs": 3, "batch_size": 16, "lr": 0.05, "device": "cpu", "display": "quiet", **changes}
     )
 
 

@@ -31,7 +31,7 @@ WRONG = {
     "seed": [-1, 0.5],
     "workers": [-1],
     "checkpoint_hist": [0],
-    "log": ["loud"],
+    "display": ["loud"],
 }
 
 
@@ -67,6 +67,6 @@ def test_the_config_stays_small():
 
 
 def test_what_only_concerns_how_a_run_looks_does_not_decide_its_result():
-    quiet = TrainConfig(log="quiet", output=Path("a"), resume=True, workers=3, recovery_interval=5)
+    quiet = TrainConfig(display="quiet", output=Path("a"), resume=True, workers=3, recovery_interval=5)
     assert quiet.result() == TrainConfig().result()
     assert TrainConfig(lr=0.2).result() != TrainConfig().result()

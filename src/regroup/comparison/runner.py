@@ -140,7 +140,7 @@ def _training(config: CompareConfig, strategy: Strategy, seed: int) -> TrainConf
         output=config.out / "runs" / config.training_key() / safe / f"seed{seed}",
         resume=True,
         checkpoint_hist=1,
-        log="quiet",
+        display="quiet",
     )
 
 

@@ -26,7 +26,7 @@ _NEUTRAL = (
     "recovery_interval",
     "workers",
     "device",
-    "log",
+    "display",
     "log_interval",
     "log_tensorboard",
 )
@@ -113,7 +113,7 @@ class TrainConfig:
     """Checkpoints kept."""
     recovery_interval: int = 0
     """Steps between checkpoints within an epoch; 0: one at the end of each epoch only."""
-    log: Literal["auto", "plain", "quiet"] = "auto"
+    display: Literal["auto", "plain", "quiet"] = "auto"
     """What is shown: live progress in a terminal, plain lines elsewhere (auto); lines; nothing."""
     log_interval: int = 50
     """Steps between looks at the loss on a GPU, each of which waits for the GPU."""
@@ -139,7 +139,7 @@ class TrainConfig:
         self._check_choice("sched", SCHEDULES)
         self._check_choice("clip_mode", ("norm", "value", "agc"))
         self._check_choice("amp_dtype", ("bfloat16", "float16"))
-        self._check_choice("log", ("auto", "plain", "quiet"))
+        self._check_choice("display", ("auto", "plain", "quiet"))
         self._check_together()
 
     def _check_together(self) -> None:

@@ -2,7 +2,7 @@
 
 >>> from regroup.training import TrainConfig, load_data, train
 >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
->>> history = train(model, load_data("digits"), TrainConfig(epochs=2, lr=0.05, log="quiet"))
+>>> history = train(model, load_data("digits"), TrainConfig(epochs=2, lr=0.05, display="quiet"))
 >>> history.last.top1 > 80
 True
 
@@ -231,7 +231,7 @@ def _logging(run: Run) -> Iterator[Logger]:
     config, output = run.config, run.config.output
     makers: list[Callable[[], Logger]] = []
     if run.processes.first:
-        makers += display(config.log)
+        makers += display(config.display)
         if output is not None:
             makers.append(lambda: JsonLines(output / "log.jsonl"))
             if config.log_tensorboard:

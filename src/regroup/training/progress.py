@@ -11,7 +11,7 @@ from regroup.training.loggers import Logger
 
 
 def display(how: str) -> list[Callable[[], Logger]]:
-    """Return makers of the loggers for `TrainConfig.log`: 'auto', 'plain' or 'quiet'."""
+    """Return makers of the loggers for `TrainConfig.display`: 'auto', 'plain' or 'quiet'."""
     if how == "quiet":
         return []
     return [Live if how == "auto" and sys.stderr.isatty() else Lines]
