@@ -180,13 +180,16 @@ class _Writer:
         pixels = [(dy, dx) for dy in range(unit.rows) for dx in range(width)]
         offsets = [source.pixel(dy, dx) for dy, dx in pixels]
         start = source.pointer + column * (source.stride[1] * source.pixel_pitch)
-        bias = [self.code.load(weights + v * lanes) for v in range(nv)]
+        zeros = [self.code.vec(0.0)] * (nv * len(pixels))
         sums = Reduction(self.code, self.conv, source, offsets, nv).write(
-            start, group, weights + nv * lanes, bias * len(pixels)
+            start, group, weights + nv * lanes, zeros
         )
+        # the bias last: a large one would make every sum on top of it round more
+        bias = [self.code.load(weights + v * lanes) for v in range(nv)]
         for i, (dy, dx) in enumerate(pixels):
             pixel = Pixel(unit.y, unit.x + column, dy, dx)
-            self.finish.store(sums[i * nv : (i + 1) * nv], pixel, channel, counts)
+            total = [s + b for s, b in zip(sums[i * nv : (i + 1) * nv], bias, strict=True)]
+            self.finish.store(total, pixel, channel, counts)
 
 
 def flattened(conv: Conv) -> Conv:

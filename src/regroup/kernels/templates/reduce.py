@@ -9,6 +9,9 @@ from regroup.kernels.templates.stage import Source
 _UNROLLED = 8
 """Up to so many terms are written out one after the other instead of in a loop."""
 
+_STRETCH = range(64, 257)
+"""Terms that are summed by themselves before they are added to the rest: long sums round less that way."""
+
 
 class Reduction:
     """Writes `sum += x[pixel, tap, channel] * w[tap, channel, vector]` for a tile of pixels and vectors.
@@ -59,6 +62,20 @@ class Reduction:
     def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.same and self.channels <= 8:
             return self._all_channels(start, weights, sums)
+        stretch = next((n for n in reversed(_STRETCH) if self.channels % n == 0), 0)
+        if not stretch:
+            return self._range(start, group, weights, sums, (0, self.channels))
+
+        def body(first: Operand, sums: list[Value]) -> list[Value]:
+            zeros = [self.code.vec(0.0)] * len(sums)
+            part = self._range(start, group, weights, zeros, (first, first + stretch))
+            return [total + one for total, one in zip(sums, part, strict=True)]
+
+        return self.code.carry(0, self.channels, stretch, sums, body)
+
+    def _range(
+        self, start: Value, group: Operand, weights: Value, sums: list[Value], channels: tuple[Operand, Operand]
+    ) -> list[Value]:
         step = next(s for s in (4, 5, 3, 7, 2, 1) if self.channels % s == 0)
         width = self.vectors * self.code.lanes
         table = None if self.order is None else self.code.table(self.order)
@@ -72,7 +89,7 @@ class Reduction:
                 sums = self._term(here, weights + c * width + u * width, sums)
             return sums
 
-        return self.code.carry(0, self.channels, step, sums, body)
+        return self.code.carry(*channels, step, sums, body)
 
     def _all_channels(self, start: Value, weights: Value, sums: list[Value]) -> list[Value]:
         for c in range(self.channels):

@@ -46,15 +46,13 @@ class Interpolate(Kernel):
     def emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
-        tables = [
-            code.table([entry[i] for entry in axis])
-            for axis in (self.rows_at, self.columns_at)
-            for i in (0, 1)
-        ]
+        axes = (self.rows_at, self.columns_at)
+        tables = [[code.table([a for a, _, _ in axis]) for axis in axes]]
+        tables.append([code.table([b for _, b, _ in axis]) for axis in axes])
         for y in code.each(low, high):
-            top, bottom = (code.load_int(table, y) for table in tables[:2])
+            top, bottom = (code.load_int(table[0], y) for table in tables)
             for x in code.each(0, self.resize.y.width):
-                left, right = (code.load_int(table, x) for table in tables[2:])
+                left, right = (code.load_int(table[1], x) for table in tables)
                 self._pixel(code, views, (y, x), (top, bottom), (left, right))
         return [code]
 

@@ -46,15 +46,15 @@ def gather(code: Code, pointer: Value, offsets: Sequence[int], limit: int) -> Va
     """Return a vector of the floats at constant `offsets`; a negative offset leaves the lane undefined.
 
     Vectors are loaded at multiples of the lane count, below `limit`, and permuted together; where that would
-    take many, floats are loaded one by one.
+    take many, or `limit` is 0, floats are loaded one by one.
     """
     lanes = code.lanes
     first = offsets[0]
-    if all(o == first + i for i, o in enumerate(offsets)) and first >= 0:
+    if limit and all(o == first + i for i, o in enumerate(offsets)) and first >= 0:
         return code.load(pointer + first, len(offsets))
     picks = [*offsets, *[-1] * (lanes - len(offsets))]
     sources = sorted({o // lanes for o in picks if o >= 0})
-    if len(sources) > 4:
+    if len(sources) > 4 or limit == 0:
         return _one_by_one(code, pointer, picks)
     mixed: Value | None = None
     for s in sources:

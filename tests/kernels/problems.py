@@ -1,0 +1,206 @@
+"""Random problems of every kind: awkward sizes, slices of wider tensors, halos wider than needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from regroup.kernels import problem as p
+from regroup.kernels.templates.halo import Zeros
+from regroup.kernels.view import Halo, View
+
+_NO_HALO = Halo()
+
+EXACT = ("none", "relu", "relu6")
+"""Activations that do not round."""
+
+
+def view(rng: Random, height: int, width: int, channels: int, halo: Halo = _NO_HALO) -> View:
+    """Return a channels-last view, often a slice of wider pixels, with at least `halo` around it."""
+    if rng.random() < 0.4:
+        halo = halo.union(Halo(*(rng.randint(0, 3) for _ in range(4))))
+    pitch = channels + rng.choice((0, 0, 1, 4, 13))
+    made = View.nhwc(height, width, channels, halo=halo, pitch=pitch)
+    return replace(made, row_pitch=made.row_pitch + rng.choice((0, 0, 0, 5)))
+
+
+def epilogue(rng: Random, y: View, exact: bool) -> p.Epilogue:
+    """Return an epilogue for output `y`."""
+    residual, scale = None, 1
+    if rng.random() < 0.3:
+        scale = rng.choice((1, 1, 2))
+        residual = view(rng, -(-y.height // scale), -(-y.width // scale), y.channels)
+    return p.Epilogue(
+        bias=rng.random() < 0.6,
+        activation=rng.choice(EXACT if exact else p.ACTIVATIONS) if rng.random() < 0.6 else "none",
+        residual=residual,
+        residual_first=rng.random() < 0.6,
+        residual_scale=scale,
+        gate=View.vector(y.channels) if rng.random() < 0.15 else None,
+    )
+
+
+def prologue(rng: Random, x: View, exact: bool) -> p.Prologue:
+    """Return a prologue for input `x`."""
+    return p.Prologue(
+        affine=not exact and rng.random() < 0.6,
+        activation=rng.choice(EXACT),
+        gate=View.vector(x.channels) if rng.random() < 0.3 else None,
+    )
+
+
+def conv(rng: Random, exact: bool, groups: tuple[int, int, int] | None = None) -> p.Conv:
+    """Return a convolution; `groups` is (groups, inputs of one, outputs of one)."""
+    count, group_in, group_out = groups or (1, rng.choice((1, 2, 3, 5, 8, 16, 24, 33)), rng.randint(1, 70))
+    k, s, d = (
+        tuple(rng.choice(c) for _ in range(2)) for c in ((1, 1, 2, 3, 3, 4), (1, 1, 2, 3), (1, 1, 1, 2))
+    )
+    pad = tuple(rng.randint(0, (k[i] - 1) * d[i]) for i in range(2))
+    if groups is None and rng.random() < 0.4:
+        k, s, pad = (1, 1), (rng.choice((1, 1, 2)),) * 2, (0, 0)
+    size = tuple(rng.randint(1, 18) for _ in range(2))
+    size = tuple(max(size[i], (k[i] - 1) * d[i] + 1 - pad[i]) for i in range(2))
+    after = tuple(rng.randint(0, pad[i]) for i in range(2))
+    out = tuple((size[i] + pad[i] + after[i] - (k[i] - 1) * d[i] - 1) // s[i] + 1 for i in range(2))
+    order = None
+    stored = count * group_in
+    if rng.random() < 0.3:
+        stored = rng.randint(1, 2 * count * group_in)
+        order = tuple(rng.randrange(stored) for _ in range(count * group_in))
+    y = view(rng, *out, count * group_out)
+    bare = View.nhwc(*size, stored)
+    made = p.Conv(bare, y, kernel_size=k, stride=s, padding=pad, dilation=d, groups=count, order=order)
+    before = p.Prologue()
+    planar = stored <= 8 and rng.random() < 0.4
+    x = View.nchw(*size, stored) if planar else view(rng, *size, stored, made.x_halo)
+    if k == (1, 1) and pad == (0, 0) and not planar and rng.random() < 0.4:
+        before = prologue(rng, x, exact)
+    return replace(made, x=x, prologue=before, epilogue=epilogue(rng, y, exact))
+
+
+def grouped(rng: Random, exact: bool) -> p.Conv:
+    """Return a convolution of several groups, narrow or wide."""
+    widths = (1, 2, 3, 4, 5, 7, 8, 12, 17)
+    return conv(rng, exact, (rng.choice((2, 3, 4, 5, 8, 17)), rng.choice(widths), rng.choice(widths)))
+
+
+def depthwise(rng: Random, exact: bool) -> p.Conv:
+    """Return a depthwise convolution."""
+    made = conv(rng, exact, (rng.randint(2, 70), 1, 1))
+    return replace(made, order=None, x=made.x) if made.order is None else made
+
+
+def linear(rng: Random, exact: bool) -> p.Linear:
+    """Return a linear layer."""
+    x, y = View.vector(rng.randint(1, 90)), View.vector(rng.randint(1, 90))
+    order = (
+        tuple(rng.randrange(x.channels) for _ in range(rng.randint(1, 60))) if rng.random() < 0.4 else None
+    )
+    after = replace(epilogue(rng, y, exact), residual=None, residual_scale=1)
+    return p.Linear(x, y, p.Prologue(), after, order)
+
+
+def pool(rng: Random, exact: bool) -> p.Pool:
+    """Return a max or average pooling as PyTorch would allow it."""
+    k, s = (tuple(rng.choice(c) for _ in range(2)) for c in ((1, 2, 3, 5), (1, 2, 2, 3)))
+    pad = tuple(rng.randint(0, k[i] // 2) for i in range(2))
+    size = tuple(max(rng.randint(1, 18), k[i] - pad[i]) for i in range(2))
+    ceil = rng.random() < 0.4
+    out = []
+    for i in range(2):
+        room = size[i] + 2 * pad[i] - k[i]
+        count = (-(-room // s[i]) if ceil else room // s[i]) + 1
+        out.append(count - 1 if ceil and (count - 1) * s[i] >= size[i] + pad[i] else count)
+    channels = rng.randint(1, 40)
+    return p.Pool(
+        view(rng, *size, channels),
+        view(rng, *out, channels),
+        kind=rng.choice(("max", "average")),
+        kernel_size=k,
+        stride=s,
+        padding=pad,
+        count_include_pad=rng.random() < 0.5,
+        padded=pad,
+        divisor=rng.choice((0, 0, 0, 5)),
+        activation=rng.choice(EXACT),
+    )
+
+
+def adaptive(rng: Random, exact: bool) -> p.AdaptivePool:
+    """Return an adaptive pooling."""
+    size, channels = [rng.randint(1, 20) for _ in range(2)], rng.randint(1, 70)
+    out = [1, 1] if rng.random() < 0.4 else [rng.randint(1, 9) for _ in range(2)]
+    kind = rng.choice(("average", "average", "max"))
+    return p.AdaptivePool(view(rng, *size, channels), view(rng, *out, channels), kind)
+
+
+def resize(rng: Random, exact: bool) -> p.Resize:
+    """Return a resizing."""
+    size, out = ([rng.randint(1, 20) for _ in range(2)] for _ in range(2))
+    channels, mode = rng.randint(1, 40), rng.choice(("nearest", "bilinear"))
+    corners = mode == "bilinear" and rng.random() < 0.5
+    return p.Resize(view(rng, *size, channels), view(rng, *out, channels), mode, corners)
+
+
+def pointwise(rng: Random, exact: bool) -> p.Pointwise:
+    """Return elementwise work, or a copy in another order or layout."""
+    size, channels = [rng.randint(1, 18) for _ in range(2)], rng.randint(1, 40)
+    order, stored = None, channels
+    if rng.random() < 0.4:
+        stored = rng.randint(1, 60)
+        order = tuple(rng.randrange(stored) for _ in range(channels))
+    x = View.nchw(*size, stored) if rng.random() < 0.2 else view(rng, *size, stored)
+    if rng.random() < 0.2:
+        return p.Pointwise(x, View.nchw(*size, channels), order=order)
+    y = view(rng, *size, channels)
+    factor = view(rng, *size, channels) if rng.random() < 0.3 else None
+    return p.Pointwise(x, y, prologue(rng, y, exact), epilogue(rng, y, exact), order, factor)
+
+
+def softmax(rng: Random, exact: bool) -> p.Softmax:
+    """Return a softmax."""
+    size, channels = [rng.randint(1, 6) for _ in range(2)], rng.randint(1, 70)
+    return p.Softmax(view(rng, *size, channels), view(rng, *size, channels))
+
+
+def response_norm(rng: Random, exact: bool) -> p.LocalResponseNorm:
+    """Return a local response normalisation."""
+    size, channels = [rng.randint(1, 6) for _ in range(2)], rng.randint(1, 40)
+    x, y = view(rng, *size, channels), view(rng, *size, channels)
+    return p.LocalResponseNorm(x, y, rng.randint(1, 6), 0.02, rng.choice((0.5, 0.75, 1.0)), 2.0)
+
+
+def gather(rng: Random, exact: bool) -> p.Gather:
+    """Return a gather of channels by run-time numbers."""
+    size, channels = [rng.randint(1, 6) for _ in range(2)], rng.randint(1, 40)
+    y = view(rng, *size, channels)
+    return p.Gather(view(rng, *size, rng.randint(1, 40)), y, View.vector(channels))
+
+
+def halo(rng: Random, exact: bool) -> Zeros:
+    """Return the zeroing of a halo."""
+    y = view(
+        rng,
+        rng.randint(1, 9),
+        rng.randint(1, 9),
+        rng.randint(1, 40),
+        Halo(*(rng.randint(0, 4) for _ in range(4))),
+    )
+    return Zeros(y, y)
+
+
+MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
+    "conv": conv,
+    "grouped": grouped,
+    "depthwise": depthwise,
+    "linear": linear,
+    "pool": pool,
+    "adaptive": adaptive,
+    "resize": resize,
+    "pointwise": pointwise,
+    "softmax": softmax,
+    "response_norm": response_norm,
+    "gather": gather,
+    "halo": halo,
+}

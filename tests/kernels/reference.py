@@ -1,0 +1,197 @@
+"""What each problem means, in float64 PyTorch, and how far rounding may take a right kernel from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regroup.kernels import problem as p
+from regroup.ops.bounds import unit_roundoff
+
+U = unit_roundoff(torch.float32)
+
+ACTIVATION = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "leaky_relu": F.leaky_relu,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+}
+
+STEEPEST = 1.5
+"""No activation of the list is steeper (hard-swish at 3)."""
+
+
+@dataclass
+class Rounded:
+    """A float64 tensor (channels, height, width) and how far a float32 computation of it may lie off."""
+
+    exact: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, exact: Tensor) -> Rounded:
+        """Return a tensor without error."""
+        return cls(exact.double(), torch.zeros_like(exact, dtype=torch.float64))
+
+    def __add__(self, other: Rounded) -> Rounded:
+        return Rounded(self.exact + other.exact, self.error + other.error)._rounded()
+
+    def __mul__(self, other: Rounded) -> Rounded:
+        error = self.error * (other.exact.abs() + other.error) + other.error * self.exact.abs()
+        return Rounded(self.exact * other.exact, error)._rounded()
+
+    def activated(self, name: str) -> Rounded:
+        """Return the activation; one that computes takes at most 8 roundings of its argument or result."""
+        result = ACTIVATION[name](self.exact)
+        if name in ("none", "relu", "relu6"):
+            return Rounded(result, self.error)
+        return Rounded(
+            result,
+            STEEPEST * self.error + 8 * U * (result.abs() + self.exact.abs() * result.abs().clamp(max=1)),
+        )
+
+    def _rounded(self) -> Rounded:
+        return Rounded(self.exact, self.error + U * (self.exact.abs() + self.error))
+
+
+def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> Rounded:
+    """Return the output of a problem, given the tensor of each view by name."""
+    x = tensors["x"]
+    match problem:
+        case p.Conv() | p.Linear():
+            return _conv(problem, tensors, parameters)
+        case p.Pointwise():
+            return _pointwise(problem, tensors, parameters)
+        case p.Pool():
+            return _pool(problem, x)
+        case p.AdaptivePool():
+            size = (problem.y.height, problem.y.width)
+            if problem.kind == "max":
+                return Rounded.of(F.adaptive_max_pool2d(x.double()[None], size)[0])
+            mean = F.adaptive_avg_pool2d(x.double()[None], size)[0]
+            terms = (problem.x.height // size[0] + 2) * (problem.x.width // size[1] + 2)
+            return Rounded(mean, (terms + 2) * U * F.adaptive_avg_pool2d(x.double().abs()[None], size)[0])
+        case p.Resize():
+            return _resize(problem, x)
+        case p.Softmax():
+            result = x.double().softmax(0)
+            return Rounded(
+                result, U * result * (x.shape[0] + 8 + 4 * (x.double() - x.double().amax(0)).abs())
+            )
+        case p.LocalResponseNorm():
+            result = F.local_response_norm(
+                x.double()[None], problem.size, problem.alpha, problem.beta, problem.k
+            )[0]
+            return Rounded(result, (problem.size + 8) * U * result.abs())
+        case p.Gather():
+            return Rounded.of(x[tensors["index"].flatten().long()])
+    raise AssertionError(problem)
+
+
+def _conv(problem: p.Conv | p.Linear, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:
+    source = Rounded.of(tensors["x"])
+    source = _prologue(problem.prologue, source, tensors, parameters)
+    if problem.order is not None:
+        order = list(problem.order)
+        source = Rounded(source.exact[order], source.error[order])
+    weight = parameters["weight"].double()
+    if isinstance(problem, p.Linear):
+        weight, options = weight[:, :, None, None], {}
+        pad = (0, 0, 0, 0)
+    else:
+        need = problem.x_halo
+        pad = (problem.padding[1], need.right, problem.padding[0], need.bottom)
+        options = {"stride": problem.stride, "dilation": problem.dilation, "groups": problem.groups}
+
+    def conv(x: Tensor, w: Tensor) -> Tensor:
+        y = F.conv2d(F.pad(x[None], pad), w, **options)[0]
+        return y[:, : problem.y.height, : problem.y.width]
+
+    exact = conv(source.exact, weight)
+    terms = weight[0].numel() + 2
+    error = terms * U * conv(source.exact.abs(), weight.abs()) + (1 + terms * U) * conv(
+        source.error, weight.abs()
+    )
+    total = Rounded(exact, error)
+    return _epilogue(problem.epilogue, total, tensors, parameters, terms)
+
+
+def _prologue(prologue: p.Prologue, x: Rounded, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:
+    if prologue.gate is not None:
+        x = x * Rounded.of(tensors["in_gate"])
+    if prologue.affine:
+        scale, shift = (parameters[name].double()[:, None, None] for name in ("in_scale", "in_shift"))
+        x = x * Rounded.of(scale) + Rounded.of(shift)
+    return x.activated(prologue.activation)
+
+
+def _epilogue(
+    epilogue: p.Epilogue, total: Rounded, tensors: dict, parameters: dict[str, Tensor], terms: int = 1
+) -> Rounded:
+    if epilogue.bias:
+        bias = parameters["bias"].double()[:, None, None]
+        total = total + Rounded(bias, terms * U * bias.abs())
+    residual = None
+    if epilogue.residual is not None:
+        s, (_, height, width) = epilogue.residual_scale, total.exact.shape
+        grown = tensors["residual"].repeat_interleave(s, 1).repeat_interleave(s, 2)
+        residual = Rounded.of(grown[:, :height, :width])
+    if residual is not None and epilogue.residual_first:
+        total = total + residual
+    total = total.activated(epilogue.activation)
+    if epilogue.gate is not None:
+        total = total * Rounded.of(tensors["gate"])
+    if residual is not None and not epilogue.residual_first:
+        total = total + residual
+    return total
+
+
+def _pointwise(problem: p.Pointwise, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:
+    x = tensors["x"]
+    x = x if problem.order is None else x[list(problem.order)]
+    result = _prologue(problem.prologue, Rounded.of(x), tensors, parameters)
+    if problem.factor is not None:
+        result = result * Rounded.of(tensors["factor"])
+    return _epilogue(problem.epilogue, result, tensors, parameters)
+
+
+def _pool(problem: p.Pool, x: Tensor) -> Rounded:
+    (kh, kw), (sh, sw), (top, left) = problem.kernel_size, problem.stride, problem.padding
+    height, width = problem.x.height, problem.x.width
+    out = torch.zeros(x.shape[0], problem.y.height, problem.y.width, dtype=torch.float64)
+    error = torch.zeros_like(out)
+    for i in range(problem.y.height):
+        for j in range(problem.y.width):
+            y0, x0 = i * sh - top, j * sw - left
+            cell = x[:, max(y0, 0) : min(y0 + kh, height), max(x0, 0) : min(x0 + kw, width)].double()
+            if problem.kind == "max":
+                out[:, i, j] = cell.amax((1, 2))
+                continue
+            count = cell[0].numel()
+            if problem.count_include_pad:
+                y1, x1 = min(y0 + kh, height + problem.padded[0]), min(x0 + kw, width + problem.padded[1])
+                count = (y1 - y0) * (x1 - x0)
+            count = problem.divisor or count
+            out[:, i, j] = cell.sum((1, 2)) / count
+            error[:, i, j] = (kh * kw + 3) * U * cell.abs().sum((1, 2)) / count
+    return Rounded(out, error).activated(problem.activation)
+
+
+def _resize(problem: p.Resize, x: Tensor) -> Rounded:
+    size = (problem.y.height, problem.y.width)
+    if problem.mode == "nearest":
+        return Rounded.of(F.interpolate(x[None], size, mode="nearest")[0])
+    corners = problem.align_corners
+    result = F.interpolate(x.double()[None], size, mode="bilinear", align_corners=corners)[0]
+    # a source position is at most 20 here, and rounded three times: its weights are off by 60 units
+    spread = x.double().abs().amax((1, 2))[:, None, None]
+    return Rounded(result, 2 * 80 * U * spread.expand_as(result))

@@ -1,0 +1,189 @@
+"""Runs random problems on every target, in guarded memory: `python -m tests.kernels.run FAMILY SEED COUNT`.
+
+A process of its own, because a kernel that reads or writes one byte outside of its tensors ends it: the last
+line of its output then names the problem.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import sys
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regroup.kernels import jit, templates
+from regroup.kernels import problem as p
+from regroup.kernels.target import Target
+from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.halo import Zeros
+from regroup.kernels.view import View
+from tests.kernels.memory import Guarded
+from tests.kernels.problems import MAKERS
+from tests.kernels.reference import expected
+
+_UNTOUCHED = np.uint32(0x7FC0BEEF)
+"""A NaN that marks floats which the kernel must neither use nor write."""
+_FLOATS = 1 << 18
+
+
+class Bench:
+    """The regions that problems run in."""
+
+    def __init__(self) -> None:
+        self.regions = [Guarded(_FLOATS) for _ in range(9)]
+
+    def run(self, kernel: Kernel, rng: Random, exact: bool) -> None:
+        """Run a kernel on random numbers and compare it with the reference."""
+        address, self._keep = _compiled(kernel)
+        problem, generator = kernel.problem, torch.Generator().manual_seed(rng.randrange(1 << 30))
+        parameters = {n: _numbers(s, generator, exact) for n, s in problem.parameters.items()}
+        for at_end in (True, False):
+            self._once(kernel, address, parameters, generator, rng, (exact, at_end))
+
+    def _once(
+        self,
+        kernel: Kernel,
+        address: int,
+        parameters: dict[str, Tensor],
+        generator: torch.Generator,
+        rng: Random,
+        flags: tuple[bool, bool],
+    ) -> None:
+        problem, (exact, at_end) = kernel.problem, flags
+        tensors, pointers, output = {}, [], None
+        for name, view, region in zip(_names(problem), problem.views, self.regions, strict=False):
+            buffer = region.take(view.floats, at_end)
+            buffer.view(np.uint32)[:] = _UNTOUCHED
+            inside = _inside(view, buffer)
+            if name != "y":
+                tensors[name] = _numbers((view.channels, view.height, view.width), generator, exact)
+                if name == "index":
+                    tensors[name] = torch.randint(
+                        problem.x.channels, (view.channels, 1, 1), generator=generator
+                    ).float()
+                _inside(view, buffer, halo=True)[:] = 0
+                inside[:] = tensors[name].permute(1, 2, 0).numpy()
+            output = (view, buffer)
+            pointers.append(buffer.ctypes.data - view.first * 4)
+        weights = self.regions[-1].take(kernel.packed, at_end)
+        weights[:] = kernel.pack({n: t.numpy() for n, t in parameters.items()})
+        scratch = self.regions[-2].take(kernel.scratch, at_end)
+        scratch.view(np.uint32)[:] = _UNTOUCHED
+        table = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, weights.ctypes.data)
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(
+            address
+        )
+        for low, high in _ranges(kernel.items, rng):
+            call(table, low, high, scratch.ctypes.data)
+        self._check(problem, output, tensors, parameters, exact)
+
+    def _check(
+        self,
+        problem: p.Problem,
+        output: tuple[View, np.ndarray],
+        tensors: dict[str, Tensor],
+        parameters: dict[str, Tensor],
+        exact: bool,
+    ) -> None:
+        view, buffer = output
+        got = torch.from_numpy(_inside(view, buffer).copy()).permute(2, 0, 1)
+        if isinstance(problem, Zeros):
+            halo = _inside(view, buffer, halo=True)
+            inner = _inside(view, buffer)
+            assert (inner.view(np.uint32) == _UNTOUCHED).all(), "wrote into the tensor"
+            inner[:] = 0
+            assert (halo == 0).all(), "left a part of the halo as it was"
+            halo.view(np.uint32)[:] = _UNTOUCHED
+        else:
+            want = expected(problem, tensors, parameters)
+            error = (got.double() - want.exact).abs()
+            if exact and _is_exact(problem):
+                assert torch.equal(got.double(), want.exact), f"not exact: off by {error.max()}"
+            bound = want.error + 1e-40
+            assert bool((error <= bound).all()), (
+                f"outside the rounding bound: {float((error / bound).max())} times"
+            )
+            _inside(view, buffer).view(np.uint32)[:] = _UNTOUCHED
+        assert (buffer.view(np.uint32) == _UNTOUCHED).all(), "wrote outside of the tensor"
+
+
+def _is_exact(problem: p.Problem) -> bool:
+    averages = isinstance(problem, p.Pool | p.AdaptivePool) and problem.kind == "average"
+    blends = isinstance(problem, p.Resize) and problem.mode == "bilinear"
+    return not (averages or blends or isinstance(problem, p.Softmax | p.LocalResponseNorm))
+
+
+def _compiled(kernel: Kernel) -> tuple[int, object]:
+    text = jit.assembly(kernel.emit("kernel"))
+    loaded = jit.load([jit.compile_object(text, kernel.target)])
+    return loaded.address("kernel"), loaded
+
+
+def _names(problem: p.Problem) -> list[str]:
+    """Return a name for each of the problem's views."""
+    if isinstance(problem, Zeros):
+        return ["y"]
+    if isinstance(problem, p.Gather):
+        return ["x", "index", "y"]
+    names = ["x"]
+    if isinstance(problem, p.Conv | p.Linear | p.Pointwise):
+        names += ["in_gate"] if problem.prologue.gate is not None else []
+        names += ["residual"] if problem.epilogue.residual is not None else []
+        names += ["gate"] if problem.epilogue.gate is not None else []
+    if isinstance(problem, p.Pointwise) and problem.factor is not None:
+        names.append("factor")
+    return [*names, "y"]
+
+
+def _numbers(shape: tuple[int, ...], generator: torch.Generator, exact: bool) -> Tensor:
+    if exact:
+        return torch.randint(-2, 3, shape, generator=generator).float()
+    return torch.randn(shape, generator=generator)
+
+
+def _inside(view: View, buffer: np.ndarray, halo: bool = False) -> np.ndarray:
+    h = view.halo if halo else type(view.halo)()
+    start = -view.first - h.top * view.row_pitch - h.left * view.pixel_pitch
+    shape = (view.height + h.top + h.bottom, view.width + h.left + h.right, view.channels)
+    pitches = (view.row_pitch * 4, view.pixel_pitch * 4, view.channel_pitch * 4)
+    return np.lib.stride_tricks.as_strided(buffer[start:], shape, pitches)
+
+
+def _ranges(items: int, rng: Random) -> list[tuple[int, int]]:
+    """Cut the work items at random places and shuffle the pieces."""
+    cuts = sorted({0, items, *(rng.randrange(items + 1) for _ in range(rng.randint(0, 3)))})
+    pieces = list(pairwise(cuts))
+    rng.shuffle(pieces)
+    return pieces
+
+
+def main(family: str, seed: int, count: int) -> None:
+    """Run `count` problems of a family, alternating targets and kinds of numbers."""
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    rng, bench = Random(f"{family} {seed}"), Bench()
+    targets = [Target.host(), Target.avx2()] if Target.host().name == "AVX-512" else [Target.host()]
+    done = 0
+    while done < count:
+        exact = rng.random() < 0.4
+        problem, target = MAKERS[family](rng, exact), rng.choice(targets)
+        ways = templates.kernels(problem, target)
+        if not ways:
+            continue
+        kernel = rng.choice(ways)
+        print(
+            f"{family} {done} {target.name} {kernel.template} {kernel.tile} exact={exact} {problem}",
+            flush=True,
+        )
+        bench.run(kernel, rng, exact)
+        done += 1
+    print("passed", done, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
