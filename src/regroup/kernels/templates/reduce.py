@@ -74,7 +74,12 @@ class Reduction:
         return self.code.carry(0, self.channels, stretch, sums, body)
 
     def _range(
-        self, start: Value, group: Operand, weights: Value, sums: list[Value], channels: tuple[Operand, Operand]
+        self,
+        start: Value,
+        group: Operand,
+        weights: Value,
+        sums: list[Value],
+        channels: tuple[Operand, Operand],
     ) -> list[Value]:
         step = next(s for s in (4, 5, 3, 7, 2, 1) if self.channels % s == 0)
         width = self.vectors * self.code.lanes
