@@ -1,0 +1,54 @@
+"""`regroup train`: a network, a grouping, data; then resume it, and let it teach another."""
+
+import pytest
+
+from regroup.cli import main
+from regroup.training.checkpoint import list_checkpoints, load_checkpoint
+
+
+def regroup_train(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *map(str, arguments)])
+    return caught.value.code
+
+
+def short(output, *more):
+    common = ("--epochs", 1, "--lr", 0.05, "--display", "quiet", "--device", "cpu", "--output", output)
+    return regroup_train(*common, *more)
+
+
+def test_a_network_with_a_grouping_is_trained_saved_resumed_and_teaches(tmp_path, capsys):
+    teacher, student = tmp_path / "teacher", tmp_path / "student"
+    assert short(teacher, "--strategy", "grouped:groups=4") == 0
+    said = capsys.readouterr()
+    assert "top-1" in said.out and str(teacher / "weights") in said.out
+    assert "replaced" in said.err
+    kept = list_checkpoints(teacher)
+    assert short(teacher, "--strategy", "grouped:groups=4", "--resume") == 0
+    assert list_checkpoints(teacher) == kept
+    saved = load_checkpoint(teacher / "weights")
+    assert saved["network"]["strategy"] == "grouped:groups=4"
+    assert short(student, "--teacher", teacher, "--strategy", "dense") == 0
+    assert load_checkpoint(list_checkpoints(student)[0])["training"]["teacher"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--strategy", "groped:groups=4"), "did you mean 'grouped'"),
+        (("--model", "resnet_smal"), "resnet_small"),
+        (("--data", "digitz"), "digits"),
+        (("--teacher", "/nowhere"), "/nowhere/weights"),
+        (("--opt", "sdg"), "opt='sdg'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, says, tmp_path, capsys):
+    assert short(tmp_path / "run", *arguments) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("regroup train: ") and says in last
+
+
+def test_another_run_is_not_written_over(tmp_path, capsys):
+    assert short(tmp_path) == 0
+    assert short(tmp_path) == 1
+    assert "holds no run yet" in capsys.readouterr().err
