@@ -10,6 +10,7 @@ from torch import nn
 from regroup.comparison import runner
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError, UnknownNameError
+from regroup.ops.layers import conv
 from regroup.strategies import Strategy, strategies, strategy
 from regroup.testing import check_strategy
 
@@ -29,25 +30,21 @@ def own_strategy():
         """Read the first half of the input channels only: y = W * x[:C/2]."""
 
         def build(self, spec):
-            class Half(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.width = max(1, spec.in_channels // 2)
-                    narrow = spec.with_channels(self.width, spec.out_channels)
-                    self.conv = nn.Conv2d(
-                        self.width,
-                        spec.out_channels,
-                        narrow.kernel_size,
-                        narrow.stride,
-                        narrow.padding,
-                        narrow.dilation,
-                        bias=spec.bias,
-                    )
+            return nn.Sequential(FirstChannels(spec.in_channels // 2 or 1), conv(self._narrow(spec)))
 
-                def forward(self, x):
-                    return self.conv(x[:, : self.width])
+        def _narrow(self, spec):
+            return spec.with_channels(spec.in_channels // 2 or 1, spec.out_channels)
 
-            return Half()
+        def cost(self, spec, size):
+            return self._narrow(spec).cost(size)
+
+    class FirstChannels(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.width = width
+
+        def forward(self, x):
+            return x[:, : self.width]
 
     yield Halved
     del strategies._items["halved"]
@@ -64,9 +61,7 @@ def test_a_new_strategy_of_thirty_lines_is_compared_and_conforms(own_strategy, t
 
 
 def test_a_strategy_that_cannot_be_built_is_reported_and_stops_nothing(tmp_path):
-    result = compare(
-        strategies=("grouped:groups=7",), epochs=1, time=False, out=tmp_path, say=lambda line: None
-    )
+    result = compare("grouped:groups=7", out=tmp_path)
     good, bad = result.rows
     assert (good.strategy, good.error) == ("dense", "")
     assert good.accuracy > 50
@@ -94,9 +89,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path):
 
 
 def test_seeds_give_a_mean_and_a_spread_and_all_strategies_start_alike(tmp_path):
-    result = compare(
-        strategies=("dense",), epochs=1, seeds=2, time=False, out=tmp_path, say=lambda line: None
-    )
+    result = compare("dense", seeds=2, out=tmp_path)
     (row,) = result.rows
     assert [r.seed for r in row.runs] == [0, 1]
     assert row.runs[0].curves != row.runs[1].curves

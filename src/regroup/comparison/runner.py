@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
 from regroup.comparison.result import Comparison, Row, Run, TimePerImage
 from regroup.comparison.settings import CompareConfig
 from regroup.conversion.replace import Changes
@@ -18,10 +19,8 @@ from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import ConfigError, RegroupError
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.counting import count
-from regroup.ops.reach import fill, through
 from regroup.profiling.clock import measure_in_turns
 from regroup.profiling.machine import machine
-from regroup.spec import ConvSpec
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, TrainConfig, load_data, train
@@ -118,8 +117,8 @@ def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> 
         cost.parameters,
         cost.macs,
         runs=runs,
-        reach=_reach(strategy, config, data),
-        correlation=_correlation(plain, changes, data),
+        reach=reach_of_layer(strategy, config.backbone, data),
+        correlation=correlation_of_layers(plain, changes.replaced, data),
         replaced=len(changes.replaced),
         left={name: why for name, why in changes.left.items() if why != "not chosen by where"},
         learned=groupings(model),
@@ -142,39 +141,6 @@ def _training(config: CompareConfig, strategy: Strategy, seed: int) -> TrainConf
         checkpoint_hist=1,
         display="quiet",
     )
-
-
-def _reach(strategy: Strategy, config: CompareConfig, data: DataSet) -> dict[str, Any]:
-    """Return the reach of one replaced layer, and how many such layers mix all channels."""
-    spec = _typical_layer(strategy, config, data)
-    layer = strategy.reach(spec)
-    depth, chain = 1, layer
-    while fill(chain) < 1:
-        longer = through(chain, layer)
-        if torch.equal(longer, chain):
-            depth = None
-            break
-        depth, chain = depth + 1, longer
-    return {
-        "layer": str(spec),
-        "matrix": layer.int().tolist(),
-        "layer_fill": fill(layer),
-        "mixing_depth": depth,
-    }
-
-
-def _typical_layer(strategy: Strategy, config: CompareConfig, data: DataSet) -> ConvSpec:
-    """Return the first layer that the strategy can do with as many outputs as inputs, stride 1."""
-    torch.manual_seed(0)
-    model = create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])
-    specs = [ConvSpec.of(m) for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
-    square = [s for s in specs if s.in_channels == s.out_channels and s.taps > 1 and s.stride == (1, 1)]
-    fitting = [s for s in [*square, *specs] if strategy.why_not(s) is None]
-    return min(fitting[: len(square)] or fitting, key=lambda s: abs(s.in_channels - 32))
-
-
-def _correlation(model: nn.Module, changes: Changes, data: DataSet) -> dict[str, Any]:
-    return {}
 
 
 def _timed(rows: list[Row], models: dict[str, nn.Module], data: DataSet) -> list[Row]:

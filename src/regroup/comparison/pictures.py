@@ -1,0 +1,93 @@
+"""What the report shows of one strategy beside its numbers: reach and filter correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from regroup.networks.anywhere import create_any_model
+from regroup.ops.reach import fill, through
+from regroup.profiling.correlation import correlation
+from regroup.spec import ConvSpec
+from regroup.strategies import Strategy
+from regroup.training import DataSet
+from regroup.training.data import Loader
+
+SHOWN_CHANNELS = 32
+"""Layers of about this many channels are shown: enough to see groups, few enough to see channels."""
+
+
+def reach_of_layer(strategy: Strategy, backbone: str, data: DataSet) -> dict[str, Any]:
+    """Return the reach of one layer of the backbone, and how many such layers in a row mix all channels.
+
+    Returns:
+        layer: its convolution in words; matrix: rows of 0 and 1, (out, in); layer_fill: share of ones;
+        mixing_depth: layers until every channel depends on every channel, or None if none ever does.
+    """
+    spec = _shown_layer(strategy, backbone, data)
+    layer = strategy.reach(spec)
+    depth: int | None = 1
+    chain = layer
+    while depth and fill(chain) < 1:
+        longer = through(chain, layer)
+        depth = None if torch.equal(longer, chain) else depth + 1
+        chain = longer
+    return {
+        "layer": str(spec),
+        "matrix": layer.int().tolist(),
+        "layer_fill": fill(layer),
+        "mixing_depth": depth,
+    }
+
+
+def correlation_of_layers(model: nn.Module, layers: list[str], data: DataSet) -> dict[str, Any]:
+    """Return how the channels of two neighbouring layers go together over the test images.
+
+    Args:
+        model: the trained network.
+        layers: names of the layers that use the strategy, in order.
+        data: whose test images are run.
+
+    Returns:
+        layers: the two names; matrix: |correlation|, (second, first); nothing if there is no such pair.
+    """
+    images = next(iter(Loader(data, batch_size=256, train=False))).images
+    widths = _output_channels(model, layers, images[:1])
+    pairs = [(a, b) for a, b in pairwise(layers) if a in widths and widths[a] == widths.get(b)]
+    if not pairs:
+        return {}
+    first, second = min(pairs, key=lambda pair: abs(widths[pair[0]] - SHOWN_CHANNELS))
+    found = correlation(model, images, first, second)
+    matrix = [[round(value, 3) for value in row] for row in found.matrix.tolist()]
+    return {"layers": f"{first} and {second}", "matrix": matrix}
+
+
+def _shown_layer(strategy: Strategy, backbone: str, data: DataSet) -> ConvSpec:
+    """Return the layer nearest to SHOWN_CHANNELS that the strategy can do, the same for most strategies."""
+    model = create_any_model(backbone, num_classes=len(data.classes), in_chans=data.shape[0])
+    plain = [
+        m for m in model.modules() if type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == "zeros"
+    ]
+    specs = [s for s in map(ConvSpec.of, plain) if s.taps > 1 and strategy.why_not(s) is None]
+    square = [s for s in specs if s.in_channels == s.out_channels and s.stride == (1, 1)]
+    return min(square or specs, key=lambda s: abs(s.in_channels - SHOWN_CHANNELS))
+
+
+def _output_channels(model: nn.Module, layers: list[str], images: torch.Tensor) -> dict[str, int]:
+    widths: dict[str, int] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _args, out: widths.update({name: out.shape[1]})
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
+    try:
+        with torch.no_grad():
+            model.eval()(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return widths
