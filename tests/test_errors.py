@@ -1,0 +1,62 @@
+"""Errors: one form of message, one base, and they survive the way between processes."""
+
+import copy
+import multiprocessing
+
+import pytest
+
+from regroup import errors
+from regroup.errors import CheckpointError, ParameterError, RegroupError, StrategyError, UnknownNameError
+
+ALL = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, RegroupError)]
+PARAMETER = [e for e in ALL if issubclass(e, ParameterError)]
+
+
+@pytest.mark.parametrize("kind", PARAMETER)
+def test_a_wrong_parameter_says_which_what_is_allowed_and_what_to_do(kind):
+    error = kind("groups", 3, "a divisor of 64", "use 4")
+    assert str(error) == "groups=3: must be a divisor of 64; use 4"
+    assert (error.parameter, error.value, error.allowed, error.remedy) == (
+        "groups",
+        3,
+        "a divisor of 64",
+        "use 4",
+    )
+    assert str(kind("name", "x", "known")) == "name='x': must be known"
+    assert isinstance(error, ValueError)
+
+
+def test_an_unknown_name_can_be_caught_as_a_key_error():
+    with pytest.raises(KeyError, match=r"^strategy='x': must be known$"):
+        raise UnknownNameError("strategy", "x", "known")
+
+
+def test_a_file_error_names_the_file_and_the_reason():
+    error = CheckpointError("runs/last", "its hash is wrong")
+    assert str(error) == "runs/last: its hash is wrong"
+    assert (error.path, error.reason) == ("runs/last", "its hash is wrong")
+
+
+def make(kind):
+    if issubclass(kind, ParameterError):
+        return kind("groups", 3, "a divisor", "use 4")
+    return (
+        kind("path", "reason") if hasattr(kind, "path") or "_FileError" in str(kind.__mro__) else kind("oh")
+    )
+
+
+@pytest.mark.parametrize("kind", [e for e in ALL if not e.__name__.startswith("_")])
+def test_every_error_can_be_copied_and_sent_between_processes(kind):
+    error = make(kind)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    sender.send(error)
+    for other in (copy.copy(error), receiver.recv()):
+        assert type(other) is kind
+        assert str(other) == str(error)
+        assert vars(other) == vars(error)
+
+
+def test_every_error_is_a_regroup_error():
+    with pytest.raises(RegroupError):
+        raise StrategyError("groups", 3, "a divisor")
+    assert all(e.__doc__ or e.__name__.startswith("_") for e in ALL)
