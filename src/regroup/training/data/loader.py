@@ -124,7 +124,7 @@ class Loader:
         shares = list(self._shares(epoch, start))
         scale, shift = self._normalisation()
         for indices, images in zip(shares, self._read(shares, epoch), strict=True):
-            images = torch.addcmul(shift, images.to(self.device).float(), scale)
+            images = torch.addcmul(shift, images.to(self.device, non_blocking=True).float(), scale)
             labels = self.split.labels[indices].to(self.device)
             dice = Dice(self.seed, _WARP, epoch, indices.numpy())
             key = self.seed, _BATCH, epoch, int(indices[0])
