@@ -78,6 +78,15 @@ def test_the_verdict_tells_quiet_from_noisy_from_unusable():
     assert Timing((1.0, 2.0, 3.0, 4.0)).verdict == "unusable"
 
 
+def test_a_steady_load_by_others_is_not_quiet():
+    assert Timing((1.0,) * 9, running=0.8).verdict == "noisy"
+    assert Timing((1.0,) * 9, running=0.4).verdict == "unusable"
+
+
+def test_the_share_in_which_the_thread_ran_is_a_share():
+    assert 0 <= measure(lambda: None, seconds=0.01, warmup=0).running <= 1
+
+
 def test_a_ratio_is_faster_only_when_the_interval_says_so():
     slow_spell = (1.0, 1.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0)
     other = Timing(tuple(2 * t for t in slow_spell))

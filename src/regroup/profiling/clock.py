@@ -34,6 +34,8 @@ class Timing:
     samples: tuple[float, ...]
     calls: int = 1
     """Calls that one sample is the mean of; more than one only for functions too short to be timed alone."""
+    running: float = 1.0
+    """Share of the time in which the calling thread ran; below 1 where it waited, or others had its core."""
 
     @property
     def median(self) -> float:
@@ -57,10 +59,13 @@ class Timing:
 
     @property
     def verdict(self) -> str:
-        """How far the median can be trusted: 'quiet', 'noisy', or 'unusable'."""
-        if self.spread <= QUIET:
-            return "quiet"
-        return "noisy" if self.spread <= NOISY else "unusable"
+        """How far the median can be trusted: 'quiet', 'noisy', or 'unusable'.
+
+        Under a steady load all samples are equally wrong: a thread that did not always run is noisy too.
+        """
+        if self.spread > NOISY or self.running < 0.5:
+            return "unusable"
+        return "noisy" if self.spread > QUIET or self.running < 0.95 else "quiet"
 
     def __str__(self) -> str:
         text = f"{_readable(self.median)} ({_readable(self.low)} .. {_readable(self.high)})"
@@ -127,13 +132,22 @@ def measure_in_turns(
     with _no_garbage_collection():
         calls = {name: _warm_up(f, stopwatch, warmup) for name, f in functions.items()}
         taken: dict[str, list[float]] = {name: [] for name in functions}
+        running = dict.fromkeys(functions, 0.0)
         end = now() + seconds * len(functions)
         for turn in range(samples[1]):
             if turn >= samples[0] and now() >= end:
                 break
             for name, function in functions.items():
+                before = time.thread_time()
                 taken[name].append(stopwatch(function, calls[name]))
-    return {name: Timing(tuple(times), calls[name]) for name, times in taken.items()}
+                running[name] += time.thread_time() - before
+    on_cpu = stopwatch is not _cuda_stopwatch and now is time.perf_counter
+    return {
+        name: Timing(
+            tuple(times), calls[name], min(1.0, running[name] / (sum(times) * calls[name])) if on_cpu else 1.0
+        )
+        for name, times in taken.items()
+    }
 
 
 def ratio(one: Timing, other: Timing) -> Ratio:

@@ -15,6 +15,7 @@ whoever asks for it, and a gather or a shuffle, which has no MACs, still counts 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -149,8 +150,13 @@ def _known(module: nn.Module, costs: NetworkCost, name: str) -> LayerCost:
 
 
 def _run_fake(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        return _run(model, mode.from_tensor, inputs, training)
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, log.disabled = log.disabled, True  # it logs what it also raises
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            return _run(model, mode.from_tensor, inputs, training)
+    finally:
+        log.disabled = was_disabled
 
 
 def _run_real(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
