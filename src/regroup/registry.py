@@ -1,7 +1,7 @@
 """Registries: a name for each strategy, network, data set, found without a central list.
 
->>> shapes = Registry("shape", ParameterError)
->>> shapes.add("square", object())
+>>> shapes = Registry("shape")
+>>> square = shapes.add("square", "four equal sides")
 >>> shapes["squre"]
 Traceback (most recent call last):
 regroup.errors.UnknownNameError: shape='squre': must be one of square; did you mean 'square'?
