@@ -27,12 +27,8 @@ class Emulator:
             for step in self.steps:
                 for part in step.parts:
                     numbers = {k: torch.from_numpy(np.asarray(v)) for k, v in part.parameters.items()}
-                    assert {k: tuple(v.shape) for k, v in numbers.items()} == part.problem.parameters, (
-                        step.name,
-                        part.problem,
-                        {k: tuple(v.shape) for k, v in numbers.items()},
-                        part.problem.parameters,
-                    )
+                    shapes = {k: tuple(v.shape) for k, v in numbers.items()}
+                    assert shapes == part.problem.parameters, (step.name, part.problem)
                     _run(part.problem, numbers, buffers)
 
 

@@ -58,14 +58,14 @@ class Shuffle(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze-and-excitation with an integer-valued gate: relu instead of sigmoid, maximum instead of mean."""
+    """Squeeze-and-excitation of integers: relu6 instead of sigmoid, maximum instead of mean."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * F.relu(self.fc(F.adaptive_max_pool2d(x, 1))).clamp(0, 6)
+        return x * F.relu6(self.fc(F.adaptive_max_pool2d(x, 1)))
 
 
 class RandomNet(nn.Module):

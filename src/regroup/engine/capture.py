@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -52,7 +57,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class _Call:
-    function: Callable
+    function: Any
     args: tuple
     kwargs: dict
     results: list
@@ -83,6 +88,9 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
     try:
         with torch.no_grad(), fake, recorder:
             result = torch.func.functionalize(model, remove="mutations_and_views")(*inputs)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        reason = f"its flow or a shape depends on the numbers in a tensor ({error.func})"
+        raise EngineError(f"cannot record the network: {reason}") from error
     except Exception as error:
         raise EngineError(f"cannot record the network: {str(error).splitlines()[0]}") from error
     leaves, structure = pytree.tree_flatten(result)

@@ -2,7 +2,7 @@
 
 >>> import torch
 >>> from torch import nn
->>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+>>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 >>> x = torch.randn(1, 3, 32, 32)
 >>> fast = compile(model, x)
 >>> torch.allclose(fast(x), model(x), atol=1e-5)
@@ -71,7 +71,7 @@ class Compiled:
         """Return what the model returns for `inputs`.
 
         Raises:
-            EngineError: an input that this network was not compiled for, or the model is now in training mode.
+            EngineError: an input that this was not compiled for, or the model is now in training mode.
         """
         for position, x in enumerate(inputs):
             self._check(position, x)

@@ -6,8 +6,9 @@ few (below), each with its constants (weights too) inside; `interpret.py` says i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -53,6 +54,11 @@ class Conv(Op):
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+
+    @property
+    def kernel_size(self) -> Pair:
+        """Height and width."""
+        return (self.weight.shape[2], self.weight.shape[3])
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +186,7 @@ class Ref:
 class Torch(Op):
     """Any operator of PyTorch, run by PyTorch; `why` says why the engine does not."""
 
-    function: Callable
+    function: Any
     args: tuple
     kwargs: dict
     why: str = ""
@@ -200,15 +206,21 @@ class Fused(Op):
 
 @dataclass(eq=False)
 class Node:
-    """`outputs = op(*inputs)`."""
+    """`outputs = op(*inputs)`.
 
-    op: Op
+    Attributes:
+        op: an `Op`; its class says which.
+        inputs: values that it reads.
+        outputs: values that it makes; one, but for `Torch`.
+    """
+
+    op: Any
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
 
     @property
     def output(self) -> Value:
-        """The only output; of ops other than `Torch` there is just one."""
+        """The only output."""
         return self.outputs[0]
 
     def __repr__(self) -> str:

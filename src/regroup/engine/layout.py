@@ -162,7 +162,7 @@ def _needed_halo(op: Conv, x: Value, y: Value) -> Halo:
     problem = ConvProblem(
         View.nhwc(*_size(x), x.shape[0]),
         View.nhwc(*_size(y), y.shape[0]),
-        kernel_size=tuple(op.weight.shape[2:]),
+        kernel_size=op.kernel_size,
         stride=op.stride,
         padding=(op.padding[0], op.padding[2]),
         dilation=op.dilation,

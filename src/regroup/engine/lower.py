@@ -146,7 +146,7 @@ class _Lowering:
                 y.view(),
                 prologue,
                 epilogue(op.bias is not None),
-                kernel_size=tuple(op.weight.shape[2:]),
+                kernel_size=op.kernel_size,
                 stride=op.stride,
                 padding=(op.padding[0], op.padding[2]),
                 dilation=op.dilation,
@@ -172,7 +172,7 @@ class _Lowering:
     @_lower.register
     def _(self, op: Pool, node: Node, fused: Fused) -> None:
         kind = "max" if op.kind == "max" else "average"
-        activation = fused.after[0].kind if fused.after else "none"
+        activation = slots_of(fused, node.inputs, node.output).activation
 
         def problem(x: Place, y: Place) -> Problem:
             return kernels.Pool(
@@ -376,5 +376,5 @@ def _describe(node: Node) -> str:
 def _word(op: Op) -> str:
     if isinstance(op, Activate):
         return op.kind
-    names = {Conv: "conv", ScaleShift: "norm", Multiply: "gate", AdaptivePool: "pool", Lrn: "lrn"}
+    names: dict[type[Op], str] = {Conv: "conv", ScaleShift: "norm", Multiply: "gate", AdaptivePool: "pool"}
     return names.get(type(op), type(op).__name__.lower())

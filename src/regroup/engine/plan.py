@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,10 @@ class NativeSegment:
     program: Program
     _arenas: dict[tuple[int, bool], list[np.ndarray]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        ends = (*self.graph.inputs, *self.graph.outputs)
+        self._strides = [math.prod(value.shape) for value in ends]
+
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Compute the outputs, in fresh tensors; each call has an arena of its own."""
         images = inputs[0].shape[0]
@@ -53,11 +58,24 @@ class NativeSegment:
             [arena.ctypes.data, *(t.data_ptr() for t in tensors)],
             threads=threads,
             images=images,
-            strides=[t.stride(0) for t in tensors],
+            strides=self._strides,
             image_per_thread=apart,
         )
         arenas.append(arena)
         return outputs
+
+    def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int], None]:
+        """Return what runs one step on one image, for `explain`."""
+        threads = torch.get_num_threads()
+        arena = self.program.new_arena(threads)
+        arena[:] = 0
+        outputs = [torch.zeros(1, *value.shape) for value in self.graph.outputs]
+        buffers = [arena.ctypes.data, *(t.data_ptr() for t in (*inputs, *outputs))]
+
+        def run(step: int, _alive: object = (arena, inputs, outputs)) -> None:
+            self.program.run(buffers, threads=threads, strides=self._strides, steps=(step, step + 1))
+
+        return run
 
 
 @dataclass(eq=False)
@@ -77,6 +95,10 @@ class TorchSegment:
         return [env[value] for value in self.graph.outputs]
 
 
+def _nothing(*inputs: Tensor) -> None:
+    raise AssertionError("a plan without segments has a model to fall back to")
+
+
 @dataclass(eq=False)
 class Plan:
     """A prepared model.
@@ -84,20 +106,21 @@ class Plan:
     Attributes:
         batch: the only batch size that it is right for; None if for any.
         segments: in order; empty when all is left to PyTorch.
-        why: why all is left to PyTorch.
+        fallback: the model, when all is left to PyTorch.
+        why: the reason for that.
     """
 
     batch: int | None
     segments: list[NativeSegment | TorchSegment] = field(default_factory=list)
     capture: Capture | None = None
-    model: nn.Module | None = None
+    fallback: Callable[..., Any] = _nothing
     why: str = ""
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the model returns."""
         with torch.no_grad():
             if self.capture is None:
-                return self.model(*inputs)
+                return self.fallback(*inputs)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
             for segment in self.segments:
                 results = segment.run([env[value] for value in segment.graph.inputs])
@@ -127,7 +150,7 @@ def make_plan(
     try:
         return _build(_optimised(model, examples, batch), batch, progress)
     except EngineError as error:
-        return Plan(batch, model=model, why=str(error))
+        return Plan(batch, fallback=model, why=str(error))
 
 
 def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capture:

@@ -50,8 +50,8 @@ class _Arguments:
     def __getattr__(self, name: str) -> Any:
         return self.by_name[name]
 
-    def shape(self, arg: object) -> Shape | None:
-        return self.inputs[arg.index].shape if isinstance(arg, Ref) else None
+    def shape(self, arg: Ref) -> Shape:
+        return self.inputs[arg.index].shape
 
 
 _Recogniser = Callable[[_Arguments], "Op | tuple[Op, Sequence[Ref]] | None"]
@@ -75,13 +75,13 @@ def recognise(graph: Graph) -> None:
 
 
 def _recognise_node(node: Node, used: set[Value]) -> None:
-    op: Torch = node.op
+    op = node.op
     name = op.function.name()
     recogniser = _RECOGNISERS.get(name) if not used.intersection(node.outputs[1:]) else None
     if recogniser is None:
         node.op = replace(op, why=f"no kernel for {name}")
-    elif not all(value.native for value in (*node.inputs, node.output)):
-        node.op = replace(op, why=f"{name} on something else than a batch of float32 images")
+    elif not all(v.native and len(v.shape) in (1, 3) for v in (*node.inputs, node.output)):
+        node.op = replace(op, why=f"{name} on something else than float32 images or vectors")
     else:
         found = recogniser(_Arguments(_bind(op), node.inputs, node.output.shape))
         if found is None:

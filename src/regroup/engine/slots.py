@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from regroup.engine.graph import Activate, Add, Conv, Fused, Linear, Multiply, Op, Pool, ScaleShift, Value
 
@@ -91,11 +92,12 @@ def _operands(ops: Sequence[Op], inputs: Sequence[Value]) -> list[Value | None]:
 
 def _letter(op: Op, operand: Value | None, output: Value) -> str:
     if isinstance(op, Multiply):
+        assert operand is not None
         return "F" if operand.shape == output.shape else "G"
-    return {Activate: "a", Add: "A", ScaleShift: "S"}[type(op)]
+    return {"Activate": "a", "Add": "A", "ScaleShift": "S"}[type(op).__name__]
 
 
-def _fill(at: dict[str, int], ops: Sequence[Op], operands: Sequence[Value | None]) -> Slots:
+def _fill(at: dict[str, int], ops: Sequence[Any], operands: Sequence[Value | None]) -> Slots:
     def operand(*names: str) -> Value | None:
         return next((operands[at[name]] for name in names if name in at), None)
 

@@ -19,16 +19,11 @@ class Watch:
 
     def __init__(self, model: object) -> None:
         modules = list(model.modules()) if isinstance(model, nn.Module) else []
-        named = [
-            (tensors, name)
-            for module in modules
-            for tensors in (module._parameters, module._buffers)
-            for name, tensor in tensors.items()
-            if tensor is not None
-        ]
-        self._homes: list[dict[str, Any]] = [home for home, _ in named]
+        homes: list[dict[str, Any]] = [d for module in modules for d in (module._parameters, module._buffers)]
+        named = [(home, name) for home in homes for name, tensor in home.items() if tensor is not None]
+        self._homes = [home for home, _ in named]
         self._names = [name for _, name in named]
-        self._tensors = [home[name] for home, name in named]
+        self._tensors: list[Tensor] = [home[name] for home, name in named]
         self._state = self._look()
 
     def _look(self) -> tuple[list[int], list[int]]:

@@ -67,7 +67,7 @@ def fuse_before(graph: Graph) -> bool:
 
 def _reads_once(op: Op) -> bool:
     return isinstance(op, Linear) or (
-        isinstance(op, Conv) and tuple(op.weight.shape[2:]) == (1, 1) and not any(op.padding)
+        isinstance(op, Conv) and op.kernel_size == (1, 1) and not any(op.padding)
     )
 
 

@@ -14,7 +14,7 @@ def vectors_to_linear(graph: Graph) -> bool:
             isinstance(op, Conv)
             and op.groups == 1
             and node.inputs[0].shape[1:] == node.output.shape[1:] == (1, 1)
-            and tuple(op.weight.shape[2:]) == (1, 1)
+            and op.kernel_size == (1, 1)
         ):
             node.op = Linear(op.weight.flatten(1), op.bias)
             changed = True

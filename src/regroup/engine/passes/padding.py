@@ -13,8 +13,8 @@ def fold_padding(graph: Graph) -> bool:
     for node in graph.nodes:
         pad = producers.get(node.inputs[0]) if isinstance(node.op, Conv) else None
         if pad is not None and isinstance(pad.op, Pad) and min(pad.op.padding) >= 0:
-            both = tuple(a + b for a, b in zip(pad.op.padding, node.op.padding, strict=True))
-            node.op = replace(node.op, padding=both)
+            top, bottom, left, right = (a + b for a, b in zip(pad.op.padding, node.op.padding, strict=True))
+            node.op = replace(node.op, padding=(top, bottom, left, right))
             node.inputs = pad.inputs
             changed = True
     return changed

@@ -1,0 +1,135 @@
+"""What a compiled network does, step by step: kernel, shape, tile, time, speed, and what PyTorch does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from regroup.engine.plan import NativeSegment, Plan, TorchSegment
+from regroup.kernels.peak import peak_gflops
+from regroup.kernels.problem import Conv, Linear, Problem
+from regroup.kernels.view import View
+
+_REPEATS = 15
+
+
+def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Return the steps as data; times are of one image, in microseconds, the least of some runs.
+
+    Args:
+        plan: a prepared network.
+        shapes: of its inputs, without the batch.
+    """
+    peak = peak_gflops() * torch.get_num_threads()
+    segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
+    inputs = [torch.zeros(plan.batch or 1, *shape) for shape in shapes]
+    total = _least(lambda: plan.run(inputs))
+    steps = [step for segment in segments for step in segment.get("steps", ())]
+    macs = sum(part["macs"] for step in steps for part in step["parts"])
+    images = plan.batch or 1
+    return {
+        "threads": torch.get_num_threads(),
+        "peak_gflops": peak,
+        "why_pytorch": plan.why,
+        "segments": segments,
+        "total": _speed(macs, total / images, peak)
+        | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)},
+    }
+
+
+def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
+    inputs = [torch.zeros(1, *value.shape) for value in segment.graph.inputs]
+    segment.run(inputs)
+    time_step = segment.step_timer(inputs)
+    steps = []
+    for index, (tasks, step, choices) in enumerate(
+        zip(segment.schedule.tasks, segment.schedule.steps, segment.program.choices, strict=True)
+    ):
+        parts = [
+            {
+                "work": task.name,
+                "kernel": choice.template,
+                "tile": choice.tile,
+                "shape": describe(part.problem),
+                "macs": part.problem.macs,
+            }
+            for task, part, choice in zip(tasks, step.parts, choices, strict=True)
+        ]
+        seconds = _least(lambda index=index: time_step(index))
+        steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
+    return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.schedule.arena_floats}
+
+
+def _torch(segment: TorchSegment) -> dict[str, Any]:
+    return {"runs": "PyTorch", "operators": [{"why": why} for why in segment.reasons.values()]}
+
+
+def _speed(macs: int, seconds: float, peak: float) -> dict[str, float]:
+    gflops = 2 * macs / seconds / 1e9
+    return {"microseconds": seconds * 1e6, "gflops": gflops, "percent_of_peak": 100 * gflops / peak}
+
+
+def _arena_bytes(plan: Plan) -> int:
+    return max(
+        (4 * s.schedule.arena_floats for s in plan.segments if isinstance(s, NativeSegment)), default=0
+    )
+
+
+def _least(run: Callable[[], object]) -> float:
+    run()
+    best = float("inf")
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def describe(problem: Problem) -> str:
+    """Return the shape of a problem, like '64x56x56 -> 128x28x28, 3x3 / 2, 4 groups'."""
+    text = f"{_size(problem.x)} -> {_size(problem.y)}"
+    if isinstance(problem, Linear):
+        return f"{problem.in_channels} -> {problem.y.channels}"
+    kernel, stride = getattr(problem, "kernel_size", None), getattr(problem, "stride", (1, 1))
+    if kernel is not None:
+        text += f", {kernel[0]}x{kernel[1]}" + (f" / {stride[0]}" if stride != (1, 1) else "")
+    if isinstance(problem, Conv) and problem.groups > 1:
+        text += f", {problem.groups} groups"
+    return text
+
+
+def _size(view: View) -> str:
+    if (view.height, view.width) == (1, 1):
+        return str(view.channels)
+    return f"{view.channels}x{view.height}x{view.width}"
+
+
+def table(data: dict[str, Any]) -> str:
+    """Return the data of `explain` as text of at most 120 columns."""
+    lines = [f"{'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<28} {'shape':<44} kernel, tile"]
+    if data["why_pytorch"]:
+        lines.append(f"all of it runs in PyTorch: {data['why_pytorch']}")
+    for segment in data["segments"]:
+        if segment["runs"] == "PyTorch":
+            lines += [f"{'':>23}  PyTorch: {operator['why']}" for operator in segment["operators"]]
+        for step in segment.get("steps", ()):
+            lines += _rows(step)
+    total = data["total"]
+    lines.append(
+        f"{total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
+        f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
+        f"arena {total['arena_bytes'] / 2**20:.2f} MiB, peak {data['peak_gflops']:.0f} GFLOP/s"
+    )
+    return "\n".join(lines)
+
+
+def _rows(step: dict[str, Any]) -> list[str]:
+    rows = []
+    for i, part in enumerate(step["parts"]):
+        speed = f"{step['gflops']:8.1f} {step['percent_of_peak']:6.1f}" if step["gflops"] else " " * 15
+        left = f"{step['microseconds']:7.1f} {speed}" if i == 0 else f"{'|':>7}{'':16}"
+        rows.append(f"{left}  {part['work']:<28} {part['shape']:<44} {part['kernel']}, {part['tile']}")
+    return rows
