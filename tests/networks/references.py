@@ -6,54 +6,15 @@ of the second one's kind, and the claims hold the full depth.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import torch
 import torchvision
 from torch import nn
 
 from regroup.networks import list_models, networks
 from tests.networks.definitions import DEFINITIONS
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Somebody's implementation with new weights, and what ours must be told to be the same."""
-
-    whose: str
-    build: Callable[[], nn.Module]
-    options: dict[str, object] = field(default_factory=dict)
-
-
-def of_torchvision(name: str, ours: dict[str, object] | None = None, **options: object) -> Reference:
-    return Reference(
-        "torchvision", lambda: getattr(torchvision.models, name)(weights=None, **options), ours or {}
-    )
-
-
-def of_timm(name: str, ours: dict[str, object] | None = None, **options: object) -> Reference:
-    def build() -> nn.Module:
-        import timm
-
-        return timm.create_model(name, **options)
-
-    return Reference("timm", build, ours or {})
-
-
-def of_pytorchcv(
-    module: str, name: str, ours: dict[str, object] | None = None, **options: object
-) -> Reference:
-    """Its poolings are made for one image size; adaptive ones do the same there and work elsewhere too."""
-
-    def build() -> nn.Module:
-        model = getattr(importlib.import_module(f"pytorchcv.models.{module}"), name)(**options)
-        if hasattr(model.features, "final_pool"):
-            model.features.final_pool = nn.AdaptiveAvgPool2d(1)
-        return model
-
-    return Reference("pytorchcv", build, ours or {})
+from tests.networks.libraries import Reference, of_pytorchcv, of_timm, of_torchvision
+from tests.networks.references_efficient import efficient
+from tests.networks.references_mobile import mobile
 
 
 def _with_narrow_head(name: str, inputs: int) -> Reference:
@@ -98,11 +59,6 @@ def _resnets() -> dict[str, list[Reference]]:
     return found
 
 
-def _efficient() -> dict[str, list[Reference]]:
-    """pytorchcv ends the octaves one convolution later than the paper."""
-    return {"oct_resnet50_a05": [of_pytorchcv("octresnet", "octresnet50b_ad2", {"late": True})]}
-
-
 REFERENCES = {
     **_resnets(),
     "alexnet_owt": [_with_narrow_head("alexnet", 256 * 36)],
@@ -112,9 +68,10 @@ REFERENCES = {
         of_torchvision("inception_v3", aux_logits=False, init_weights=False),
         of_timm("inception_v3"),
     ],
+    **mobile(),
     "xception": [of_timm("legacy_xception")],
     "googlenet_bn": [of_torchvision("googlenet", {"aux": True}, aux_logits=True, init_weights=False)],
 }
-REFERENCES |= _efficient()
+REFERENCES |= efficient()
 for name, (build, options) in DEFINITIONS.items():
     REFERENCES.setdefault(name, []).append(Reference("definition", build, options))

@@ -1,0 +1,160 @@
+"""MobileNetV3 (arXiv:1905.02244): inverted residuals found by search, with gates and hard swish.
+
+`minimal` variants are the official "minimalistic" ones: 3x3 kernels and ReLU only, no gates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from regroup.networks import Claims, Family
+from regroup.networks.backbone import Backbone, Config
+from regroup.networks.blocks import ConvNorm, round_channels, split_at_strides
+from regroup.networks.mobilenet_v1 import STEM, timm_rows, units
+from regroup.networks.mobilenet_v2 import InvertedResidual, Numbers, timm_parts
+from regroup.networks.weights import Layout
+from regroup.ops.layers import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block of tables 1 and 2: kernel, expansion, channels, gate, hard swish, stride."""
+
+    kernel_size: int
+    expansion: float
+    channels: int
+    squeeze: bool
+    swish: bool
+    stride: int = 1
+
+
+LARGE = (
+    Row(3, 1, 16, False, False),
+    Row(3, 4, 24, False, False, 2),
+    Row(3, 3, 24, False, False),
+    Row(5, 3, 40, True, False, 2),
+    Row(5, 3, 40, True, False),
+    Row(5, 3, 40, True, False),
+    Row(3, 6, 80, False, True, 2),
+    Row(3, 2.5, 80, False, True),
+    Row(3, 2.3, 80, False, True),
+    Row(3, 2.3, 80, False, True),
+    Row(3, 6, 112, True, True),
+    Row(3, 6, 112, True, True),
+    Row(5, 6, 160, True, True, 2),
+    Row(5, 6, 160, True, True),
+    Row(5, 6, 160, True, True),
+)
+SMALL = (
+    Row(3, 1, 16, True, False, 2),
+    Row(3, 4.5, 24, False, False, 2),
+    Row(3, 3.67, 24, False, False),
+    Row(5, 4, 40, True, True, 2),
+    Row(5, 6, 40, True, True),
+    Row(5, 6, 40, True, True),
+    Row(5, 3, 48, True, True),
+    Row(5, 3, 48, True, True),
+    Row(5, 6, 96, True, True, 2),
+    Row(5, 6, 96, True, True),
+    Row(5, 6, 96, True, True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV3Config(Config):
+    """Numbers of a MobileNetV3.
+
+    Args:
+        rows: the blocks.
+        width: all channel numbers but the hidden layer's are multiplied by it and rounded to a multiple of 8.
+        hidden: width of the layer before the classifier.
+        minimal: 3x3 kernels and ReLU only, no gates.
+        eps: of the batch norms; torchvision's and TensorFlow's weights expect 1e-3, some of timm's 1e-5.
+    """
+
+    rows: tuple[Row, ...]
+    hidden: int
+    width: float = 1.0
+    minimal: bool = False
+    eps: float = 1e-3
+    drop_rate: float = 0.2
+
+
+class MobileNetV3(Backbone):
+    """A 3x3 convolution, inverted residuals, a 1x1 convolution, and after the pooling a hidden layer."""
+
+    def __init__(self, config: MobileNetV3Config) -> None:
+        rows, eps, act = config.rows, config.eps, "relu" if config.minimal else "hardswish"
+        if config.minimal:
+            rows = tuple(replace(row, kernel_size=3, squeeze=False, swish=False) for row in rows)
+        channels = round_channels(16 * config.width)
+        conv = ConvNorm(config.in_chans, channels, 3, 2, act=act, eps=eps)
+        blocks = []
+        for row in rows:
+            out = round_channels(row.channels * config.width)
+            hidden = round_channels(channels * row.expansion)
+            row_act = "hardswish" if row.swish else "relu"
+            numbers = Numbers(channels, hidden, out, row.kernel_size, row.stride, row_act, row.squeeze, eps)
+            blocks.append((InvertedResidual(numbers), row.stride, out))
+            channels = out
+        first, stages, widths = split_at_strides(conv.conv.out_channels, blocks)
+        features = round_channels(6 * rows[-1].channels * config.width)
+        head = nn.Sequential(nn.Flatten(), nn.Linear(features, config.hidden), ACTIVATIONS[act]())
+        super().__init__(
+            config,
+            nn.Sequential(conv, *first),
+            stages,
+            widths,
+            [2 ** (i + 1) for i in range(len(widths))],
+            tail=ConvNorm(channels, features, act=act, eps=eps),
+            num_features=features,
+            hidden=(head, config.hidden),
+        )
+
+
+def _torchvision(model: Backbone) -> dict[str, str]:
+    names = units(model)
+    prefixes = {"features.0": "stem.0", f"features.{len(names) + 1}": "tail"}
+    prefixes |= {"classifier.0": "hidden.1", "classifier.3": "classifier"}
+    for index, name in enumerate(names, 1):
+        for k, part in enumerate(model.get_submodule(name)._modules):
+            prefixes[f"features.{index}.block.{k}"] = f"{name}.{part}"
+    return prefixes
+
+
+def _timm(model: Backbone) -> dict[str, str]:
+    channels = [row.channels for row in model.config.rows]
+    repeats = [channels.count(c) for c in dict.fromkeys(channels)]  # a row of timm is a run of equal widths
+    last = f"blocks.{len(repeats)}.0"
+    head = {f"{last}.conv": "tail.conv", f"{last}.bn1": "tail.norm", "conv_head": "hidden.1"}
+    return STEM | head | timm_parts(model, timm_rows(model, repeats))
+
+
+family = Family(
+    MobileNetV3,
+    paper="arXiv:1905.02244",
+    source="tensorflow/models",
+    layouts=(
+        Layout("torchvision", _torchvision, {"0": "conv", "1": "norm", "fc1": "reduce", "fc2": "expand"}),
+        Layout("timm", _timm, {"conv_reduce": "reduce", "conv_expand": "expand"}),
+    ),
+)
+
+LARGE_CONFIG = MobileNetV3Config(rows=LARGE, hidden=1280)
+SMALL_CONFIG = MobileNetV3Config(rows=SMALL, hidden=1024)
+for name, config, counts, error, pretrained in (
+    ("large_100", LARGE_CONFIG, (5_483_032, 216.6), 24.8, "MobileNet_V3_Large_Weights"),
+    ("large_075", replace(LARGE_CONFIG, width=0.75), (3_993_528, 154.6), 26.7, None),
+    ("large_minimal", replace(LARGE_CONFIG, minimal=True), (3_924_288, 209.1), 27.7, None),
+    ("small_100", SMALL_CONFIG, (2_542_856, 56.5), 32.5, "MobileNet_V3_Small_Weights"),
+    ("small_075", replace(SMALL_CONFIG, width=0.75), (2_041_872, 43.4), 34.6, None),
+    ("small_minimal", replace(SMALL_CONFIG, minimal=True), (2_044_736, 52.3), 38.1, None),
+):
+    family.add(
+        f"mobilenet_v3_{name}",
+        config,
+        Claims(*counts, counted="L", top1_error=error),
+        pretrained=pretrained and f"torchvision:{pretrained}.IMAGENET1K_V1",
+    )
