@@ -6,14 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from regroup.networks import list_models, networks
-from tests.networks.sketch import Sketch
-
-Definition = tuple[Callable[[], nn.Module], dict[str, object]]
-
+from tests.networks.definitions_interleaved import DEFINITIONS as INTERLEAVED
+from tests.networks.sketch import Definition, Sketch
 
 # ---- Big-Little: IBM/BigLittleNet
 
@@ -240,4 +238,4 @@ def _scalenets() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves(), **_scalenets()}
+DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves(), **_scalenets(), **INTERLEAVED}

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Definition = tuple[Callable[[], nn.Module], dict[str, object]]
+"""Makes a reference with new weights; and what ours must be told to be the same."""
+
 
 class Sketch(nn.Module):
     """A module made from a function (sketch, x) -> y."""

@@ -79,12 +79,12 @@ class InterleavedConv(nn.Sequential):
     """
 
     def __init__(self, spec: ConvSpec, widths: Sequence[tuple[int, int]]) -> None:
-        *before, back = factor_orders(widths)
+        with torch.device("cpu"):  # orders are data, known even where there are shapes alone
+            *before, back = (gather.tolist() for gather in factor_orders(widths))
         layers: list[nn.Module] = []
         for gather, (step, groups) in zip(before, factor_chain(spec, widths), strict=True):
-            layers += [ChannelOrder(gather), conv(step, groups)]
-        layers.append(ChannelOrder(back))
-        super().__init__(*(layer for layer in layers if not _changes_nothing(layer)))
+            layers += [*_ordered(gather), conv(step, groups)]
+        super().__init__(*layers, *_ordered(back))
 
 
 class LowRankUnit(nn.Sequential):
@@ -253,5 +253,5 @@ def _cheapest(in_channels: int, out_channels: int) -> tuple[int, ...]:
     return 1, first, in_channels // first
 
 
-def _changes_nothing(layer: nn.Module) -> bool:
-    return isinstance(layer, ChannelOrder) and bool((layer.order == torch.arange(len(layer.order))).all())
+def _ordered(order: list[int]) -> list[nn.Module]:
+    return [] if order == list(range(len(order))) else [ChannelOrder(order)]

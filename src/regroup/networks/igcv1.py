@@ -1,0 +1,146 @@
+"""IGCNets (arXiv:1707.02725): every convolution is a primary and a secondary one whose groups interleave.
+
+Names give L and M: L primary partitions of M channels each, at the start; where the channels double, M does,
+but in L100M2 L does. Where the official CIFAR code departs from the paper (where channels double, it has half
+as many secondary partitions as there are channels in a primary one), the paper is followed. The official
+weights are MXNet's, which cannot be read without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from regroup.errors import NetworkError
+from regroup.networks import Claims, Family
+from regroup.networks.backbone import Backbone, Config
+from regroup.networks.blocks import ConvNorm, Stage
+from regroup.spec import ConvSpec
+from regroup.strategies.interleaved import InterleavedConv
+
+EPS = 2e-5
+"""Of the batch norms, in all networks of the official repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IGCV1Config(Config):
+    """Numbers of an IGCNet.
+
+    Args:
+        depths: blocks of each stage.
+        widths: channels of the stem, then of each stage.
+        primary: primary partitions of each stage; must divide its channels.
+        residual: blocks of two convolutions and a shortcut, instead of one convolution.
+        small: for small images: a 3x3 stem with stride 1 and no pooling.
+    """
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    primary: tuple[int, ...]
+    residual: bool = True
+    small: bool = False
+
+
+class InterleavedNorm(nn.Module):
+    """3x3 in `primary` groups, 1x1 in the groups that cross them, batch norm, and a ReLU if `act`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, primary: int, stride: int, act: bool = True
+    ) -> None:
+        super().__init__()
+        if in_channels % primary or out_channels % primary:
+            allowed = f"a divisor of {in_channels} and {out_channels} channels"
+            raise NetworkError("primary", primary, allowed)
+        widths = [(in_channels // primary, out_channels // primary), (primary, primary)]
+        self.conv = InterleavedConv(ConvSpec(in_channels, out_channels, 3, stride, 1), widths)
+        self.norm = nn.BatchNorm2d(out_channels, eps=EPS)
+        self.act = nn.ReLU() if act else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class InterleavedBlock(nn.Module):
+    """Two interleaved convolutions and a shortcut, grouped like the primary ones where the shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, primary: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = InterleavedNorm(in_channels, out_channels, primary, stride)
+        self.conv2 = InterleavedNorm(out_channels, out_channels, primary, 1, act=False)
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = ConvNorm(
+                in_channels, out_channels, stride=stride, groups=primary, act="none", eps=EPS
+            )
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv2(self.conv1(x)) + self.shortcut(x))
+
+
+class IGCV1(Backbone):
+    """Stem, then stages of interleaved convolutions; each stage after the first halves the size."""
+
+    def __init__(self, config: IGCV1Config) -> None:
+        channels = config.widths[0]
+        kernel, step = (3, 1) if config.small else (7, 2)
+        stem = ConvNorm(config.in_chans, channels, kernel, step, eps=EPS)
+        block = InterleavedBlock if config.residual else InterleavedNorm
+        stages = []
+        rows = zip(config.depths, config.widths[1:], config.primary, strict=True)
+        for index, (depth, width, primary) in enumerate(rows):
+            blocks: list[nn.Module] = []
+            for i in range(depth):
+                blocks.append(block(channels, width, primary, 2 if i == 0 and index > 0 else 1))
+                channels = width
+            pool = None if config.small or index > 0 else nn.MaxPool2d(3, stride=2, padding=1)
+            stages.append(Stage(blocks, pool))
+        first = 1 if config.small else 4
+        reductions = [step, *(first * 2**i for i in range(len(stages)))]
+        super().__init__(config, stem, stages, config.widths, reductions)
+
+
+family = Family(IGCV1, paper="arXiv:1707.02725", source="hellozting/InterleavedGroupConvolutions")
+
+for name, widths, primary, counts, errors in (
+    ("l100m2", (100, 200, 400, 800, 1600), (100, 200, 400, 800), (8_637_900, 1264.8), (26.95, 8.92)),
+    ("l16m16", (256, 256, 512, 1024, 2048), (16,) * 4, (13_528_296, 2266.0), (29.40, 10.32)),
+    ("l4m32", (128, 128, 256, 512, 1024), (4,) * 4, (12_251_240, 1944.6), (30.77, 10.99)),
+):
+    family.add(
+        f"igcv1_18_{name}",
+        IGCV1Config(depths=(2, 2, 2, 2), widths=widths, primary=primary),
+        Claims(*counts, top1_error=errors[0], top5_error=errors[1]),
+    )
+
+for primary, width, counts, error in (
+    (16, 32, (17_697_290, 2685.9), 3.37),
+    (32, 26, (24_055_626, 3720.6), 3.31),
+    (450, 2, (19_055_710, 4663.3), 3.25),
+):
+    base = primary * width
+    family.add(
+        f"igcv1_20_l{primary}m{width}",
+        IGCV1Config(
+            depths=(3, 3, 3),
+            widths=(base, base, 2 * base, 4 * base),
+            primary=(primary,) * 3,
+            small=True,
+            num_classes=10,
+        ),
+        Claims(*counts, size=(32, 32), counted="O", top1_error=error, stated="M", data="CIFAR-10"),
+    )
+
+family.add(
+    "igcv1_plain38_l24m2",
+    IGCV1Config(
+        depths=(12, 12, 12),
+        widths=(48, 48, 96, 192),
+        primary=(24,) * 3,
+        residual=False,
+        small=True,
+        num_classes=10,
+    ),
+    Claims(317_242, 57.1, size=(32, 32), counted="O", data="CIFAR-10"),
+)
