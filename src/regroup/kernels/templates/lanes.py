@@ -78,8 +78,7 @@ class Lanes(Kernel):
                 fits = rows * width + min(rows, kh) * kw + 2 <= self.target.registers
                 loads = inputs + (self.terms if fits else work)
                 cycles = max((work + inputs * shuffles) / 2, loads / 2, 4.0 * self.terms / kw)
-                size = work + inputs * (shuffles + 1)  # long code is slow to fetch, and to compile
-                total += units * tiles * (cycles + 12 + 2 * rows * width + 0.1 * max(0, size - 800))
+                total += units * tiles * (cycles + 6 * kh * (rows == 1) + 12 + 2 * rows * width)
         return total
 
     def emit(self, name: str) -> list[Code]:
@@ -140,6 +139,7 @@ class _Writer:
         corner = -conv.padding[0] * conv.x.row_pitch - conv.padding[1] * conv.x.pixel_pitch
         at = self.x + y * (conv.stride[0] * conv.x.row_pitch)
         at = at + x * (conv.stride[1] * conv.x.pixel_pitch) + corner + inputs
+        self.width = width
         sums = self._sums(block, at, weights, height, width)
         for (dy, dx), total in sums.items():
             self.finish.store([total], Pixel(y, x, dy, dx), outputs, [block.outputs])
@@ -147,28 +147,54 @@ class _Writer:
     def _sums(
         self, block: _Block, at: Value, weights: Value, height: int, width: int
     ) -> dict[tuple[int, int], Value]:
-        """Write the sums of a tile: row of inputs by row of inputs, input of the group by input."""
+        """Write the sums of a tile: row of inputs by row of inputs.
+
+        One row of outputs takes its rows of taps in a loop, which keeps the code short; several rows share
+        input rows, so their code is written out.
+        """
         code, conv = self.code, self.conv
-        (kh, kw), (sh, sw), (dh, dw) = conv.kernel_size, conv.stride, conv.dilation
-        bias = code.load(weights)
-        sums = {(oy, ox): bias for oy in range(height) for ox in range(width)}
-        for iy in sorted({oy * sh + ky * dh for oy in range(height) for ky in range(kh)}):
-            uses = [(oy, (iy - oy * sh) // dh) for oy in range(height) if _is_tap(iy - oy * sh, dh, kh)]
-            for j in range(conv.group_in):
-                rows = {
-                    (ky, kx): code.load(weights + (1 + (ky * kw + kx) * conv.group_in + j) * code.lanes)
-                    for _, ky in uses
-                    for kx in range(kw)
-                }
-                for ix in sorted({ox * sw + kx * dw for ox in range(width) for kx in range(kw)}):
-                    pixel = at + (iy * conv.x.row_pitch + ix * conv.x.pixel_pitch)
-                    v = gather(code, pixel, block.picks[j], block.limit)
-                    for kx in range(kw):
-                        ox, rest = divmod(ix - kx * dw, sw)
-                        if rest or not 0 <= ox < width:
-                            continue
-                        for oy, ky in uses:
-                            sums[oy, ox] = code.fma(v, rows[ky, kx], sums[oy, ox])
+        kh, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+        places = [(oy, ox) for oy in range(height) for ox in range(width)]
+        sums, weights = [code.load(weights)] * len(places), weights + code.lanes
+        row = conv.kernel_size[1] * conv.group_in * code.lanes
+        if height == 1:
+
+            def body(ky: Operand, sums: list[Value]) -> list[Value]:
+                here = at + ky * (dilation * conv.x.row_pitch)
+                return self._row(block, here, weights + ky * row, [(0, 0)], sums)
+
+            sums = code.carry(0, kh, 1, sums, body)
+        else:
+            for iy in sorted({oy * stride + ky * dilation for oy in range(height) for ky in range(kh)}):
+                uses = [
+                    (oy, (iy - oy * stride) // dilation)
+                    for oy in range(height)
+                    if _is_tap(iy - oy * stride, dilation, kh)
+                ]
+                sums = self._row(block, at + iy * conv.x.row_pitch, weights, uses, sums)
+        return dict(zip(places, sums, strict=True))
+
+    def _row(
+        self, block: _Block, at: Value, weights: Value, uses: list[tuple[int, int]], sums: list[Value]
+    ) -> list[Value]:
+        """Write what one row of inputs adds: to output rows `oy` by tap rows `ky`, the pairs of `uses`."""
+        code, conv = self.code, self.conv
+        (_, kw), stride, dilation = conv.kernel_size, conv.stride[1], conv.dilation[1]
+        sums, width = list(sums), self.width
+        for j in range(conv.group_in):
+            taps = {
+                (ky, kx): code.load(weights + ((ky * kw + kx) * conv.group_in + j) * code.lanes)
+                for _, ky in uses
+                for kx in range(kw)
+            }
+            for ix in sorted({ox * stride + kx * dilation for ox in range(width) for kx in range(kw)}):
+                v = gather(code, at + ix * conv.x.pixel_pitch, block.picks[j], block.limit)
+                for kx in range(kw):
+                    ox, rest = divmod(ix - kx * dilation, stride)
+                    if rest or not 0 <= ox < width:
+                        continue
+                    for oy, ky in uses:
+                        sums[oy * width + ox] = code.fma(v, taps[ky, kx], sums[oy * width + ox])
         return sums
 
 
@@ -227,14 +253,11 @@ def candidates(conv: Conv, target: Target) -> list[Lanes]:
     suits = conv.group_out <= target.lanes and conv.prologue == Prologue() and conv.x.channel_pitch == 1
     if not suits or conv.groups == 1 or conv.group_in > 4 * target.lanes:
         return []
-    blocks = ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
-    if conv.order is not None and blocks * conv.group_in > 128:
-        return []
-    shapes = [(1, 14), (2, 7), (1, 7), (1, 4)] if target.registers == 32 else [(1, 7), (2, 3), (1, 5)]
-    if target.registers == 32 and conv.group_in == 1:
-        shapes += [(3, 5), (4, 4)]
-    size = blocks * conv.group_in if conv.order is not None else conv.group_in
-    shapes = [
-        (r, c) for r, c in shapes if size * r * c * conv.kernel_size[0] * conv.kernel_size[1] <= _LONGEST
-    ]
+    registers32 = target.registers == 32
+    shapes = [(1, 14), (1, 7), (1, 4)] if registers32 else [(1, 7), (1, 5)]
+    if conv.group_in == 1 and conv.kernel_size[0] <= 3:  # short enough to write several rows out
+        shapes += [(2, 7), (3, 5), (4, 4)] if registers32 else [(2, 3)]
+    blocks = 1 if conv.order is None else ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
+    row = blocks * conv.group_in * conv.kernel_size[1]
+    shapes = [(rows, columns) for rows, columns in shapes if row * rows * columns <= _LONGEST]
     return [Lanes(conv, target, rows, columns) for rows, columns in shapes]
