@@ -117,6 +117,8 @@ def test_without_mixing_labels_stay_numbers():
         ({"scale": (0.5, 0.2)}, "scale"),
         ({"auto": "rand-m9"}, "auto"),
         ({"kind": "crop", "color_jitter": 0.4}, "color_jitter"),
+        ({"kind": "affine", "scale": (0.5, 1.0)}, "scale"),
+        ({"kind": "none", "flip": 0.5}, "flip"),
     ],
 )
 def test_impossible_augmentation_is_named(options, parameter):

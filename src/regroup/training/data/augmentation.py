@@ -63,11 +63,14 @@ class Augmentation:
                 raise ConfigError(name, getattr(self, name), "0 (off) or more")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ConfigError("scale", self.scale, "two increasing parts of the area, above 0 and up to 1")
-        for name in ("auto", "color_jitter"):
-            if getattr(self, name) and self.kind != "timm":
-                raise ConfigError(
-                    name, getattr(self, name), f"off with kind={self.kind!r}", "use kind='timm'"
-                )
+        self._check_use()
+
+    def _check_use(self) -> None:
+        """Refuse what `kind` would pass over."""
+        unused = {"timm": (), "none": ("flip", "scale", "auto", "color_jitter")}
+        for name in unused.get(self.kind, ("scale", "auto", "color_jitter")):
+            if getattr(self, name) != getattr(Augmentation, name):
+                raise ConfigError(name, getattr(self, name), f"left out with kind={self.kind!r}")
 
     @property
     def mixes(self) -> bool:

@@ -33,7 +33,9 @@ class BadImagesError(DataError):
         if len(images) > _SHOWN:
             lines.append(f"  and {len(images) - _SHOWN} more")
         count = "1 image" if len(images) == 1 else f"{len(images)} images"
-        super().__init__(path, "\n".join([f"{count} cannot be used (bad_images='skip' leaves out):", *lines]))
+        super().__init__(
+            path, "\n".join([f"{count} cannot be used (bad_images='skip' leaves them out):", *lines])
+        )
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.images)
@@ -69,10 +71,7 @@ def _inspect(paths: list[Path]) -> list[ImageFacts]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    with (
-        calm_decoders(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):  # decoders release the interpreter's lock
+    with calm_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
         facts = pool.map(inspect_image, paths)
         quick = len(paths) < 1000 or not console.is_terminal
         shown = track(facts, "checking images", len(paths), console=console, transient=True, disable=quick)

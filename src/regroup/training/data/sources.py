@@ -36,7 +36,8 @@ def load_data(
 
     Args:
         source: a name of `data_sets`, or the path of a folder with one sub-folder for each class, or with
-            such folders in `train` and `val` (or `test`).
+            such folders in `train` and `val` (or `test`). A folder that has the name of a data set needs
+            "./" before it.
         image: size of the images, one number or (height, width); None is what the source has.
         bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
         download: fetch a data set of torchvision that is not in `root`.
@@ -55,10 +56,11 @@ def load_data(
     name = str(source)
     if isinstance(source, str) and source in data_sets:
         return _call(name, data_sets[source], size, common, options)
-    if Path(source).is_dir():
+    path = Path(source).expanduser()
+    if path.is_dir():
         from regroup.training.data.folder import folder
 
-        return _call(name, folder, size, common | {"root": Path(source)}, options)
+        return _call(name, folder, size, common | {"root": path}, options)
     if isinstance(source, Path) or "/" in source or source.startswith("."):
         raise DataError(source, "there is no such folder")
     return data_sets[source](size)  # raises, with the nearest names
