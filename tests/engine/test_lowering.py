@@ -80,3 +80,14 @@ def test_random_networks_of_integers_are_exact(program):
     assume(exact.abs().max() < 2**24)
     (result,), _ = emulate(model.float(), x.double())
     assert torch.equal(result, exact)
+
+
+def test_padding_that_no_convolution_takes_is_a_copy_into_a_frame_of_zeros():
+    class Framed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.max_pool2d(nn.functional.pad(x.relu(), (1, 2, 3, 0)), 3, 2)
+
+    x = torch.randn(2, 5, 6, 7).double()
+    (result,), schedules = emulate(Framed().eval(), x)
+    assert torch.equal(result, Framed()(x))
+    assert [task.name for group in schedules[0].tasks for task in group][1:3] == ["relu", "pad"]

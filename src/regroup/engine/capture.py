@@ -92,7 +92,8 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
         reason = f"its flow or a shape depends on the numbers in a tensor ({error.func})"
         raise EngineError(f"cannot record the network: {reason}") from error
     except Exception as error:
-        raise EngineError(f"cannot record the network: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EngineError(f"cannot record the network: {reason}") from error
     leaves, structure = pytree.tree_flatten(result)
     return _Builder(inputs, batch).build(recorder.calls, leaves, structure)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from regroup.engine.describe import describe_problem
 from regroup.engine.plan import NativeSegment, Plan, TorchSegment
 from regroup.kernels.peak import peak_gflops
-from regroup.kernels.problem import Conv, Linear, Problem
-from regroup.kernels.view import View
 
 _REPEATS = 15
 
@@ -43,7 +43,8 @@ def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
 def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
     inputs = [torch.zeros(1, *value.shape) for value in segment.graph.inputs]
     segment.run(inputs)
-    time_step = segment.step_timer(inputs)
+    run_steps = segment.step_timer(inputs)
+    call = _least(lambda: run_steps(0, 0))
     steps = []
     for index, (tasks, step, choices) in enumerate(
         zip(segment.schedule.tasks, segment.schedule.steps, segment.program.choices, strict=True)
@@ -53,12 +54,12 @@ def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
                 "work": task.name,
                 "kernel": choice.template,
                 "tile": choice.tile,
-                "shape": describe(part.problem),
+                "shape": describe_problem(part.problem),
                 "macs": part.problem.macs,
             }
             for task, part, choice in zip(tasks, step.parts, choices, strict=True)
         ]
-        seconds = _least(lambda index=index: time_step(index))
+        seconds = max(_least(partial(run_steps, index, index + 1)) - call, 1e-9)
         steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
     return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.schedule.arena_floats}
 
@@ -86,25 +87,6 @@ def _least(run: Callable[[], object]) -> float:
         run()
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def describe(problem: Problem) -> str:
-    """Return the shape of a problem, like '64x56x56 -> 128x28x28, 3x3 / 2, 4 groups'."""
-    text = f"{_size(problem.x)} -> {_size(problem.y)}"
-    if isinstance(problem, Linear):
-        return f"{problem.in_channels} -> {problem.y.channels}"
-    kernel, stride = getattr(problem, "kernel_size", None), getattr(problem, "stride", (1, 1))
-    if kernel is not None:
-        text += f", {kernel[0]}x{kernel[1]}" + (f" / {stride[0]}" if stride != (1, 1) else "")
-    if isinstance(problem, Conv) and problem.groups > 1:
-        text += f", {problem.groups} groups"
-    return text
-
-
-def _size(view: View) -> str:
-    if (view.height, view.width) == (1, 1):
-        return str(view.channels)
-    return f"{view.channels}x{view.height}x{view.width}"
 
 
 def table(data: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatchmethod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from regroup.engine.describe import describe_node
 from regroup.engine.graph import (
     Activate,
     AdaptivePool,
@@ -18,9 +19,9 @@ from regroup.engine.graph import (
     Graph,
     Linear,
     Lrn,
-    Multiply,
     Node,
     Op,
+    Pad,
     Pool,
     Resize,
     ScaleShift,
@@ -33,7 +34,7 @@ from regroup.engine.slots import Slots, slots_of
 from regroup.kernels import problem as kernels
 from regroup.kernels.problem import Epilogue, Problem, Prologue
 from regroup.kernels.program import Part
-from regroup.kernels.view import View
+from regroup.kernels.view import Halo, View
 
 _MOST_RUNS = 8
 """A value in more pieces than this is brought together by a copy before a step that reads whole vectors."""
@@ -154,7 +155,7 @@ class _Lowering:
                 order=order,
             )
 
-        self._add(_describe(node), (x, *operands), y, problem, numbers, node)
+        self._add(describe_node(node), (x, *operands), y, problem, numbers, node)
 
     @_lower.register
     def _(self, op: Linear, node: Node, fused: Fused) -> None:
@@ -167,7 +168,7 @@ class _Lowering:
         def problem() -> Problem:
             return kernels.Linear(x.view(), y.view(), prologue, epilogue(op.bias is not None), order=x.order)
 
-        self._add(_describe(node), (x, *operands), y, problem, numbers, node)
+        self._add(describe_node(node), (x, *operands), y, problem, numbers, node)
 
     @_lower.register
     def _(self, op: Pool, node: Node, fused: Fused) -> None:
@@ -206,6 +207,16 @@ class _Lowering:
         )
 
     @_lower.register
+    def _(self, op: Pad, node: Node, fused: Fused) -> None:
+        channels = tuple(range(node.output.shape[0]))
+        x, y = self.layout.place[node.inputs[0]], self._settle(node, channels)
+
+        def problem() -> Problem:
+            return kernels.Pointwise(x.view(), _inside(y.view(), op.padding), order=x.order)
+
+        self._add(describe_node(node), (x,), y, problem, {}, node)
+
+    @_lower.register
     def _(self, op: Lrn, node: Node, fused: Fused) -> None:
         channels = tuple(range(node.output.shape[0]))
         x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
@@ -215,13 +226,13 @@ class _Lowering:
                 x.view(), y.view(), size=op.size, alpha=op.alpha, beta=op.beta, k=op.k
             )
 
-        self._add(_describe(node), (x,), y, problem, {}, node)
+        self._add(describe_node(node), (x,), y, problem, {}, node)
 
     @_lower.register
     def _(self, op: Softmax, node: Node, fused: Fused) -> None:
         channels = tuple(range(node.output.shape[0]))
         x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
-        self._add(_describe(node), (x,), y, lambda: kernels.Softmax(x.view(), y.view()), {}, node)
+        self._add(describe_node(node), (x,), y, lambda: kernels.Softmax(x.view(), y.view()), {}, node)
 
     def _elementwise(self, node: Node, fused: Fused) -> None:
         x = self.layout.place[node.inputs[0]]
@@ -247,7 +258,7 @@ class _Lowering:
             )
 
         read = [p for p in (x, first_gate, factor, *operands) if p is not None]
-        self._add(_describe(node), read, y, problem, numbers, node)
+        self._add(describe_node(node), read, y, problem, numbers, node)
 
     def _by_channel(self, node: Node, problem: Callable[[Place, Place], Problem]) -> None:
         """Add work that treats each channel alone, on whole vectors: one task per range of channels."""
@@ -259,7 +270,9 @@ class _Lowering:
         for run in x.runs():
             part = Place(y.slab, tuple(range(start, start + len(run.channels))))
             start += len(run.channels)
-            self._add(_describe(node), (run,), part, lambda run=run, part=part: problem(run, part), {}, node)
+            self._add(
+                describe_node(node), (run,), part, lambda run=run, part=part: problem(run, part), {}, node
+            )
 
     # ---- places -----------------------------------------------------------------------------------
 
@@ -355,6 +368,19 @@ class _Lowering:
         self.tasks.append(Task(name, tuple(reads), writes, lambda: Part(problem(), arrays), node))
 
 
+def _inside(view: View, padding: tuple[int, int, int, int]) -> View:
+    """Return the image within a padded one; the zeros around it become its halo."""
+    top, bottom, left, right = padding
+    old = view.halo
+    return replace(
+        view,
+        height=view.height - top - bottom,
+        width=view.width - left - right,
+        halo=Halo(old.top + top, old.left + left, old.bottom + bottom, old.right + right),
+        offset=view.offset + top * view.row_pitch + left * view.pixel_pitch,
+    )
+
+
 def _view(place: Place | None) -> View | None:
     return None if place is None else place.view()
 
@@ -365,16 +391,3 @@ def _scales(op: ScaleShift, rows: list[int]) -> dict[str, Tensor]:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().float().numpy())
-
-
-def _describe(node: Node) -> str:
-    """Return what a step does, like 'conv + relu'."""
-    fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
-    return " + ".join(_word(op) for op in (*fused.before, fused.op, *fused.after))
-
-
-def _word(op: Op) -> str:
-    if isinstance(op, Activate):
-        return op.kind
-    names: dict[type[Op], str] = {Conv: "conv", ScaleShift: "norm", Multiply: "gate", AdaptivePool: "pool"}
-    return names.get(type(op), type(op).__name__.lower())

@@ -64,16 +64,16 @@ class NativeSegment:
         arenas.append(arena)
         return outputs
 
-    def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int], None]:
-        """Return what runs one step on one image, for `explain`."""
+    def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int, int], None]:
+        """Return what runs steps `first` to `last` (exclusive) on one image, for `explain`."""
         threads = torch.get_num_threads()
         arena = self.program.new_arena(threads)
         arena[:] = 0
         outputs = [torch.zeros(1, *value.shape) for value in self.graph.outputs]
         buffers = [arena.ctypes.data, *(t.data_ptr() for t in (*inputs, *outputs))]
 
-        def run(step: int, _alive: object = (arena, inputs, outputs)) -> None:
-            self.program.run(buffers, threads=threads, strides=self._strides, steps=(step, step + 1))
+        def run(first: int, last: int, _alive: object = (arena, inputs, outputs)) -> None:
+            self.program.run(buffers, threads=threads, strides=self._strides, steps=(first, last))
 
         return run
 

@@ -244,8 +244,8 @@ def _index_select(a: _Arguments) -> Op | None:
 
 @_operator("constant_pad_nd")
 def _pad(a: _Arguments) -> Op | None:
-    left, right, top, bottom, *rest = (*a.pad, 0, 0, 0, 0)[:8]
-    zero = a.value == 0 and not any((*rest, *a.pad[4:]))
+    left, right, top, bottom, *rest = (*a.pad, 0, 0, 0, 0)
+    zero = a.value == 0 and not any(rest) and min(a.pad) >= 0
     return Pad((top, bottom, left, right)) if zero and len(a.out) == 3 else None
 
 

@@ -12,7 +12,7 @@ def fold_padding(graph: Graph) -> bool:
     producers, changed = graph.producers(), False
     for node in graph.nodes:
         pad = producers.get(node.inputs[0]) if isinstance(node.op, Conv) else None
-        if pad is not None and isinstance(pad.op, Pad) and min(pad.op.padding) >= 0:
+        if pad is not None and isinstance(pad.op, Pad):
             top, bottom, left, right = (a + b for a, b in zip(pad.op.padding, node.op.padding, strict=True))
             node.op = replace(node.op, padding=(top, bottom, left, right))
             node.inputs = pad.inputs

@@ -1,0 +1,94 @@
+"""Classify an image with a network, compiled to native code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which network, on which image."""
+
+    model: tyro.conf.Positional[str]
+    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
+    image: Path
+    """Image file."""
+    pretrained: bool = False
+    """Load the weights that the model hub has for it."""
+    weights: Path | None = None
+    """File of weights, for networks of ours."""
+    top: int = 5
+    """Classes to print."""
+    json: bool = False
+    """Print the classes as JSON."""
+    quiet: bool = False
+    """No progress bar."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further networks."""
+
+
+def run(options: Options) -> int:
+    """Print the most probable classes."""
+    import json
+
+    from regroup.cli._compiled import build, compiled
+    from regroup.errors import ConfigError
+
+    if options.top < 1:
+        raise ConfigError("top", options.top, "an int of at least 1")
+    model = build(
+        options.model, options.weights, pretrained=options.pretrained, channels=3, plugins=options.plugin
+    )
+    x = read_image(options.image, model)
+    probabilities = compiled(model, tuple(x.shape), quiet=options.quiet or options.json)(x)[0].softmax(0)
+    best = probabilities.topk(min(options.top, len(probabilities)))
+    names = _class_names(len(probabilities))
+    rows = [
+        {"class": index, "name": names(index), "probability": probability}
+        for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        print(f"{row['probability']:7.2%}  {row['class']:>4}  {row['name']}")
+    if not options.pretrained and options.weights is None:
+        print("(random weights: give --pretrained or --weights)")
+    return 0
+
+
+def read_image(path: Path, model: nn.Module) -> Tensor:
+    """Return the image as the model wants it: (1, 3, height, width), resized, cropped, normalised.
+
+    Raises:
+        DataError: no image can be read there.
+    """
+    from PIL import Image, UnidentifiedImageError
+    from timm.data import create_transform, resolve_data_config
+
+    from regroup.errors import DataError
+
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(path, f"cannot be read as an image: {error}") from error
+    settings: Any = resolve_data_config({}, model=model)
+    transform: Any = create_transform(**settings)
+    return transform(picture).unsqueeze(0)
+
+
+def _class_names(count: int) -> Callable[[int], str]:
+    from timm.data import ImageNetInfo
+
+    if count != 1000:
+        return lambda index: ""
+    return ImageNetInfo().index_to_description
