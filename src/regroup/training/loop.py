@@ -28,7 +28,7 @@ from regroup.strategies.learning import set_progress
 from regroup.training.checkpoint import list_checkpoints
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
-from regroup.training.data.randomness import scramble, seeded
+from regroup.training.data.randomness import seeded
 from regroup.training.evaluation import Metrics, evaluate
 from regroup.training.history import EpochResult, History
 from regroup.training.interruption import Interruption, leave
@@ -117,7 +117,9 @@ def _step(run: Run, batches: Iterator[Batch]) -> None:
     for part, batch in enumerate(batches, start=1):
         with _unsynchronised(run.wrapped) if part < parts else nullcontext():
             with run.autocast():
-                loss = run.loss(batch) / parts
+                loss = run.loss(batch)
+            if parts > 1:
+                loss = loss / parts
             run.scaler.scale(loss).backward()
         run.epoch_loss += loss.detach()
     _clip(run)
@@ -218,12 +220,12 @@ def _unsynchronised(module: nn.Module) -> AbstractContextManager:
 
 def _reseed(run: Run) -> None:
     """Make what is random in the next step, such as dropout, a function of seed, step and rank."""
-    seed = int(scramble(run.config.seed, run.step, run.processes.rank))
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(seed >> 1)  # torch.manual_seed takes fifty times as long
+    random.seed(f"{run.config.seed} {run.step} {run.processes.rank}")
+    bits = random.getrandbits(63)
+    np.random.seed(bits & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(bits)  # torch.manual_seed takes fifty times as long
     if run.device.type == "cuda":
-        torch.cuda.manual_seed(seed >> 1)
+        torch.cuda.manual_seed(bits)
 
 
 @contextmanager

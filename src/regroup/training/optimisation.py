@@ -10,6 +10,9 @@ from torch import nn
 from regroup.errors import ConfigError
 from regroup.training.config import TrainConfig
 
+_FUSED = ("sgd", "momentum", "adam", "adamw")
+"""Names of timm for PyTorch's optimisers that have a fused kernel on every device."""
+
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return timm's optimiser `config.opt` over the model's parameters.
@@ -21,9 +24,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
     if config.opt.removeprefix("lookahead_") not in list_optimizers():
         raise ConfigError("opt", config.opt, "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb")
+    # One kernel for all parameters takes a quarter of the time; PyTorch's reads weights and gradients as if
+    # they had one order in memory, which is sure to be so only where all are contiguous.
+    fused = {"fused": True} if config.opt in _FUSED and not config.channels_last else {}
     try:
         optimizer = create_optimizer_v2(
-            model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+            model,
+            opt=config.opt,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            **fused,
         )
     except (AssertionError, ImportError, ValueError) as error:  # Apex and bitsandbytes may be missing
         raise ConfigError("opt", config.opt, "an optimiser that can be made here", str(error)) from error

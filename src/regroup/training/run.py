@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,10 @@ class Run:
 
     def autocast(self) -> AbstractContextManager:
         """Return the context in which forward passes run."""
+        if not self.config.amp:
+            return nullcontext()
         dtype = getattr(torch, self.config.amp_dtype)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.config.amp)
+        return torch.autocast(self.device.type, dtype=dtype)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return what a step minimises on `batch`: cross-entropy plus the learned groupings' penalty.
