@@ -190,6 +190,39 @@ def halo(rng: Random, exact: bool) -> Zeros:
     return Zeros(y, y)
 
 
+def chain(rng: Random, exact: bool) -> p.Chain:
+    """Return two or three links: 1x1, depthwise or narrow, 1x1, now and then with a residual."""
+    links: list[p.Problem] = []
+    height, width, channels = rng.randint(1, 20), rng.randint(1, 18), rng.randint(1, 24)
+    x = view(rng, height, width, channels, Halo(6, 6, 6, 6) if rng.random() < 0.3 else _NO_HALO)
+    count = rng.randint(2, 3)
+    for i in range(count):
+        source = links[-1].y if links else x
+        last = i == count - 1
+        k = rng.choice((1, 3, 5)) if x.halo.top >= 6 or links else 1
+        s, d = (rng.choice((1, 1, 2)) if k > 1 else 1), 1
+        out = [(size - 1) // s + 1 for size in (source.height, source.width)]
+        groups = rng.choice((1, source.channels))
+        outputs = source.channels if groups > 1 else rng.randint(1, 40)
+        y = view(rng, *out, outputs)
+        conv = p.Conv(
+            source,
+            y,
+            kernel_size=(k, k),
+            stride=(s, s),
+            padding=(k // 2, k // 2),
+            dilation=(d, d),
+            groups=groups,
+        )
+        after = epilogue(rng, y, exact)
+        links.append(
+            replace(
+                conv, epilogue=after if last else replace(after, residual=None, residual_scale=1, gate=None)
+            )
+        )
+    return p.Chain(x, links[-1].y, tuple(links), rng.choice((0, 1, 2, 3)))
+
+
 MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "conv": conv,
     "grouped": grouped,
@@ -203,4 +236,5 @@ MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "response_norm": response_norm,
     "gather": gather,
     "halo": halo,
+    "chain": chain,
 }

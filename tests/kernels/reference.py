@@ -67,6 +67,8 @@ def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[st
     """Return the output of a problem, given the tensor of each view by name."""
     x = tensors["x"]
     match problem:
+        case p.Chain():
+            return _chain(problem, tensors, parameters)
         case p.Conv() | p.Linear():
             return _conv(problem, tensors, parameters)
         case p.Pointwise():
@@ -97,8 +99,10 @@ def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[st
     raise AssertionError(problem)
 
 
-def _conv(problem: p.Conv | p.Linear, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:
-    source = Rounded.of(tensors["x"])
+def _conv(
+    problem: p.Conv | p.Linear, tensors: dict, parameters: dict[str, Tensor], source: Rounded | None = None
+) -> Rounded:
+    source = source or Rounded.of(tensors["x"])
     source = _prologue(problem.prologue, source, tensors, parameters)
     if problem.order is not None:
         order = list(problem.order)
@@ -123,6 +127,14 @@ def _conv(problem: p.Conv | p.Linear, tensors: dict, parameters: dict[str, Tenso
     )
     total = Rounded(exact, error)
     return _epilogue(problem.epilogue, total, tensors, parameters, terms)
+
+
+def _chain(problem: p.Chain, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> Rounded:
+    result = Rounded.of(tensors["x"])
+    for i, link in enumerate(problem.links):
+        mine = {k.split(".")[1]: v for k, v in parameters.items() if k.startswith(f"{i}.")}
+        result = _conv(link, tensors, mine, result)
+    return result
 
 
 def _prologue(prologue: p.Prologue, x: Rounded, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:

@@ -131,6 +131,8 @@ def _names(problem: p.Problem) -> list[str]:
     if isinstance(problem, p.Gather):
         return ["x", "index", "y"]
     names = ["x"]
+    if isinstance(problem, p.Chain):
+        return [*names, *_names(problem.links[-1])[1:]]
     if isinstance(problem, p.Conv | p.Linear | p.Pointwise):
         names += ["in_gate"] if problem.prologue.gate is not None else []
         names += ["residual"] if problem.epilogue.residual is not None else []

@@ -51,9 +51,10 @@ def reciprocal(code: Code, x: Value) -> Value:
         return 1.0 / x
     name = "@llvm.x86.avx512.rcp14.ps.512"
     code.declarations.add(f"declare {code.vector} {name}({code.vector}, {code.vector}, i16)")
-    near = code.emit(
-        code.vector, f"call {code.vector} {name}({code.vector} {x}, {code.vector} zeroinitializer, i16 -1)"
-    )
+    zeros = f"{code.vector} zeroinitializer"
+    zeros = f"{code.vector} zeroinitializer"
+    call = f"call {code.vector} {name}({code.vector} {x}, {zeros}, i16 -1)"
+    near = code.emit(code.vector, call)
     return code.fma(near, code.fma(0.0 - x, near, code.vec(1.0)), near)
 
 

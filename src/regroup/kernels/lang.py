@@ -39,6 +39,8 @@ class Value:
     __radd__ = __add__
 
     def __sub__(self, other: Operand) -> Value:
+        if self.type == "ptr":
+            return self.code.offset(self, 0 - other)
         return self.code.binary("sub", self, other)
 
     def __rsub__(self, other: Operand) -> Value:
@@ -82,24 +84,20 @@ class Code:
         self.vector = f"<{target.lanes} x float>"
         self.arguments = [Value(self, f"%{argument}", type) for argument, type in arguments.items()]
         self._lines: list[str] = []
+        self._tables: list[str] = []
         self._count = 0
         self._globals: dict[str, str] = {}
         self.declarations: set[str] = set()
-        self.type, self.end = "void", "ret void"
+        self.type, self.end, self.internal = "void", "ret void", False
         self._open("entry")
 
     def text(self) -> str:
         """Return the function and the constants it uses as LLVM assembly."""
         head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
-        return "\n".join(
-            [
-                *self._globals.values(),
-                f"define {self.type} @{self.name}({head}) {{",
-                *self._lines,
-                self.end,
-                "}",
-            ]
-        )
+        linkage = "internal " if self.internal else ""
+        start = f"define {linkage}{self.type} @{self.name}({head}) {{"
+        entry, *body = self._lines
+        return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
 
     # -- instructions -----------------------------------------------------------------------------
 
@@ -189,6 +187,15 @@ class Code:
         """Load an entry of a table of pointers."""
         at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
         return self.emit("ptr", f"load ptr, ptr {at}, align 8")
+
+    def pointers(self, values: Sequence[Value]) -> Value:
+        """Return a table of pointers in the function's own memory, refilled wherever this stands."""
+        table = Value(self, f"%table{len(self._tables)}", "ptr")
+        self._tables.append(f"{table} = alloca [{len(values)} x ptr], align 16")
+        for i, value in enumerate(values):
+            at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {i}")
+            self._lines.append(f"store ptr {value}, ptr {at}, align 8")
+        return table
 
     def load(self, pointer: Value, count: int = 0) -> Value:
         """Load a vector: `count` floats (all lanes by default), zeros in the other lanes."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regroup.errors import RegroupError
-from regroup.kernels.problem import AdaptivePool, Conv, Linear, Pointwise, Pool, Problem, Resize
+from regroup.kernels.problem import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
 from regroup.kernels.target import Target
-from regroup.kernels.templates import dense, halo, lanes, pointwise, pool, resize, rows
+from regroup.kernels.templates import chain, dense, halo, lanes, pointwise, pool, resize, rows
 from regroup.kernels.templates.base import Kernel
 
 
@@ -16,6 +16,8 @@ class KernelError(RegroupError):
 def kernels(problem: Problem, target: Target) -> list[Kernel]:
     """Return every way to do a problem."""
     match problem:
+        case Chain():
+            return [*chain.candidates(problem, target, banded)]
         case Conv():
             return [*dense.candidates(problem, target), *lanes.candidates(problem, target)]
         case Linear():
@@ -29,6 +31,18 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
         case halo.Zeros():
             return [halo.Border(problem, target)]
     return rows.candidates(problem, target)
+
+
+def banded(problem: Problem, target: Target) -> Kernel:
+    """Return the quickest way to do a link of a chain: one whose work items are single rows, in order."""
+    if isinstance(problem, Conv):
+        ways = [*dense.candidates(problem, target, True), *lanes.candidates(problem, target, True)]
+    else:
+        ways = kernels(problem, target)
+    ways = [kernel for kernel in ways if kernel.rows == 1]
+    if not ways:
+        raise KernelError(f"no kernel by rows for {problem}")
+    return min(ways, key=lambda kernel: kernel.cycles)
 
 
 def choose(problem: Problem, target: Target) -> Kernel:

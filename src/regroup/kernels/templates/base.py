@@ -27,7 +27,8 @@ class Kernel(ABC):
         target: the CPU.
         tile: the blocking, for people.
         items: number of work items.
-        rows: output rows that an item covers where items are rows in order, else 0.
+        rows: output rows of a unit of work where units are rows in order, else 0.
+        per_unit: items of a unit.
         packed: floats of packed weights.
         scratch: floats of private memory that the function needs.
         cycles: estimated time of all items on one core.
@@ -37,6 +38,7 @@ class Kernel(ABC):
     tile: str = ""
     items: int
     rows: int = 0
+    per_unit: int = 1
     packed: int = 0
     scratch: int = 0
     cycles: float = 0.0

@@ -38,16 +38,19 @@ class Dense(Kernel):
         target: the CPU.
         pixels: pixels of a register tile.
         vectors: vectors of output channels of a register tile.
+        banded: work items go row by row, all channels of a row one after the other.
     """
 
     template = "broadcast"
 
-    def __init__(self, problem: Conv, target: Target, pixels: int, vectors: int) -> None:
+    def __init__(
+        self, problem: Conv, target: Target, pixels: int, vectors: int, banded: bool = False
+    ) -> None:
         super().__init__(problem, target)
-        self.conv = conv = flattened(problem)
+        self.conv = conv = problem if banded else flattened(problem)
         self.flat = conv is not problem
         height, width, lanes = conv.y.height, conv.y.width, target.lanes
-        rows = 1 if self.flat else max(1, min(pixels // width, height))
+        rows = 1 if self.flat or banded else max(1, min(pixels // width, height))
         self.columns = split(width, pixels)
         self.units = self.columns if self.flat else runs(height, rows)
         self.blocks = _blocks(conv.group_out, lanes, vectors)
@@ -60,9 +63,10 @@ class Dense(Kernel):
         self.packed = self.head + conv.groups * self.group_floats
         self.tile = f"{rows * widest}x{vectors}"
         self.staged = not isinstance(self.stage, Direct)
-        self.by_weights = not self.staged and self.packed > height * width * conv.x.channels
-        self.per_unit = conv.groups * pieces(self.blocks)
-        self.items = pieces(self.units) * (1 if self.staged else self.per_unit)
+        weights_first = self.packed > height * width * conv.x.channels
+        self.by_weights = weights_first and not (self.staged or banded)
+        self.per_unit = 1 if self.staged else conv.groups * pieces(self.blocks)
+        self.items = pieces(self.units) * self.per_unit
         self.rows = 0 if self.flat or self.by_weights else rows
         self.cycles = self._estimate(rows)
 
@@ -229,7 +233,7 @@ def _term_cycles(pixels: int, vectors: int, pitch: int) -> float:
     return max(pixels * vectors / 2, (pixels + vectors) / 2 + 2 * crowd * pixels, 4.0)
 
 
-def candidates(conv: Conv, target: Target) -> list[Dense]:
+def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Dense]:
     """Return the register tiles that fit the target's registers."""
     if conv.prologue != Prologue() and (conv.kernel_size != (1, 1) or any(conv.padding)):
         return []
@@ -237,7 +241,7 @@ def candidates(conv: Conv, target: Target) -> list[Dense]:
         return []
     tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
     most = ceil_div(conv.group_out, target.lanes)
-    return [Dense(conv, target, pixels, v) for v, pixels in tiles.items() if v <= most]
+    return [Dense(conv, target, pixels, v, banded) for v, pixels in tiles.items() if v <= most]
 
 
 def linear(problem: Linear, target: Target) -> Dense:

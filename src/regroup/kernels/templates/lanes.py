@@ -48,9 +48,10 @@ class Lanes(Kernel):
         target: the CPU.
         rows: output rows of a register tile.
         columns: output columns of a register tile.
+        banded: work items are single rows of all channels, in order.
     """
 
-    def __init__(self, problem: Conv, target: Target, rows: int, columns: int) -> None:
+    def __init__(self, problem: Conv, target: Target, rows: int, columns: int, banded: bool = False) -> None:
         super().__init__(problem, target)
         self.conv = conv = problem
         self.template = "depthwise" if conv.group_in == conv.group_out == 1 else "narrow groups"
@@ -59,12 +60,13 @@ class Lanes(Kernel):
         count = sum(n for *_, n in self.block_runs)
         self.units = runs(conv.y.height, min(rows, conv.y.height))
         self.columns = split(conv.y.width, columns)
-        self.rows = self.units[0][1]
-        self.per_unit = min(count, max(1, ceil_div(_ITEMS, pieces(self.units))))
-        self.items = pieces(self.units) * self.per_unit
+        self.tile_rows, self.banded = self.units[0][1], banded
+        self.rows = 1 if banded else self.tile_rows
+        self.per_unit = 1 if banded else min(count, max(1, ceil_div(_ITEMS, pieces(self.units))))
+        self.items = conv.y.height if banded else pieces(self.units) * self.per_unit
         self.terms = conv.kernel_size[0] * conv.kernel_size[1] * conv.group_in
         self.packed = count * (self.terms + 1) * target.lanes
-        self.tile = f"{self.rows}x{self.columns[0][1]}"
+        self.tile = f"{self.tile_rows}x{self.columns[0][1]}"
         self.cycles = self._estimate() * count
 
     def _estimate(self) -> float:
@@ -85,6 +87,13 @@ class Lanes(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
+        if self.banded:
+            tiles = (high - low) // self.tile_rows
+            for tile in code.each(0, tiles):
+                writer.rows(low + tile * self.tile_rows, self.tile_rows, 0)
+            for y in code.each(low + tiles * self.tile_rows, high):
+                writer.rows(y, 1, 0)
+            return [code]
         for item in code.each(low, high):
             part = item % self.per_unit
             choose(code, item // self.per_unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
@@ -248,7 +257,7 @@ def _block(conv: Conv, first: int, count: int) -> _Block:
     return _Block(count * conv.group_out, limit, picks)
 
 
-def candidates(conv: Conv, target: Target) -> list[Lanes]:
+def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Lanes]:
     """Return tiles for a convolution whose groups are no wider than a vector on the output side."""
     suits = conv.group_out <= target.lanes and conv.prologue == Prologue() and conv.x.channel_pitch == 1
     if not suits or conv.groups == 1 or conv.group_in > 4 * target.lanes:
@@ -260,4 +269,4 @@ def candidates(conv: Conv, target: Target) -> list[Lanes]:
     blocks = 1 if conv.order is None else ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
     row = blocks * conv.group_in * conv.kernel_size[1]
     shapes = [(rows, columns) for rows, columns in shapes if row * rows * columns <= _LONGEST]
-    return [Lanes(conv, target, rows, columns) for rows, columns in shapes]
+    return [Lanes(conv, target, rows, columns, banded) for rows, columns in shapes]
