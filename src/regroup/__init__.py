@@ -9,13 +9,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from regroup.comparison.runner import compare as compare
     from regroup.conversion.replace import replace as replace
+    from regroup.engine.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
+    from regroup.networks import create_model as create_model
+    from regroup.networks import list_models as list_models
+    from regroup.profiling.profile import profile as profile
     from regroup.spec import ConvSpec as ConvSpec
     from regroup.spec import Cost as Cost
     from regroup.strategies import Strategy as Strategy
     from regroup.strategies import parse_strategy as parse_strategy
     from regroup.strategies import strategy as strategy
+    from regroup.strategies.learning import deploy as deploy
+    from regroup.strategies.learning import groupings as groupings
+    from regroup.strategies.learning import penalty as penalty
+    from regroup.strategies.learning import set_progress as set_progress
+    from regroup.training import TrainConfig as TrainConfig
+    from regroup.training import load_data as load_data
+    from regroup.training import train as train
 
 __version__ = "0.1.0.dev0"
 
@@ -24,10 +36,23 @@ _HOME = {
     "Cost": "spec",
     "RegroupError": "errors",
     "Strategy": "strategies",
+    "TrainConfig": "training",
+    "compare": "comparison.runner",
+    "compile": "engine.compiled",
+    "create_model": "networks",
+    "deploy": "strategies.learning",
+    "groupings": "strategies.learning",
+    "list_models": "networks",
+    "load_data": "training",
     "parse_strategy": "strategies",
-    "strategy": "strategies",
+    "penalty": "strategies.learning",
+    "profile": "profiling.profile",
     "replace": "conversion.replace",
+    "set_progress": "strategies.learning",
+    "strategy": "strategies",
+    "train": "training",
 }
+"""The module, below this package, that each public name lives in."""
 
 __all__ = ["__version__", *_HOME]
 
@@ -41,4 +66,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME})
