@@ -1,15 +1,58 @@
-"""Other people's MobileNets and ShuffleNets."""
+"""Other people's SqueezeNets, MobileNets and ShuffleNets."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+from torch import nn
 
 from regroup.networks import list_models, networks
 from tests.networks.libraries import Reference, of_pytorchcv, of_timm, of_torchvision
 
 
 def mobile() -> dict[str, list[Reference]]:
-    return {**_mobilenet_v1(), **_mobilenet_v2(), **_mobilenet_v3()}
+    families = (_squeezenet(), _mobilenet_v1(), _mobilenet_v2(), _mobilenet_v3(), _shufflenet())
+    return {name: references for family in families for name, references in family.items()}
+
+
+def _squeezenet() -> dict[str, list[Reference]]:
+    return {
+        f"squeezenet1_{i}": [of_torchvision(f"squeezenet1_{i}"), _adaptive_squeezenet(f"squeezenet_v1_{i}")]
+        for i in (0, 1)
+    }
+
+
+def _adaptive_squeezenet(name: str) -> Reference:
+    reference = of_pytorchcv("squeezenet", name)
+
+    def build() -> nn.Module:
+        model = reference.build()
+        model.output.final_pool = nn.AdaptiveAvgPool2d(1)
+        return model
+
+    return replace(reference, build=build)
+
+
+def _shufflenet() -> dict[str, list[Reference]]:
+    """pytorchcv builds those whose groups divide a quarter of the channels; its classifier has a bias."""
+    from pytorchcv.models.shufflenet import ShuffleNet
+
+    found: dict[str, list[Reference]] = {}
+    for name in list_models("shufflenet_v1*"):
+        c = networks[name].config
+        if c.order == "paper" and not any(width // 4 % c.groups for width in c.widths[1:]):
+
+            def build(c=c) -> nn.Module:
+                channels = [[width] * 2 for width in c.widths[1:]]
+                model = ShuffleNet(channels, c.widths[0], c.groups)
+                model.features.final_pool = nn.AdaptiveAvgPool2d(1)
+                return model
+
+            found[name] = [Reference("pytorchcv", build, {"depths": (2, 2, 2), "bias": True})]
+    for width, theirs in (("050", "x0_5"), ("100", "x1_0"), ("150", "x1_5"), ("200", "x2_0")):
+        found[f"shufflenet_v2_{width}"] = [of_torchvision(f"shufflenet_v2_{theirs}")]
+    found["shufflenet_v2_100"].append(of_pytorchcv("shufflenetv2b", "shufflenetv2b_w1", {"uneven": True}))
+    return found
 
 
 def _mobilenet_v1() -> dict[str, list[Reference]]:
