@@ -85,6 +85,14 @@ def test_version_2_has_the_papers_parameters():
     assert cost.parameters == 512 * (9 + 3 * 8)
 
 
+@pytest.mark.parametrize("strategy", [Interleaved(), Interleaved(version=2), Interleaved(version=3)], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_bias_of_the_spec_stands_at_the_end_alone(strategy, bias):
+    *before, last = convolutions(strategy.build(ConvSpec(16, 16, 3, bias=bias)))
+    assert all(conv.bias is None for conv in before)
+    assert (last.bias is not None) == bias
+
+
 def test_version_2_chooses_the_cheapest_factors():
     assert Interleaved(version=2).factor_widths(ConvSpec(64, 128, 3)) == [(1, 1), (8, 8), (8, 16)]
     assert Interleaved(version=2).factor_widths(ConvSpec(48, 48, 3)) == [(1, 1), (6, 6), (8, 8)]
