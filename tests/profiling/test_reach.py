@@ -16,7 +16,7 @@ from regroup.ops import reach as layers
 from regroup.ops.layers import block_diagonal
 from regroup.ops.order import ChannelOrder
 from regroup.ops.reach import measured_reach
-from regroup.profiling.reach import Flow, flow, mixing, reach
+from regroup.profiling.reach import Flow, depth, flow, mixing, reach
 
 SIZE = (6, 5)
 
@@ -246,8 +246,22 @@ def test_mixing_depth_of_networks_follows_from_their_blocks():
         "mobilenet_v2": 2,  # depthwise, then pointwise
     }
     x = torch.rand(1, 3, 32, 32)
-    for name, depth in expected.items():
-        assert mixing(torchvision.models.get_model(name, weights=None), x).depth == depth
+    for name, steps in expected.items():
+        assert mixing(torchvision.models.get_model(name, weights=None), x).depth == steps
+
+
+def test_networks_are_as_deep_as_they_are_called():
+    names = {
+        "resnet18": 18,
+        "resnet50": 50,
+        "vgg16": 16,
+        "alexnet": 8,
+        "squeezenet1_1": 18,
+        "densenet121": 121,
+    }
+    for name, layers_on_the_way in names.items():
+        model = torchvision.models.get_model(name, weights=None)
+        assert depth(model, torch.rand(1, 3, 64, 64)) == layers_on_the_way, name
 
 
 def test_the_longest_way_counts_as_depth():

@@ -71,6 +71,11 @@ class Influence(TorchDispatchMode):
         self.sources = len(influence)
         self._write(tensor, influence, depth=0)
 
+    def reaches(self, tensor: Tensor) -> bool:
+        """Tell whether any source reaches a tensor."""
+        entry = self._entries.get(_key(tensor))
+        return entry is not None and entry.influence is not None
+
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the influences on a tensor, (S, *its shape), as numbers; None if no source reaches it."""
         entry = self._entries.get(_key(tensor))
@@ -107,11 +112,11 @@ class Influence(TorchDispatchMode):
 
     def _record(self, call: Call, given: list[Tensor]) -> None:
         outputs = [t for t in tree_leaves(call.out) if isinstance(t, Tensor)]
-        reached = [t for t in given if self.of(t) is not None]
+        reached = [t for t in given if self.reaches(t)]
         if not reads_values(call.func):
             for tensor in outputs:
-                if (influence := self.of(tensor)) is not None:
-                    self._write(tensor, torch.zeros_like(influence), 0)
+                if self.reaches(tensor):
+                    self._write(tensor, torch.zeros(self.sources, *tensor.shape), 0)
             return
         if not reached:
             for tensor in outputs:

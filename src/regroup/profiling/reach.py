@@ -155,6 +155,20 @@ def mixing(model: nn.Module, *inputs: Tensor, start: str | None = None) -> Mixin
     return max(found, key=lambda m: m.depth or 0)
 
 
+def depth(model: nn.Module, *inputs: Tensor) -> int:
+    """Return the depth of a network: convolutions and matrix products on the longest way through it.
+
+    It is the number in the names of ResNet-50 or VGG-16. A gate (squeeze and excitation) is on the way, too.
+    """
+    depths = [0]
+
+    def on_mixing(_layer: str, depth: int, _influence: Tensor) -> None:
+        depths.append(depth)
+
+    _run(model, inputs, "", None, BOOLEAN, slice(1), on_mixing)
+    return max(depths)
+
+
 class _EnoughError(Exception):
     """Stop running a model: what was asked is known."""
 
@@ -211,7 +225,7 @@ def _run(
 
     def read(_module: nn.Module, _args: object, out: object) -> None:
         tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.ndim > 1]
-        if entering and end is not None and any(influence.of(t) is not None for t in tensors):
+        if entering and end is not None and any(map(influence.reaches, tensors)):
             end[1].append(torch.cat([_rows(influence, t, semiring) for t in tensors]))
             raise _EnoughError
 

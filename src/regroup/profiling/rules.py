@@ -7,6 +7,7 @@ shares of all sources add up to at most 1.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,14 +36,14 @@ class Semiring:
 
 BOOLEAN = Semiring(
     torch.bool,
-    lambda parts, among: torch.stack(parts).amax(0),
+    lambda parts, among: functools.reduce(torch.maximum, parts),
     torch.amax,
     lambda constant: (constant != 0).float(),
     normalised=False,
 )
 WEIGHTED = Semiring(
     torch.float32,
-    lambda parts, among: torch.stack(parts).sum(0) / among,
+    lambda parts, among: functools.reduce(torch.add, parts) / among,
     torch.mean,
     lambda constant: constant.abs().float(),
     normalised=True,
@@ -53,6 +54,11 @@ class Known(Protocol):
     """What the rules ask about the tensors of a call."""
 
     semiring: Semiring
+    sources: int
+
+    def reaches(self, tensor: Tensor) -> bool:
+        """Tell whether any source reaches a tensor."""
+        ...
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the influences on a tensor, (S, *its shape), or None."""
@@ -83,7 +89,7 @@ class Call:
     @property
     def sources(self) -> int:
         """Number of source channels."""
-        return next(len(i) for t in self.given if (i := self.known.of(t)) is not None)
+        return self.known.sources
 
     def of(self, tensor: Tensor | None) -> Tensor | None:
         """Return the influences on a tensor, or None."""
@@ -129,7 +135,7 @@ def copied(call: Call, output: Tensor) -> Tensor:
 
 def moved(call: Call, output: Tensor) -> Tensor:
     """Apply the operator itself to the influences: it moves elements, or sums them with fixed weights."""
-    if any(call.of(t) is not None for t in call.given if not t.is_floating_point()):
+    if any(call.known.reaches(t) for t in call.given if not t.is_floating_point()):
         return call.everything(output)  # where to move it depends on the source
     reached = {id(t): i for t in call.given if (i := call.of(t)) is not None}
 
@@ -138,7 +144,7 @@ def moved(call: Call, output: Tensor) -> Tensor:
             influence = reached.get(id(tensor))
             return _nothing(tensor) if influence is None else influence[source]
 
-        return _again(call, stand_in)
+        return _again(call, stand_in, call.named)
 
     return torch.stack([apply(source) for source in range(call.sources)])
 
@@ -146,13 +152,27 @@ def moved(call: Call, output: Tensor) -> Tensor:
 def in_space(call: Call, output: Tensor) -> Tensor:
     """Do the same for an operator that treats each channel of each image by itself, all sources at once."""
     (influence,) = (i for t in call.given if (i := call.of(t)) is not None)
-    result = _again(call, lambda tensor: influence.flatten(0, -4 if output.ndim == 4 else -3))
-    return result.view(call.sources, *output.shape)
+    images = influence.flatten(0, -4 if output.ndim == 4 else -3)
+    return _again(call, lambda tensor: images, call.named).view(call.sources, *output.shape)
 
 
-def _again(call: Call, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
+def along_dimension(call: Call, output: Tensor) -> Tensor:
+    """Do the same for an operator that moves whole slices along a dimension, all sources at once."""
+
+    def stand_in(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        influence = call.of(tensor)
+        return torch.zeros(call.sources, *tensor.shape) if influence is None else influence
+
+    if any(call.known.reaches(t) for t in call.given if not t.is_floating_point()):
+        return call.everything(output)  # which slices it takes depends on the source
+    return _again(call, stand_in, {**call.named, "dim": call.named["dim"] % output.ndim + 1})
+
+
+def _again(call: Call, stand_in: Callable[[Tensor], Tensor], arguments: dict[str, Any]) -> Tensor:
     """Call the operator, in its form that is not in place, on other tensors."""
-    named = tree_map_only(Tensor, stand_in, call.named)
+    named = tree_map_only(Tensor, stand_in, arguments)
     if call.func.overloadpacket is aten.constant_pad_nd:
         named["value"] = 0
     functional = getattr(getattr(aten, _base(call.func)), call.func._overloadname)
@@ -292,11 +312,11 @@ def _base(func: torch._ops.OpOverload) -> str:
 
 _POINTWISE = """clone _to_copy native_dropout masked_fill fill hardswish hardsigmoid hardtanh silu mish gelu
     elu leaky_relu softplus _prelu_kernel"""
-_MOVED = """cat stack index_select index _unsafe_index gather index_put slice_scatter select_scatter
-    constant_pad_nd roll flip repeat tril triu cumsum native_channel_shuffle channel_shuffle pixel_shuffle
-    pixel_unshuffle im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d
-    max_pool3d_with_indices"""
-_IN_SPACE = """avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d reflection_pad2d replication_pad2d
+_MOVED = """stack index _unsafe_index gather index_put slice_scatter select_scatter roll flip repeat tril triu
+    cumsum im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d max_pool3d_with_indices"""
+_ALONG = "cat index_select"
+_IN_SPACE = """avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d constant_pad_nd reflection_pad2d
+    replication_pad2d native_channel_shuffle channel_shuffle pixel_shuffle pixel_unshuffle
     upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa"""
 _REDUCED = """mean sum amax amin max min prod var std var_mean std_mean argmax argmin any all logsumexp
     linalg_vector_norm norm _softmax _log_softmax _safe_softmax topk sort cumprod"""
@@ -314,6 +334,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), multiplied),
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_MOVED.split(), moved),
+    **dict.fromkeys(_ALONG.split(), along_dimension),
     **dict.fromkeys(_IN_SPACE.split(), in_space),
     **dict.fromkeys(_REDUCED.split(), reduced),
     **dict.fromkeys(_BATCH_NORM.split(), batch_normed),

@@ -1,0 +1,181 @@
+"""Write docs/networks.md: what every network of regroup costs, how it mixes channels, how long it takes.
+
+    python -m docs.generate                  count the networks that are new, and write the page
+    python -m docs.generate --recount        count all of them again (half an hour)
+    python -m docs.generate --time           also measure the time of all of them: on a quiet machine
+
+What was counted and measured is kept in docs/networks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regroup.errors import RegroupError
+from regroup.networks import Network, create_model, networks
+from regroup.profiling.clock import measure
+from regroup.profiling.cost import cost, mode_of
+from regroup.profiling.machine import Machine, machine
+from regroup.profiling.reach import depth, mixing
+from regroup.report import text
+
+DATA = Path(__file__).with_name("networks.json")
+PAGE = Path(__file__).with_name("networks.md")
+COLUMNS = ("network", "image", "parameters", "MACs", "if dense", "bytes", "rearranged", "activations")
+COLUMNS += ("depth", "to mix", "time")
+SMALL = (64, 96, 128)
+"""Image sizes tried for reach, which does not depend on the size as long as the network takes it."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Bring the data up to date and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recount", action="store_true", help="count every network again")
+    parser.add_argument("--time", action="store_true", help="measure every network again")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time to measure one network")
+    options = parser.parse_args(argv)
+    data = load()
+    for name in networks:
+        entry = {} if options.recount else data["networks"].get(name, {})
+        if "macs" not in entry:
+            start = time.monotonic()
+            entry = {**counted(networks[name]), "seconds": data["networks"].get(name, {}).get("seconds")}
+            print(f"{name}: counted in {time.monotonic() - start:.0f} s", flush=True)
+        if options.time:
+            entry["seconds"] = measured(networks[name], options.seconds)
+            print(f"{name}: {entry['seconds']['median']:.4f} s", flush=True)
+        data["networks"][name] = entry
+        data["networks"] = {n: data["networks"][n] for n in networks if n in data["networks"]}
+        if options.time:
+            data["machine"] = machine().to_dict()
+        DATA.write_text(json.dumps(data, indent=1) + "\n")
+    PAGE.write_text(page(data))
+
+
+def load() -> dict[str, Any]:
+    """Return the data as stored: {"machine": ..., "networks": {name: figures}}."""
+    return json.loads(DATA.read_text()) if DATA.exists() else {"machine": None, "networks": {}}
+
+
+def counted(network: Network) -> dict[str, Any]:
+    """Return what can be counted: the same on every machine."""
+    model = create_model(network.name)
+    height, width = network.claims.size
+    total = cost(model, torch.empty(1, 3, height, width)).total
+    image = small_image(network)
+    mixed = mixing(model, image)
+    return {
+        "size": [height, width],
+        "parameters": total.parameters,
+        "macs": total.macs,
+        "dense_macs": total.dense_macs,
+        "bytes": total.bytes,
+        "bytes_rearranged": total.bytes_rearranged,
+        "activations": total.activations,
+        "depth": depth(model, image),
+        "mixing_depth": mixed.depth,
+        "mixing_start": mixed.start,
+        "assumed": list(mixed.assumed),
+    }
+
+
+def small_image(network: Network) -> torch.Tensor:
+    """Return the smallest image that the network takes, of a few sizes and its own."""
+    own = network.claims.size
+    for side in (s for s in SMALL if s < min(own)):
+        image = torch.rand(1, 3, side, side)
+        try:
+            model = create_model(network.name)
+            with mode_of(model, False), torch.inference_mode():
+                model(image)
+        except (RuntimeError, ValueError, RegroupError):
+            continue
+        return image
+    return torch.rand(1, 3, *own)
+
+
+def measured(network: Network, seconds: float) -> dict[str, Any]:
+    """Return the time of one image in eval mode, in seconds."""
+    model, image = create_model(network.name).eval(), torch.rand(1, 3, *network.claims.size)
+    with torch.inference_mode():
+        timing = measure(lambda: model(image), seconds=seconds, warmup=seconds / 4)
+    return {"median": timing.median, "low": timing.low, "high": timing.high, "verdict": timing.verdict}
+
+
+def page(data: dict[str, Any]) -> str:
+    """Return the page: a table for each paper's networks."""
+    return "\n".join([*_introduction(data), *_tables(data), ""])
+
+
+def _introduction(data: dict[str, Any]) -> Iterator[str]:
+    yield "# Networks"
+    yield ""
+    yield "Generated by `python -m docs.generate` (`make docs`) from `docs/networks.json`. Do not edit."
+    yield ""
+    yield f"{len(data['networks'])} networks, each on one image of its published size."
+    yield ""
+    yield "- **MACs**: multiply-adds of convolutions and linear layers; one MAC is two FLOPs."
+    yield "- **if dense**: how many times as many MACs it would take with every convolution ungrouped."
+    yield "- **bytes**: read and written by all operators, in float32, as if no cache held any;"
+    yield "  **rearranged**: the part that computes nothing (shuffles, gathers, concatenations, copies)."
+    yield "- **depth**: convolutions and linear layers on the longest way through, gates included."
+    yield "- **to mix**: from the grouped convolution where it takes longest, the layers it takes until every"
+    yield "  output depends on every channel that entered. 1: no groups; 2: the next layer does it."
+    yield "- **time**: median of one image in eval mode; (!) where the clock calls it noisy."
+    yield ""
+    if data["machine"]:
+        yield f"Times measured on {Machine(**data['machine'])}."
+    else:
+        yield "Times have not been measured: `python -m docs.generate --time`."
+
+
+def _tables(data: dict[str, Any]) -> Iterator[str]:
+    families: dict[str, list[str]] = {}
+    for name in data["networks"]:
+        families.setdefault(networks[name].build.__module__, []).append(name)
+    for family, names in sorted(families.items()):
+        summary = (importlib.import_module(family).__doc__ or family).splitlines()[0]
+        papers = sorted({networks[name].paper for name in names})
+        yield ""
+        yield f"## {summary}"
+        yield ""
+        yield f"Source file: `{family.replace('.', '/')}.py`. Paper: {', '.join(papers)}."
+        yield ""
+        yield f"| {' | '.join(COLUMNS)} |"
+        yield "|---|" + "--:|" * (len(COLUMNS) - 1)
+        for name in sorted(names, key=lambda name: data["networks"][name]["macs"]):
+            yield _row(name, data["networks"][name])
+
+
+def _row(name: str, figures: dict[str, Any]) -> str:
+    seconds = figures["seconds"]
+    cells = [
+        f"`{name}`",
+        "x".join(map(str, figures["size"])),
+        f"{figures['parameters']:,}",
+        text.count(figures["macs"]),
+        f"{figures['dense_macs'] / figures['macs']:.1f}x",
+        f"{text.count(figures['bytes'])}B",
+        text.percent(figures["bytes_rearranged"] / figures["bytes"]),
+        text.count(figures["activations"]),
+        str(figures["depth"]),
+        str(figures["mixing_depth"] or "never") + ("*" if figures["assumed"] else ""),
+        text.milliseconds(1e3 * seconds["median"]) + ("" if seconds["verdict"] == "quiet" else " (!)")
+        if seconds
+        else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
