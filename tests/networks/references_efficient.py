@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import torch
+from torch import nn
+
 from tests.networks.libraries import Reference, of_pytorchcv, of_timm
 
 
@@ -13,4 +18,21 @@ def efficient() -> dict[str, list[Reference]]:
     for size in "sml":
         name = f"mixnet_{size}"
         found[name] = [of_timm(name), of_pytorchcv("mixnet", name)]
+    for groups in (4, 8):
+        found[f"condensenet_74_g{groups}"] = [_chosen(f"condensenet74_c{groups}_g{groups}")]
     return found
+
+
+def _chosen(name: str) -> Reference:
+    """pytorchcv's CondenseNet, whose new indices are all 0, with random ones."""
+    reference = of_pytorchcv("condensenet", name)
+
+    def build() -> nn.Module:
+        model, generator = reference.build(), torch.Generator().manual_seed(0)
+        for key, index in model.state_dict().items():
+            if key.endswith("index"):
+                inputs = len(index) * 2 if key == "output.index" else len(index)
+                index.copy_(torch.randint(inputs, index.shape, generator=generator))
+        return model
+
+    return dataclasses.replace(reference, build=build)
