@@ -1,0 +1,75 @@
+"""Layers whose groups choose their outputs: the transpose of `indexed`, for reactivated features.
+
+>>> layer = ScatteredGroupConv(ConvSpec(4, 8, 1), groups=2, kept=3)
+>>> layer.index = torch.tensor([0, 1, 2, 1, 6, 7])
+>>> layer(torch.randn(1, 4, 5, 5)).shape
+torch.Size([1, 8, 5, 5])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regroup.errors import SpecError
+from regroup.ops.layers import conv, norm_act
+from regroup.ops.order import ChannelShuffle
+from regroup.spec import ConvSpec
+
+
+class ScatteredGroupConv(nn.Module):
+    """Normalise and activate, convolve in groups, add each result to the output that it was learned for.
+
+    Input channels of one group stand `groups` apart. An output may be fed by several groups, or by none: then
+    it is 0, or the bias. Source: CondenseNet V2 (arXiv:2104.04382), section 3.2, and its official converted
+    layer, which multiplies by a matrix of zeros and ones; the addition does no multiplication.
+
+    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q).
+
+    Args:
+        spec: of the layer as seen from outside.
+        groups: of the convolution.
+        kept: outputs of each group.
+        norm: batch norm before the convolution.
+        act: activation after it, a name of `ACTIVATIONS`.
+
+    Raises:
+        SpecError: the groups do not divide the inputs, or `kept` is not within 1 ... out_channels.
+    """
+
+    def __init__(self, spec: ConvSpec, groups: int, kept: int, norm: bool = True, act: str = "relu") -> None:
+        super().__init__()
+        if not 1 <= kept <= spec.out_channels:
+            raise SpecError("kept", kept, f"within 1 ... out_channels={spec.out_channels}")
+        self.outputs = spec.out_channels
+        self.index: Tensor
+        self.register_buffer("index", torch.arange(groups * kept) % spec.out_channels)
+        self.register_load_state_dict_pre_hook(_refuse_outside)
+        self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
+        self.act = norm_act(spec.in_channels, False, act)
+        inner = ConvSpec(
+            spec.in_channels, groups * kept, spec.kernel_size, spec.stride, spec.padding, spec.dilation
+        )
+        self.conv = conv(inner, groups)
+        self.shuffle = ChannelShuffle(spec.in_channels // groups)
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels)) if spec.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.conv(self.shuffle(self.act(self.norm(x))))
+        n, _, height, width = parts.shape
+        if self.bias is None:
+            start = parts.new_zeros(n, self.outputs, height, width)
+        else:
+            start = self.bias.to(parts.dtype)[:, None, None].expand(n, -1, height, width)
+        return start.index_add(1, self.index, parts)
+
+
+def _refuse_outside(module: ScatteredGroupConv, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    """Make load_state_dict fail on an index that points beyond the outputs, before any forward does."""
+    errors, index = rest[-1], state.get(prefix + "index")
+    if index is None or index.is_meta or index.numel() == 0:
+        return
+    if int(index.min()) < 0 or int(index.max()) >= module.outputs:
+        errors.append(f"{prefix}index points outside the {module.outputs} output channels")
