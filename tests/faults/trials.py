@@ -57,7 +57,7 @@ def network():
 
 def config(output, **changes):
     settings = {
-        "epochs": 4,
+        "epochs": 2,
         "batch_size": 32,
         "opt": "adamw",
         "lr": 0.01,
@@ -66,7 +66,7 @@ def config(output, **changes):
         "clip_grad": 1.0,
         "model_ema": True,
         "model_ema_warmup": True,
-        "recovery_interval": 4,
+        "recovery_interval": 3,
         "output": output,
         "resume": True,
         "device": "cpu",

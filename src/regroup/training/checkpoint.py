@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from regroup.errors import CheckpointError
@@ -165,15 +167,15 @@ def _section_files(name: str, value: object) -> dict[str, bytes]:
     structure, tensors = pack(value)
     files = {f"{name}.json": _to_json(structure)}
     if tensors:
-        files[f"{name}.safetensors"] = safetensors.torch.save(tensors)
+        files[f"{name}.safetensors"] = to_bytes(tensors)
     return files
 
 
 def _read_section(file: Path, tensors: Path | None) -> object:
     try:
-        loaded = safetensors.torch.load_file(tensors) if tensors else {}
+        loaded = load_file(tensors) if tensors else {}
         return unpack(json.loads(file.read_bytes()), loaded)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(file, f"could not be understood: {error}") from error
 
 

@@ -26,7 +26,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         raise ConfigError("opt", config.opt, "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb")
     # One kernel for all parameters takes a quarter of the time; PyTorch's reads weights and gradients as if
     # they had one order in memory, which is sure to be so only where all are contiguous.
-    fused = {"fused": True} if config.opt in _FUSED and not config.channels_last else {}
+    fused: dict[str, Any] = {"fused": True} if config.opt in _FUSED and not config.channels_last else {}
     try:
         optimizer = create_optimizer_v2(
             model,
