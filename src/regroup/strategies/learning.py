@@ -12,6 +12,7 @@ In a training loop of your own:
         regroup.set_progress(model, step / total_steps)
         loss = criterion(model(x), y) + regroup.penalty(model)
         ...
+    regroup.set_progress(model, 1)
     plain = regroup.deploy(model)
 """
 
@@ -22,7 +23,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import ParameterError
+from regroup.errors import ParameterError, PlanError
 
 
 class Learned(nn.Module):
@@ -101,3 +102,17 @@ def deploy(model: nn.Module) -> nn.Module:
 def groupings(model: nn.Module) -> dict[str, dict]:
     """Return what each learned module has learned, by its name: JSON-able."""
     return {name: module.grouping() for name, module in learned_modules(model).items()}
+
+
+def load_groupings(model: nn.Module, data: dict[str, dict]) -> None:
+    """Give each learned module the grouping that `groupings` returned for it, instead of learning one.
+
+    Raises:
+        PlanError: `data` is not of these modules.
+    """
+    modules = learned_modules(model)
+    if modules.keys() != data.keys():
+        differing = sorted(modules.keys() ^ data.keys())
+        raise PlanError("groupings", f"of other layers than the model's: {', '.join(differing[:5])} differ")
+    for name, module in modules.items():
+        module.load_grouping(data[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from regroup.ops.counting import count
 from regroup.ops.reach import measured_reach, positive
 from regroup.spec import ConvSpec, Size
 from regroup.strategies import Strategy, parse_strategy, sample_size
+from regroup.strategies.learning import deploy, groupings, learned_modules, load_groupings, set_progress
 from regroup.testing.specs import ODD_SPECS, SPECS, conv_specs, sizes
 
 
@@ -128,6 +130,13 @@ def _built(strategy: Strategy, spec: ConvSpec) -> nn.Module:
     return module
 
 
+def _learned(strategy: Strategy, spec: ConvSpec) -> nn.Module:
+    """Build what is there when training is over; a strategy that learns nothing is as it was built."""
+    module = strategy.build(spec)
+    set_progress(module, 1)
+    return deploy(module)
+
+
 def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
@@ -233,7 +242,7 @@ def _cost(strategy: Strategy, spec: ConvSpec) -> str | None:
     if type(strategy).cost is Strategy.cost:
         return "cost is counted, not given by a formula"
     for size in sizes(spec):
-        formula, counted = strategy.cost(spec, size), count(strategy.build(spec), size, spec.in_channels)
+        formula, counted = strategy.cost(spec, size), count(_learned(strategy, spec), size, spec.in_channels)
         _require(formula == counted, f"formula says {formula} for {size}, counted are {counted}")
     return None
 
@@ -323,6 +332,28 @@ def _formats(strategy: Strategy, spec: ConvSpec) -> None:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[no-matching-overload]
         x = x.to(memory_format=torch.channels_last)
         _agree(module(x), y, "channels_last and contiguous")
+
+
+@_for_each_spec
+def _deploys(strategy: Strategy, spec: ConvSpec) -> None:
+    module, x = _built(strategy, spec).double(), _input(spec, double=True)
+    for progress in (0.3, 1):
+        set_progress(module, progress)
+        plain = deploy(module)
+        _require(not learned_modules(plain), f"deploy leaves a learned module at progress {progress}")
+        with torch.no_grad():
+            _agree(plain(x), module(x), f"deployed and trained at progress {progress}")
+
+
+@_for_each_spec
+def _grouping_is_kept_as_json(strategy: Strategy, spec: ConvSpec) -> None:
+    module, again = strategy.build(spec), strategy.build(spec)
+    set_progress(module, 1)
+    table = json.loads(json.dumps(groupings(module)))
+    load_groupings(again, table)
+    _require(groupings(again) == table, "a grouping that is saved and loaded is another one")
+    set_progress(again, 1)
+    _require(groupings(again) == table, "learning goes on after a grouping was loaded")
 
 
 @_for_each_spec
