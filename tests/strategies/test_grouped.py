@@ -13,13 +13,8 @@ from regroup.strategies.grouped import Grouped
 def test_two_groups_are_alexnets_two_towers():
     module = Grouped(groups=2).build(ConvSpec(96, 256, 5, padding=2, bias=True)).double()
     x = torch.randn(1, 96, 9, 9, dtype=torch.float64)
-    parts = ((x, 1), (module.weight, 0), (module.bias, 0))
-    towers = [
-        F.conv2d(half, weight, bias, padding=2)
-        for half, weight, bias in zip(
-            x.chunk(2, 1), module.weight.chunk(2), module.bias.chunk(2), strict=True
-        )
-    ]
+    halves = zip(x.chunk(2, 1), module.weight.chunk(2), module.bias.chunk(2), strict=True)
+    towers = [F.conv2d(half, weight, bias, padding=2) for half, weight, bias in halves]
     torch.testing.assert_close(module(x), torch.cat(towers, 1))
 
 
