@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regroup.networks import list_models, networks
+from tests.networks.definitions_condensed import DEFINITIONS as CONDENSED
 from tests.networks.definitions_interleaved import DEFINITIONS as INTERLEAVED
 from tests.networks.sketch import Definition, Sketch
 
@@ -238,4 +239,5 @@ def _scalenets() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_biglittles(), **_octaves(), **_scalenets(), **INTERLEAVED}
+HERE: dict[str, Definition] = {**_biglittles(), **_octaves(), **_scalenets()}
+DEFINITIONS: dict[str, Definition] = {**HERE, **INTERLEAVED, **CONDENSED}

@@ -29,14 +29,25 @@ class Sketch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self._run(self, x)
 
-    def layer(self, path: str, make: Callable[[], nn.Module]) -> nn.Module:
-        """Return the module at `path`, made if it is not there yet."""
+    def _place(self, path: str) -> tuple[nn.Module, str]:
         *parents, name = self.name(path).split(".")
         place: nn.Module = self
         for parent in parents:
             if parent not in place._modules:
                 place.add_module(parent, nn.Module())
             place = place._modules[parent]
+        return place, name
+
+    def buffer(self, path: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return the buffer at `path`, made if it is not there yet."""
+        place, name = self._place(path)
+        if name not in place._buffers:
+            place.register_buffer(name, make())
+        return place._buffers[name]
+
+    def layer(self, path: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """Return the module at `path`, made if it is not there yet."""
+        place, name = self._place(path)
         if name not in place._modules:
             place.add_module(name, make())
         return place._modules[name]

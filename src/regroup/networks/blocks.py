@@ -103,15 +103,21 @@ class SqueezeExcite(nn.Module):
         hidden: channels between the two 1x1 convolutions.
         act: between them, a name of `ACTIVATIONS`.
         gate: after them; nn.Sigmoid or nn.Hardsigmoid.
+        bias: of the two 1x1 convolutions.
     """
 
     def __init__(
-        self, channels: int, hidden: int, act: str = "relu", gate: type[nn.Module] = nn.Sigmoid
+        self,
+        channels: int,
+        hidden: int,
+        act: str = "relu",
+        gate: type[nn.Module] = nn.Sigmoid,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.act = ACTIVATIONS[act]()
-        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.gate = gate()
 
     def forward(self, x: Tensor) -> Tensor:

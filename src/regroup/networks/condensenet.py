@@ -16,7 +16,7 @@ from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import Stage
 from regroup.networks.weights import Layout
 from regroup.ops.indexed import IndexedGroupConv, IndexedLinear
-from regroup.ops.layers import conv
+from regroup.ops.layers import ACTIVATIONS, conv
 from regroup.spec import ConvSpec
 
 
@@ -44,12 +44,14 @@ class CondenseNetConfig(Config):
 
 
 class NormActConv(nn.Module):
-    """Batch norm, ReLU, convolution."""
+    """Batch norm, activation, convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, groups: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, groups: int, act: str = "relu"
+    ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
-        self.act = nn.ReLU()
+        self.act = ACTIVATIONS[act]()
         self.conv = conv(ConvSpec(in_channels, out_channels, 1).with_kernel(kernel_size), groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,6 +98,7 @@ class CondenseNet(Backbone):
         tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
         reductions = [step, *(step * 2**i for i in range(len(stages)))]
         super().__init__(config, stem, stages, widths, reductions, tail=tail)
+        self.min_size = step * 2 ** (len(stages) - 1)
 
     def new_classifier(self, num_classes: int) -> nn.Module:
         """Return a classifier that reads a share of the features, with new weights."""

@@ -1,0 +1,91 @@
+"""The definitions of the condensed and the dynamic networks, as sketches."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regroup.networks import list_models, networks
+from tests.networks.sketch import Definition, Sketch
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def condensed(s: Sketch, at: str, x: Tensor, out: int, groups: int, act) -> Tensor:
+    index = s.buffer(f"{at}.index", lambda: torch.randint(x.shape[1], (x.shape[1],)))
+    x = act(s.norm(f"{at}.norm", x.index_select(1, index)))
+    return shuffle(s.conv(f"{at}.conv", x, out, groups=groups), groups)
+
+
+# ---- CondenseNet for CIFAR: ShichenLiu/CondenseNet, converted
+
+
+def condensenet(s: Sketch, x: Tensor, depths, growth, groups, small) -> Tensor:
+    x = s.conv("features.init_conv", x, 2 * growth[0], 3, 1 if small else 2)
+    for i, depth in enumerate(depths):
+        x = F.avg_pool2d(x, 2) if i else x
+        for b in range(depth):
+            at = f"features.denseblock_{i + 1}.denselayer_{b + 1}"
+            y = condensed(s, f"{at}.conv_1", x, 4 * growth[i], groups, F.relu)
+            y = F.relu(s.norm(f"{at}.conv_2.norm", y))
+            y = s.conv(f"{at}.conv_2.conv", y, growth[i], 3, groups=groups)
+            x = torch.cat([x, y], 1)
+    x = F.relu(s.norm("features.norm_last", x)).mean((2, 3))
+    half = x.shape[1] // 2
+    index = s.buffer("classifier.index", lambda: torch.randint(x.shape[1], (half,)))
+    return s.linear("classifier.linear", x.index_select(1, index), 10 if small else 1000)
+
+
+# ---- CondenseNet V2: jianghaojun/CondenseNetV2, converted
+
+
+def reactivated(s: Sketch, at: str, x: Tensor, out: int, groups: int, act) -> Tensor:
+    """Scatters by the official matrix of zeros and ones."""
+    x = act(s.norm(f"{at}.norm", x))
+    x = s.conv(f"{at}.conv", shuffle(x, x.shape[1] // groups), out, groups=groups)
+    matrix = s.buffer(f"{at}.index", lambda: F.one_hot(torch.randint(out, (out,)), out))
+    return torch.einsum("nchw,cd->ndhw", x, matrix.to(x))
+
+
+def gate(s: Sketch, at: str, x: Tensor, hidden: int) -> Tensor:
+    y = F.relu(s.linear(f"{at}.fc.0", x.mean((2, 3)), hidden, bias=False))
+    return x * s.linear(f"{at}.fc.2", y, x.shape[1], bias=False).sigmoid()[:, :, None, None]
+
+
+def condensenetv2(s: Sketch, x: Tensor, depths, growth, groups, hidden) -> Tensor:
+    x = s.conv("features.init_conv", x, 2 * growth[0], 3, 2)
+    for i, depth in enumerate(depths):
+        act = F.hardswish if i >= 2 else F.relu
+        x = F.avg_pool2d(x, 2) if i else x
+        for b in range(depth):
+            at = f"features.denseblock_{i + 1}.denselayer_{b + 1}"
+            y = condensed(s, f"{at}.conv_1", x, 4 * growth[i], groups, act)
+            y = s.conv(f"{at}.conv_2.conv", act(s.norm(f"{at}.conv_2.norm", y)), growth[i], 3, groups=groups)
+            y = gate(s, f"{at}.se", y, growth[i]) if i >= 3 else y
+            x = torch.cat([x + reactivated(s, f"{at}.sfr", y, x.shape[1], groups, act), y], 1)
+    x = F.relu(s.norm("features.norm_last", x)).mean((2, 3), keepdim=True)
+    x = gate(s, "features.se_last", x, x.shape[1] // 16).flatten(1)
+    return s.linear("classifier", F.hardswish(s.linear("fc", x, hidden)))
+
+
+def _condensenets() -> dict[str, Definition]:
+    found = {}
+    for name in list_models("condensenet*"):
+        c = networks[name].config
+        options = {"depths": tuple(min(d, 2) for d in c.depths)}
+        numbers = {**options, "growth": c.growth, "groups": c.groups}
+        if name.startswith("condensenetv2"):
+            run, side = partial(condensenetv2, **numbers, hidden=c.hidden), 64
+        else:
+            run, side = partial(condensenet, **numbers, small=c.small), 8 if c.small else 64
+        found[name] = partial(Sketch, run, side), options
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_condensenets()}
