@@ -36,7 +36,12 @@ def create_any_model(
     import torchvision
 
     source, _, bare = name.rpartition(":")
-    common: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained, **options}
+    common: dict[str, Any] = {
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "pretrained": pretrained,
+        **options,
+    }
     if source in ("", "regroup") and bare in networks:
         return create_model(bare, **common)
     if source in ("", "timm") and timm.is_model(bare):
