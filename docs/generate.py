@@ -19,20 +19,17 @@ from typing import Any
 
 import torch
 
-from regroup.errors import RegroupError
 from regroup.networks import Network, create_model, networks
 from regroup.profiling.clock import measure
-from regroup.profiling.cost import cost, mode_of
+from regroup.profiling.cost import cost
 from regroup.profiling.machine import Machine, machine
-from regroup.profiling.reach import depth, mixing
+from regroup.profiling.reach import depth, mixing, smallest
 from regroup.report import text
 
 DATA = Path(__file__).with_name("networks.json")
 PAGE = Path(__file__).with_name("networks.md")
 COLUMNS = ("network", "image", "parameters", "MACs", "if dense", "bytes", "rearranged", "activations")
 COLUMNS += ("depth", "to mix", "time")
-SMALL = (64, 96, 128)
-"""Image sizes tried for reach, which does not depend on the size as long as the network takes it."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,7 +69,7 @@ def counted(network: Network) -> dict[str, Any]:
     model = create_model(network.name)
     height, width = network.claims.size
     total = cost(model, torch.empty(1, 3, height, width)).total
-    image = small_image(network)
+    (image,) = smallest(model, torch.rand(1, 3, height, width))
     mixed = mixing(model, image)
     return {
         "size": [height, width],
@@ -87,21 +84,6 @@ def counted(network: Network) -> dict[str, Any]:
         "mixing_start": mixed.start,
         "assumed": list(mixed.assumed),
     }
-
-
-def small_image(network: Network) -> torch.Tensor:
-    """Return the smallest image that the network takes, of a few sizes and its own."""
-    own = network.claims.size
-    for side in (s for s in SMALL if s < min(own)):
-        image = torch.rand(1, 3, side, side)
-        try:
-            model = create_model(network.name)
-            with mode_of(model, False), torch.inference_mode():
-                model(image)
-        except (RuntimeError, ValueError, RegroupError):
-            continue
-        return image
-    return torch.rand(1, 3, *own)
 
 
 def measured(network: Network, seconds: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from regroup.profiling.clock import Timing, measure
 from regroup.profiling.cost import LayerCost, NetworkCost, cost, mode_of
 from regroup.profiling.layertime import layer_times
 from regroup.profiling.machine import Machine, machine
-from regroup.profiling.reach import Mixing, MixingStep, mixing
+from regroup.profiling.reach import Mixing, MixingStep, mixing, smallest
 from regroup.profiling.reach import reach as follow
 
 
@@ -158,7 +158,8 @@ def profile(
     seen = _watch(model, given)
     counted = cost(model, *given, training=training)
     times = _times(model, given, seconds) if time else {}
-    fills = _fills(model, seen, counted) if reach else {}
+    small = smallest(model, *given) if reach else given
+    fills = _fills(model, _watch(model, small), counted) if reach else {}
     children = {name: list(module.named_children()) for name, module in model.named_modules()}
 
     def layer(name: str, module: nn.Module) -> LayerProfile:
@@ -181,7 +182,7 @@ def profile(
         training=training,
         uncounted=counted.uncounted,
         machine=machine(given[0].device) if time else None,
-        mixing=_mixing(model, given) if reach else None,
+        mixing=_mixing(model, small) if reach else None,
     )
 
 
@@ -252,7 +253,7 @@ def _fills(model: nn.Module, seen: dict[str, _Seen], counted: NetworkCost) -> di
 
 def _mixing(model: nn.Module, inputs: tuple[Tensor, ...]) -> Mixing | None:
     try:
-        return mixing(model, *(t[:1] for t in inputs))
+        return mixing(model, *inputs)
     except ConfigError:  # no convolution
         return None
 

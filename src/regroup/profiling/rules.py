@@ -150,9 +150,11 @@ def moved(call: Call, output: Tensor) -> Tensor:
 
 
 def in_space(call: Call, output: Tensor) -> Tensor:
-    """Do the same for an operator that treats each channel of each image by itself, all sources at once."""
+    """Do the same for an operator that treats each image by itself, all sources at once."""
     (influence,) = (i for t in call.given if (i := call.of(t)) is not None)
-    images = influence.flatten(0, -4 if output.ndim == 4 else -3)
+    # a batch (N, C, H, W) takes the sources in; a single image, or one that is padded, has room for them
+    batched = output.ndim == 4 or "channel_shuffle" in _base(call.func)
+    images = influence.flatten(0, 1) if batched else influence
     return _again(call, lambda tensor: images, call.named).view(call.sources, *output.shape)
 
 
