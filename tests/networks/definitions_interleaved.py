@@ -1,4 +1,4 @@
-"""The definitions of the interleaved networks, as sketches under our own keys."""
+"""The definitions of the interleaved and flattened networks, as sketches under our own keys."""
 
 from __future__ import annotations
 
@@ -92,4 +92,28 @@ def _igcv2() -> dict[str, Definition]:
     return {"igcv2_20_c416": (partial(Sketch, run, 8), {"depths": (2, 2, 2)})}
 
 
-DEFINITIONS: dict[str, Definition] = {**_igcv1(), **_igcv2()}
+# ---- Flattened CNN: jhjin/flattened-cnn has the layers
+
+
+def flattened(s: Sketch, x: Tensor, rounds: int) -> Tensor:
+    for at, out in (("stem", 96), ("stages.0.0", 128), ("stages.1.0", 256)):
+        if not rounds:
+            x = s.conv(f"{at}.conv", x, out, 5, bias=True)
+        for k in range(0, 3 * rounds, 3):
+            x = s.conv(f"{at}.conv.{k}", x, out, bias=True)
+            x = s.conv(f"{at}.conv.{k + 1}", x, out, (5, 1), padding=(2, 0), groups=out, bias=True)
+            x = s.conv(f"{at}.conv.{k + 2}", x, out, (1, 5), padding=(0, 2), groups=out, bias=True)
+        x = F.max_pool2d(F.relu(x), 2)
+    x = F.relu(s.linear("hidden.1", F.adaptive_avg_pool2d(x, 4).flatten(1), 256))
+    return s.linear("classifier", x, 10)
+
+
+def _flattened() -> dict[str, Definition]:
+    found = {}
+    for name in list_models("flattened*"):
+        run = partial(flattened, rounds=networks[name].config.rounds)
+        found[name] = partial(Sketch, run, 32), {}
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_igcv1(), **_igcv2(), **_flattened()}

@@ -52,8 +52,10 @@ class Sketch(nn.Module):
             place.add_module(name, make())
         return place._modules[name]
 
-    def conv(self, path: str, x: Tensor, out: int, k: int = 1, stride: int = 1, **more: object) -> Tensor:
-        more = {"padding": k // 2, "bias": False, **more}
+    def conv(
+        self, path: str, x: Tensor, out: int, k: int | tuple[int, int] = 1, stride: int = 1, **more: object
+    ) -> Tensor:
+        more = {"padding": 0 if isinstance(k, tuple) else k // 2, "bias": False, **more}
         return self.layer(path, lambda: nn.Conv2d(x.shape[1], out, k, stride, **more))(x)
 
     def norm(self, path: str, x: Tensor, **more: float) -> Tensor:
