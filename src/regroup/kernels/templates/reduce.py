@@ -5,6 +5,7 @@ from __future__ import annotations
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv
 from regroup.kernels.templates.stage import Source
+from regroup.kernels.templates.tail import Tail
 
 _UNROLLED = 8
 """Up to so many terms are written out one after the other instead of in a loop."""
@@ -23,11 +24,21 @@ class Reduction:
         conv: what to compute.
         source: where the input lies.
         pixels: offset of each pixel of the tile from the first.
-        vectors: vectors of output channels.
+        vectors: vectors of output channels, a shared one included.
+        tail: how pixels share the last vector, if they do.
     """
 
-    def __init__(self, code: Code, conv: Conv, source: Source, pixels: list[int], vectors: int) -> None:
-        self.code, self.pixels, self.vectors = code, pixels, vectors
+    def __init__(
+        self,
+        code: Code,
+        conv: Conv,
+        source: Source,
+        pixels: list[int],
+        vectors: int,
+        tail: Tail | None = None,
+    ) -> None:
+        self.code, self.pixels, self.vectors, self.tail = code, pixels, vectors, tail
+        self.full = vectors - (tail is not None)
         self.channels, self.pitch, self.groups = conv.group_in, source.channel_pitch, conv.groups
         self.order = None if conv.order is None else [c * self.pitch for c in conv.order]
         self.same = self.order is None or conv.groups == 1
@@ -37,11 +48,25 @@ class Reduction:
             for kx in range(conv.kernel_size[1])
         ]
 
-    def write(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
-        """Write the sum on top of `sums` (pixel by pixel, vector by vector) and return it.
+    def write(self, start: Value, group: Operand, weights: Value) -> list[list[Value]]:
+        """Write the sums; return the vectors of each pixel.
 
         `start` is the first tap of the first pixel; its channel 0, or that of group 0 without an order.
         """
+        shared = len(range(0, len(self.pixels), self.tail.pixels)) if self.tail else 0
+        zeros = [self.code.vec(0.0)] * (len(self.pixels) * self.full + shared)
+        return self._by_pixel(self._sum(start, group, weights, zeros))
+
+    def _by_pixel(self, sums: list[Value]) -> list[list[Value]]:
+        full, tail = self.full, self.tail
+        rows = [sums[i * full : (i + 1) * full] for i in range(len(self.pixels))]
+        if tail is not None:
+            shared = sums[len(self.pixels) * full :]
+            for i, row in enumerate(rows):
+                row.append(tail.part(self.code, shared[i // tail.pixels], i % tail.pixels))
+        return rows
+
+    def _sum(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.order is None:
             start = start + group * (self.channels * self.pitch)
         floats = self.channels * self.vectors * self.code.lanes
@@ -62,13 +87,14 @@ class Reduction:
     def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.same and self.channels <= 8:
             return self._all_channels(start, weights, sums)
-        stretch = next((n for n in reversed(_STRETCH) if self.channels % n == 0), 0)
+        divisors = (n for n in _STRETCH if self.channels % n == 0)
+        stretch = max(divisors, key=lambda n: (n % 4 == 0, n), default=0)
         if not stretch:
-            return self._range(start, group, weights, sums, (0, self.channels))
+            return self._range(start, group, weights, sums, 0, self.channels)
 
         def body(first: Operand, sums: list[Value]) -> list[Value]:
             zeros = [self.code.vec(0.0)] * len(sums)
-            part = self._range(start, group, weights, zeros, (first, first + stretch))
+            part = self._range(start, group, weights, zeros, first, stretch)
             return [total + one for total, one in zip(sums, part, strict=True)]
 
         return self.code.carry(0, self.channels, stretch, sums, body)
@@ -79,9 +105,10 @@ class Reduction:
         group: Operand,
         weights: Value,
         sums: list[Value],
-        channels: tuple[Operand, Operand],
+        first: Operand,
+        count: int,
     ) -> list[Value]:
-        step = next(s for s in (4, 5, 3, 7, 2, 1) if self.channels % s == 0)
+        step = next(s for s in (4, 5, 3, 7, 2, 1) if count % s == 0)
         width = self.vectors * self.code.lanes
         table = None if self.order is None else self.code.table(self.order)
 
@@ -94,7 +121,7 @@ class Reduction:
                 sums = self._term(here, weights + c * width + u * width, sums)
             return sums
 
-        return self.code.carry(*channels, step, sums, body)
+        return self.code.carry(first, first + count, step, sums, body)
 
     def _all_channels(self, start: Value, weights: Value, sums: list[Value]) -> list[Value]:
         for c in range(self.channels):
@@ -103,10 +130,15 @@ class Reduction:
         return sums
 
     def _term(self, x: Value, weights: Value, sums: list[Value]) -> list[Value]:
-        code = self.code
+        code, full = self.code, self.full
         row = [code.load(weights + v * code.lanes) for v in range(self.vectors)]
-        out = []
-        for i, offset in enumerate(self.pixels):
-            one = code.broadcast(x + offset)
-            out += [code.fma(one, w, sums[i * self.vectors + v]) for v, w in enumerate(row)]
-        return out
+        together = self.tail.pixels if self.tail else 1
+        out, shared = [], sums[len(self.pixels) * full :]
+        for first in range(0, len(self.pixels), together):
+            inputs = [code.broadcast(x + offset) for offset in self.pixels[first : first + together]]
+            for i, one in enumerate(inputs, first):
+                out += [code.fma(one, w, sums[i * full + v]) for v, w in enumerate(row[:full])]
+            if self.tail is not None:
+                joined = self.tail.join(code, inputs)
+                shared[first // together] = code.fma(joined, row[full], shared[first // together])
+        return out + shared
