@@ -91,3 +91,19 @@ def test_padding_that_no_convolution_takes_is_a_copy_into_a_frame_of_zeros():
     (result,), schedules = emulate(Framed().eval(), x)
     assert torch.equal(result, Framed()(x))
     assert [task.name for group in schedules[0].tasks for task in group][1:3] == ["relu", "pad"]
+
+
+def test_an_image_of_one_channel_becomes_a_vector_of_its_pixels():
+    class Pixels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Conv2d(12, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.relu().view(-1, 12, 1, 1))
+
+    model, x = Pixels().eval(), torch.randn(2, 1, 3, 4)
+    (result,), _ = emulate(model, x.double())
+    with torch.no_grad():
+        exact = model.double()(x.double())
+    assert (result - exact).abs().max() < 1e-6

@@ -141,8 +141,12 @@ class _Builder:
             results = pytree.tree_leaves(call.function(*args, **kwargs))
             self.known.update((id(f), r) for f, r in zip(call.results, results, strict=True))
             return
-        op = Torch(call.function, args, kwargs)
-        name = call.function.__name__.split(".")[0].removesuffix("_copy")
+        # a view depends on strides, and what runs natively before it need not have those of the recording
+        aten = torch.ops.aten
+        is_view = call.function in (aten.view.default, aten._unsafe_view.default)
+        function = aten.reshape.default if is_view else call.function
+        op = Torch(function, args, kwargs)
+        name = function.__name__.split(".")[0].removesuffix("_copy")
         outputs = tuple(self._value(tensor, name) for tensor in call.results)
         self.graph.nodes.append(Node(op, tuple(values), outputs))
 

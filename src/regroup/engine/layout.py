@@ -64,8 +64,8 @@ class Layout:
             return places[0].select(node.op.channels)
         if isinstance(node.op, Concat):
             return Place(places[0].slab, sum((p.channels for p in places), ()))
-        image, vector = node.inputs[0].shape, len(node.op.shape) == 1
-        return places[0].flattened() if vector and len(image) == 3 and image[1:] != (1, 1) else places[0]
+        before, after = node.inputs[0].shape, node.op.shape
+        return places[0].flattened() if before != after and before[1:] not in ((), (1, 1)) else places[0]
 
     def may_overwrite(self, node: Node, value: Value) -> bool:
         """Tell whether `node` may write its result over `value`: nobody else reads that memory."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from operator import attrgetter, getitem, is_
+from operator import getitem, is_
 from typing import Any
 
 from torch import Tensor, nn
 
-_version = attrgetter("_version")
+_version = Tensor._version.__get__
 
 
 class Watch:
