@@ -25,3 +25,25 @@ def test_killed_and_resumed_training_ends_in_the_same_bits(processes, tmp_path):
     assert outcome["killed"] == KILLS // processes
     assert len(set(outcome["undisturbed"])) == 1, "the processes ended with different weights"
     assert all(end == outcome["undisturbed"] for end in outcome["ends"]), f"seed {seed}: {outcome}"
+
+
+ORPHAN = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.faults.trials import finished, load_data, started
+directory = Path(sys.argv[1])
+first, second = started(directory / "run", load_data("digits"), 2)
+while not list(directory.glob("run/checkpoint-*")):
+    time.sleep(0.01)
+os.kill(first, signal.SIGKILL)
+assert finished([second], within=60), "the other process hangs"
+"""
+
+
+def test_when_one_process_is_killed_the_other_says_so_and_ends(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", ORPHAN, str(tmp_path)]
+    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert "TrainingError: another process of this training has ended" in ran.stderr
+    assert "a run failed by itself: exit codes [1]" in ran.stderr

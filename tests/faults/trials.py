@@ -95,6 +95,8 @@ def forked(output, data, environment):
         rank = environment.get("RANK", "0")
         output.with_name(f"{output.name}.rank{rank}").write_text(digest(model))
         code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(code)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from regroup.errors import ConfigError
+from regroup.errors import ConfigError, TrainingError
 
 
 @dataclass
@@ -88,6 +88,9 @@ class Processes:
                 distributed.broadcast(buffer, 0)
 
 
+_GONE = ("closed by peer", "reset by peer", "Broken pipe")
+
+
 @contextmanager
 def joined(device: str | None) -> Iterator[Processes]:
     """Join the processes that `torchrun` started, if it did, and leave them at the end.
@@ -97,6 +100,7 @@ def joined(device: str | None) -> Iterator[Processes]:
 
     Raises:
         ConfigError: there is no such device.
+        TrainingError: another process ended while this one needed it.
     """
     here = _device(device)
     world = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
@@ -111,6 +115,10 @@ def joined(device: str | None) -> Iterator[Processes]:
         together = Processes(distributed.get_rank(), distributed.get_world_size(), here, group)
         yield together
         together.settle()
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _GONE):
+            raise
+        raise TrainingError("another process of this training has ended; its own message says why") from error
     finally:
         if own:
             distributed.destroy_process_group()
