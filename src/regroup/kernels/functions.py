@@ -65,7 +65,7 @@ def _has_avx512(code: Code) -> bool:
 
 
 def reciprocal(code: Code, x: Value) -> Value:
-    """Return 1 / x for finite x that is not tiny: an estimate and a step of Newton's where that is quicker."""
+    """Return 1 / x for finite x that is not tiny: where that is quicker, an estimate, improved once."""
     if not _has_avx512(code):
         return 1.0 / x
     name = "@llvm.x86.avx512.rcp14.ps.512"

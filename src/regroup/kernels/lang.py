@@ -206,7 +206,7 @@ class Code:
         name = f"@llvm.masked.load.v{self.lanes}f32.p0"
         mask = f"<{self.lanes} x i1>"
         self.declarations.add(f"declare {self.vector} {name}(ptr, {mask}, {self.vector})")
-        ones = self._mask(count)
+        ones = self.first_lanes(count)
         return self.emit(
             self.vector,
             f"call {self.vector} {name}(ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer)",
@@ -223,16 +223,12 @@ class Code:
             name = f"@llvm.masked.store.v{self.lanes}f32.p0"
             mask = f"<{self.lanes} x i1>"
             self.declarations.add(f"declare void {name}({self.vector}, ptr, {mask})")
-            self._lines.append(
-                f"call void {name}({self.vector} {vector}, ptr align 4 {pointer}, {mask} {self._mask(count)})"
-            )
+            to = f"ptr align 4 {pointer}, {mask} {self.first_lanes(count)}"
+            self._lines.append(f"call void {name}({self.vector} {vector}, {to})")
 
     def store_scalar(self, number: Operand, pointer: Value) -> None:
         """Store one float."""
         self._lines.append(f"store float {self.value(number, 'float')}, ptr {pointer}, align 4")
-
-    def _mask(self, count: int) -> str:
-        return "<" + ", ".join(f"i1 {str(i < count).lower()}" for i in range(self.lanes)) + ">"
 
     def _load_pieces(self, pointer: Value, count: int) -> Value:
         whole = Value(self, "zeroinitializer", self.vector)
@@ -260,7 +256,12 @@ class Code:
 
     def first_lanes(self, count: int) -> Value:
         """Return the mask of the first `count` lanes."""
-        return Value(self, self._mask(count), f"<{self.lanes} x i1>")
+        return self.lane_mask(range(count))
+
+    def lane_mask(self, chosen: range) -> Value:
+        """Return the mask of some lanes."""
+        ones = ", ".join(f"i1 {str(i in chosen).lower()}" for i in range(self.lanes))
+        return Value(self, f"<{ones}>", f"<{self.lanes} x i1>")
 
     def splat(self, scalar: Value) -> Value:
         """Return a vector whose lanes all hold a scalar."""

@@ -27,6 +27,7 @@ from regroup.kernels.templates.base import (
 from regroup.kernels.templates.finish import Finish, Pixel
 from regroup.kernels.templates.reduce import Reduction
 from regroup.kernels.templates.stage import Direct, Source, Unit, pack_prologue, stage
+from regroup.kernels.templates.tail import Tail
 from regroup.kernels.view import Halo, View
 
 
@@ -54,6 +55,7 @@ class Dense(Kernel):
         self.columns = split(width, pixels)
         self.units = self.columns if self.flat else runs(height, rows)
         self.blocks = _blocks(conv.group_out, lanes, vectors)
+        self.tail = Tail.of(conv.group_out, lanes) if self.blocks[-1][1] > 1 else None
         self.terms = conv.group_in * conv.kernel_size[0] * conv.kernel_size[1]
         widest = self.columns[0][1]
         self.stage = stage(conv, rows, widest if self.flat else width)
@@ -72,10 +74,13 @@ class Dense(Kernel):
 
     def _estimate(self, rows: int) -> float:
         pitch = self.conv.x.pixel_pitch * self.conv.stride[1]
+        tails = [None] * (len(self.blocks) - 1) + [self.tail]
         one_unit = sum(
-            tiles * n * (self.terms * _term_cycles(rows * width, nv, pitch) + 12 + 2 * rows * width * nv)
+            tiles
+            * n
+            * (self.terms * _term_cycles(rows * width, nv, pitch, tail) + 12 + 2 * rows * width * nv)
             for _, width, tiles in self.columns
-            for _, nv, n in self.blocks
+            for (_, nv, n), tail in zip(self.blocks, tails, strict=True)
         )
         return one_unit * self.conv.groups * (1 if self.flat else pieces(self.units))
 
@@ -101,6 +106,8 @@ class Dense(Kernel):
         table[:, 1:, : conv.group_out] = terms
         if conv.epilogue.bias:
             table[:, 0, : conv.group_out] = parameters["bias"].reshape(conv.groups, -1)
+        if self.tail is not None:
+            table[:, 1:, -lanes:] = self.tail.repeat(table[:, 1:, -lanes:])
         columns = [
             table[:, :, (start + i * size) * lanes : (start + (i + 1) * size) * lanes].reshape(
                 conv.groups, -1
@@ -184,15 +191,15 @@ class _Writer:
         pixels = [(dy, dx) for dy in range(unit.rows) for dx in range(width)]
         offsets = [source.pixel(dy, dx) for dy, dx in pixels]
         start = source.pointer + column * (source.stride[1] * source.pixel_pitch)
-        zeros = [self.code.vec(0.0)] * (nv * len(pixels))
-        sums = Reduction(self.code, self.conv, source, offsets, nv).write(
-            start, group, weights + nv * lanes, zeros
+        tail = self.kernel.tail if counts[-1] < lanes else None
+        sums = Reduction(self.code, self.conv, source, offsets, nv, tail).write(
+            start, group, weights + nv * lanes
         )
         # the bias last: a large one would make every sum on top of it round more
         bias = [self.code.load(weights + v * lanes) for v in range(nv)]
-        for i, (dy, dx) in enumerate(pixels):
+        for (dy, dx), mine in zip(pixels, sums, strict=True):
             pixel = Pixel(unit.y, unit.x + column, dy, dx)
-            total = [s + b for s, b in zip(sums[i * nv : (i + 1) * nv], bias, strict=True)]
+            total = [s + b for s, b in zip(mine, bias, strict=True)]
             self.finish.store(total, pixel, channel, counts)
 
 
@@ -222,7 +229,7 @@ def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
     return blocks
 
 
-def _term_cycles(pixels: int, vectors: int, pitch: int) -> float:
+def _term_cycles(pixels: int, vectors: int, pitch: int, tail: Tail | None) -> float:
     """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most.
 
     Pixels whose addresses agree in the low 12 bits share a set of the first-level cache, of 8 lines or so:
@@ -230,7 +237,11 @@ def _term_cycles(pixels: int, vectors: int, pitch: int) -> float:
     """
     sets = max(1, 4096 // gcd(pitch * 4, 4096) // 16)
     crowd = max(0.0, pixels - 8 * sets) / pixels
-    return max(pixels * vectors / 2, (pixels + vectors) / 2 + 2 * crowd * pixels, 4.0)
+    multiplied, blended = pixels * vectors, 0
+    if tail is not None:
+        shared = ceil_div(pixels, tail.pixels)
+        multiplied, blended = pixels * (vectors - 1) + shared, pixels - shared
+    return max((multiplied + blended / 4) / 2, (pixels + vectors) / 2 + 2 * crowd * pixels, 4.0)
 
 
 def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Dense]:
@@ -241,7 +252,11 @@ def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Dense]:
         return []
     tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
     most = ceil_div(conv.group_out, target.lanes)
-    return [Dense(conv, target, pixels, v, banded) for v, pixels in tiles.items() if v <= most]
+    shapes = [(pixels, vectors) for vectors, pixels in tiles.items() if vectors <= most]
+    tail = Tail.of(conv.group_out, target.lanes)
+    if tail is not None and most == 2:  # what it saves leaves registers for more pixels
+        shapes.append((16 if target.registers == 32 else 8, 2))
+    return [Dense(conv, target, pixels, vectors, banded) for pixels, vectors in shapes]
 
 
 def linear(problem: Linear, target: Target) -> Dense:
