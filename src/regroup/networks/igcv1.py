@@ -8,6 +8,7 @@ weights are MXNet's, which cannot be read without it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -99,6 +100,17 @@ class IGCV1(Backbone):
         first = 1 if config.small else 4
         reductions = [step, *(first * 2**i for i in range(len(stages)))]
         super().__init__(config, stem, stages, config.widths, reductions)
+
+    def init_weights(self) -> None:
+        """Start as the official code does: normal, with the variance 2 / (inputs of one output)."""
+        fan_in_normal(self)
+
+
+def fan_in_normal(model: nn.Module) -> None:
+    """Start every convolution so that no number of sparse factors makes signals vanish."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()))
 
 
 family = Family(IGCV1, paper="arXiv:1707.02725", source="hellozting/InterleavedGroupConvolutions")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.igcv1 import fan_in_normal
 from regroup.spec import ConvSpec, divisors
 from regroup.strategies.interleaved import InterleavedConv
 
@@ -79,6 +80,10 @@ class IGCV2(Backbone):
         stem = ConvNorm(config.in_chans, config.widths[0], 3)
         reductions = [1, *(2**i for i in range(len(stages)))]
         super().__init__(config, stem, stages, [config.widths[0], *config.widths], reductions)
+
+    def init_weights(self) -> None:
+        """Start as IGCV1 does."""
+        fan_in_normal(self)
 
 
 family = Family(IGCV2, paper="arXiv:1804.06202", source="none published")
