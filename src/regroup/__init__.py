@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from regroup.strategies.learning import groupings as groupings
     from regroup.strategies.learning import penalty as penalty
     from regroup.strategies.learning import set_progress as set_progress
+    from regroup.testing import check_strategy as check_strategy
     from regroup.training import TrainConfig as TrainConfig
+    from regroup.training import evaluate as evaluate
     from regroup.training import load_data as load_data
     from regroup.training import train as train
 
@@ -37,10 +39,12 @@ _HOME = {
     "RegroupError": "errors",
     "Strategy": "strategies",
     "TrainConfig": "training",
+    "check_strategy": "testing",
     "compare": "comparison.runner",
     "compile": "engine.compiled",
     "create_model": "networks",
     "deploy": "strategies.learning",
+    "evaluate": "training",
     "groupings": "strategies.learning",
     "list_models": "networks",
     "load_data": "training",
