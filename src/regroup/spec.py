@@ -123,7 +123,7 @@ class ConvSpec:
         axes = zip(size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
         height, width = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
         if min(height, width) < 1:
-            raise SpecError("size", tuple(size), f"large enough for the kernel of {self}", "use a larger image")
+            raise SpecError("size", tuple(size), f"large enough for {self}", "use a larger image")
         return height, width
 
     def cost(self, size: Sequence[int], groups: int = 1) -> Cost:

@@ -68,7 +68,7 @@ def tradeoff(comparison: Comparison, cost: str) -> str:
         axes.set_xlabel("million MACs for one image" if cost == "macs" else "milliseconds for one image")
         axes.set_ylabel("test accuracy, per cent")
         axes.margins(x=0.1, y=0.08)
-        _label_dots(axes, [(_x(r, cost), r.accuracy or 0.0, r.strategy) for r in rows])
+        _label_dots(figure, axes, [(_x(r, cost), r.accuracy or 0.0, r.strategy) for r in rows])
     return figure.svg  # type: ignore[attr-defined]
 
 
@@ -100,7 +100,9 @@ def curves(comparison: Comparison, name: str, label: str) -> str:
         if name.endswith("loss"):
             axes.set_yscale("log")
         elif ends:  # the first epochs are far below; what differs is the end
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], min(last for _, last, _ in ends) - 12))
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, min(last for _, last, _ in ends) - 12), min(high, 100.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(axes, palette, {family for _, _, family in ends})
     return figure.svg  # type: ignore[attr-defined]
 
@@ -161,15 +163,15 @@ def _figure(width: float, height: float, salt: str) -> Iterator[tuple[Figure, di
     figure.svg = svg  # type: ignore[attr-defined]
 
 
-def _label_dots(axes: Axes, dots: list[tuple[float, float, str]]) -> None:
+def _label_dots(figure: Figure, axes: Axes, dots: list[tuple[float, float, str]]) -> None:
     """Write each name beside its dot, at the first place where it covers no other name or dot."""
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     pixel = [axes.transData.transform((x, y)) for x, y, _ in dots]
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in pixel]
     box = axes.get_window_extent()
     places = [(dx, dy) for dy in (0, 9, -9, 18, -18, 27, -27, 36, -36, 45, -45) for dx in (8, -8)]
     for (px, py), (x, y, name) in sorted(zip(pixel, dots, strict=True), key=lambda d: -d[0][1]):
-        width, height = 4.7 * len(name) * axes.figure.dpi / 100, 9.0 * axes.figure.dpi / 100
+        width, height = 4.7 * len(name) * figure.dpi / 100, 9.0 * figure.dpi / 100
         best = None
         for dx, dy in places:
             left = px + dx if dx > 0 else px + dx - width
@@ -182,7 +184,7 @@ def _label_dots(axes: Axes, dots: list[tuple[float, float, str]]) -> None:
             continue  # its name still shows when the pointer rests on the dot
         dx, dy, rect = best
         taken.append(rect)
-        scale = 72 / axes.figure.dpi
+        scale = 72 / figure.dpi
         line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6} if abs(dy) > 9 else None
         axes.annotate(
             name, (x, y), (dx * scale, dy * scale), textcoords="offset points", fontsize=7,
