@@ -186,7 +186,7 @@ def test_first_and_second_derivatives_are_right(name, groups, stride, padding, d
         ((1, 6, 5, 5), (4, 2, 3, 3), {"groups": 3}, "groups=3: must be a divisor of out_channels=4"),
         ((1, 6, 5, 5), (6, 3, 3, 3), {"groups": 0}, "groups=0"),
         ((1, 6, 5, 5), (6, 4, 3, 3), {"groups": 2}, r"weight.shape\[1\]=4: must be in_channels / groups = 3"),
-        ((1, 6, 2, 5), (6, 3, 3, 3), {"groups": 2}, r"size=\(2, 5\): must be large enough for the kernel"),
+        ((1, 6, 2, 5), (6, 3, 3, 3), {"groups": 2}, r"size=\(2, 5\): must be large enough for"),
         ((1, 6, 5, 5), (6, 3, 3, 3), {"groups": 2, "stride": 0}, "stride=0: must be an int of at least 1"),
     ],
 )

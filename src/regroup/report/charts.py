@@ -80,6 +80,8 @@ def curves(comparison: Comparison, name: str, label: str) -> str:
         name: of the curve, such as "test_accuracy".
         label: of the vertical axis.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with _figure(7.4, 4.2, f"curves-{name}") as (figure, texts):
         axes = figure.add_subplot()
         palette = colours(comparison.rows)
@@ -102,7 +104,7 @@ def curves(comparison: Comparison, name: str, label: str) -> str:
         elif ends:  # the first epochs are far below; what differs is the end
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, min(last for _, last, _ in ends) - 12), min(high, 100.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(axes, palette, {family for _, _, family in ends})
     return figure.svg  # type: ignore[attr-defined]
 
