@@ -1,23 +1,33 @@
-"""CondenseNet (arXiv:1711.09224) as it is deployed: the groups of 1x1 convolutions have chosen their inputs.
+"""CondenseNet (arXiv:1711.09224): the groups of 1x1 convolutions choose their inputs.
 
-All layers feed all later ones, across stages too. Training with learned groups is the strategy `condensed`.
+All layers feed all later ones, across stages too. The networks are as deployed, with the choice made; to
+train one from scratch, build it with `learned=True`, and deploy it when training is over:
+
+>>> from regroup.networks import create_model
+>>> model = create_model("condensenet_cifar_50", learned=True)
+>>> set_progress(model, 1)
+>>> deployed = create_model("condensenet_cifar_50", weights=deploy(model).state_dict())
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import NetworkError
+from regroup.errors import CheckpointError, NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import Stage
-from regroup.networks.weights import Layout
+from regroup.networks.weights import Layout, State, load_weights
 from regroup.ops.indexed import IndexedGroupConv, IndexedLinear
 from regroup.ops.layers import ACTIVATIONS, conv
 from regroup.spec import ConvSpec
+from regroup.strategies.condensed import CondensedConv, CondensedLinear
+from regroup.strategies.condensing import CondensingConv
+from regroup.strategies.learning import deploy, learned_modules, set_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +42,9 @@ class CondenseNetConfig(Config):
         bottleneck: channels between the two convolutions of a layer, as a multiple of the growth.
         kept: share of the features that the classifier reads.
         small: for small images: the first convolution has stride 1.
+        learned: the groups, and the classifier, are still to choose their inputs.
+        lasso: group lasso while they do, see `condensed`; the paper has 1e-5 on ImageNet.
+        conv_drop_rate: dropout before condensed convolutions while they do.
     """
 
     depths: tuple[int, ...]
@@ -41,6 +54,9 @@ class CondenseNetConfig(Config):
     bottleneck: int = 4
     kept: float = 0.5
     small: bool = False
+    learned: bool = False
+    lasso: float = 0.0
+    conv_drop_rate: float = 0.0
 
 
 class NormActConv(nn.Module):
@@ -58,6 +74,21 @@ class NormActConv(nn.Module):
         return self.conv(self.act(self.norm(x)))
 
 
+def condensed_conv(spec: ConvSpec, config: Any, act: str = "relu") -> nn.Module:
+    """Return batch norm, activation and condensed convolution, as the config says learned or as deployed."""
+    if not config.learned:
+        return IndexedGroupConv(spec, config.groups, spec.in_channels // config.factor, act=act)
+    return CondensedConv(
+        spec,
+        config.groups,
+        config.factor,
+        lasso=config.lasso,
+        norm=True,
+        act=act,
+        drop_rate=config.conv_drop_rate,
+    )
+
+
 class CondensedLayer(nn.Module):
     """A condensed 1x1 convolution and a 3x3 one in groups; what they give is added to the channels.
 
@@ -72,8 +103,7 @@ class CondensedLayer(nn.Module):
         if in_channels % config.factor:
             raise NetworkError("factor", config.factor, f"a divisor of {in_channels} channels")
         middle = config.bottleneck * growth
-        kept = in_channels // config.factor
-        self.conv1 = IndexedGroupConv(ConvSpec(in_channels, middle, 1), config.groups, kept)
+        self.conv1 = condensed_conv(ConvSpec(in_channels, middle, 1), config)
         self.conv2 = NormActConv(middle, growth, 3, config.groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,8 +132,10 @@ class CondenseNet(Backbone):
 
     def new_classifier(self, num_classes: int) -> nn.Module:
         """Return a classifier that reads a share of the features, with new weights."""
-        kept = int(self.head_hidden_size * self.config.kept)
-        return IndexedLinear(self.head_hidden_size, num_classes, kept)
+        features, share = self.head_hidden_size, self.config.kept
+        if learned_modules(self.stages):
+            return CondensedLinear(features, num_classes, share)
+        return IndexedLinear(features, num_classes, int(features * share))
 
 
 def _official(model: Backbone) -> dict[str, str]:
@@ -119,12 +151,39 @@ def _pytorchcv(model: Backbone) -> dict[str, str]:
     return prefixes | {"output.linear": "classifier", "output": "classifier"}
 
 
+def adopt_learning(model: Backbone, state: State) -> State:
+    """Take a state that the official code saved while it trained, with masks instead of indices.
+
+    A learned network takes it as it is. For a deployed one condensing must be over; the state is deployed.
+
+    Raises:
+        CheckpointError: it is not over.
+    """
+    if not any(key.endswith("._mask") for key in state):
+        return state
+    network: Any = type(model)
+    learning = model if learned_modules(model) else network(replace(model.config, learned=True))
+    result = {k: v for k, v in state.items() if not k.endswith(("._count", "._stage", "._mask"))}
+    for name, module in learned_modules(learning).items():
+        if isinstance(module, CondensedLinear):
+            result[f"{name}.kept"] = module.kept
+        elif isinstance(module, CondensingConv) and f"{name}._mask" in state:
+            result[f"{name}.kept"] = module.kept_of(state[f"{name}._mask"])
+    if learning is model:
+        return result
+    load_weights(learning, result)
+    if any(isinstance(m, CondensingConv) and not m.complete() for m in learning.modules()):
+        raise CheckpointError("weights", "condensing is not over: load them with learned=True and train on")
+    set_progress(learning, 1)
+    return deploy(learning).state_dict()
+
+
 family = Family(
     CondenseNet,
     paper="arXiv:1711.09224",
     source="ShichenLiu/CondenseNet",
     layouts=(
-        Layout("ShichenLiu/CondenseNet", _official, {"conv_1": "conv1", "conv_2": "conv2"}),
+        Layout("ShichenLiu/CondenseNet", _official, {"conv_1": "conv1", "conv_2": "conv2"}, adopt_learning),
         Layout("pytorchcv", _pytorchcv, {"bn": "norm"}),
     ),
 )
@@ -135,7 +194,13 @@ for groups, counts, errors in (
 ):
     family.add(
         f"condensenet_74_g{groups}",
-        CondenseNetConfig(depths=(4, 6, 8, 10, 8), growth=(8, 16, 32, 64, 128), groups=groups, factor=groups),
+        CondenseNetConfig(
+            depths=(4, 6, 8, 10, 8),
+            growth=(8, 16, 32, 64, 128),
+            groups=groups,
+            factor=groups,
+            lasso=1e-5,
+        ),
         Claims(*counts, top1_error=errors[0], top5_error=errors[1]),
     )
 
@@ -154,6 +219,7 @@ for depth, growth, counts, error in (
             depths=((depth - 2) // 6,) * 3,
             growth=(growth, 2 * growth, 4 * growth),
             small=True,
+            conv_drop_rate=0.1 if depth == 182 else 0.0,
             num_classes=10,
         ),
         Claims(*counts, size=(32, 32), counted="O", top1_error=error, data="CIFAR-10"),

@@ -1,6 +1,7 @@
-"""CondenseNet V2 (arXiv:2104.04382) as it is deployed: new features also renew the old ones, sparsely.
+"""CondenseNet V2 (arXiv:2104.04382): new features also renew the old ones, sparsely.
 
-Training with learned groups is the strategy `reactivated`.
+The networks are as deployed; `learned=True` builds one whose groups are still to be learned, as in
+`condensenet`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import SqueezeExcite, Stage
-from regroup.networks.condensenet import NormActConv
+from regroup.networks.condensenet import NormActConv, adopt_learning, condensed_conv
 from regroup.networks.weights import Layout, State
-from regroup.ops.indexed import IndexedGroupConv
 from regroup.ops.scattered import ScatteredGroupConv
 from regroup.spec import ConvSpec
+from regroup.strategies.reactivated import ReactivatedConv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class CondenseNetV2Config(Config):
         bottleneck: channels between the two convolutions of a layer, as a multiple of the growth.
         swish_from: the stage from which on the activation is hard swish instead of ReLU.
         squeeze_from: the stage from which on new features pass a gate.
+        learned: the groups are still to choose their inputs and outputs.
+        lasso: group lasso while they do, see `condensed`; the paper has none.
+        conv_drop_rate: dropout before condensed convolutions while they do.
     """
 
     depths: tuple[int, ...]
@@ -45,6 +49,16 @@ class CondenseNetV2Config(Config):
     bottleneck: int = 4
     swish_from: int = 2
     squeeze_from: int = 3
+    learned: bool = False
+    lasso: float = 0.0
+    conv_drop_rate: float = 0.0
+
+
+def reactivated_conv(spec: ConvSpec, config: CondenseNetV2Config, act: str) -> nn.Module:
+    """Return batch norm, activation and reactivated convolution, learned or as deployed."""
+    if not config.learned:
+        return ScatteredGroupConv(spec, config.groups, spec.out_channels // config.factor, act=act)
+    return ReactivatedConv(spec, config.groups, config.factor, lasso=config.lasso, norm=True, act=act)
 
 
 class ReactivatedLayer(nn.Module):
@@ -66,11 +80,11 @@ class ReactivatedLayer(nn.Module):
         super().__init__()
         if in_channels % config.factor:
             raise NetworkError("factor", config.factor, f"a divisor of {in_channels} channels")
-        middle, kept = config.bottleneck * growth, in_channels // config.factor
-        self.conv1 = IndexedGroupConv(ConvSpec(in_channels, middle, 1), config.groups, kept, act=act)
+        middle = config.bottleneck * growth
+        self.conv1 = condensed_conv(ConvSpec(in_channels, middle, 1), config, act)
         self.conv2 = NormActConv(middle, growth, 3, config.groups, act)
         self.squeeze = SqueezeExcite(growth, growth, bias=False) if squeeze else nn.Identity()
-        self.reactivate = ScatteredGroupConv(ConvSpec(growth, in_channels, 1), config.groups, kept, act=act)
+        self.reactivate = reactivated_conv(ConvSpec(growth, in_channels, 1), config, act)
 
     def forward(self, x: Tensor) -> Tensor:
         new = self.squeeze(self.conv2(self.conv1(x)))
@@ -78,7 +92,11 @@ class ReactivatedLayer(nn.Module):
 
 
 class CondenseNetV2(Backbone):
-    """A 3x3 convolution, stages of growing width with average pooling between, a gate, a hidden layer."""
+    """A 3x3 convolution, stages of growing width with average pooling between, a gate, a hidden layer.
+
+    Batch norms start with weight 1. The official code first gives 0 to those of the reactivation, and then 1
+    like to all others; with ReLU, 0 would never change.
+    """
 
     min_size = 32
 
@@ -102,13 +120,6 @@ class CondenseNetV2(Backbone):
         hidden = head, config.hidden
         super().__init__(config, stem, stages, widths, reductions, tail=tail, hidden=hidden)
 
-    def init_weights(self) -> None:
-        """As by default, and no old feature is renewed at the start."""
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, ScatteredGroupConv):
-                nn.init.zeros_(module.norm.get_parameter("weight"))
-
 
 def _official(model: Backbone) -> dict[str, str]:
     prefixes = {"features.init_conv": "stem", "features.norm_last": "tail.0", "fc": "hidden.2"}
@@ -125,7 +136,7 @@ def _list_rows(model: Backbone, state: State) -> State:
         matrix = state[key]
         if bool((matrix.count_nonzero(1) == 1).all() and (matrix.sum(1) == 1).all()):
             state[key] = matrix.argmax(1)
-    return state
+    return adopt_learning(model, state)
 
 
 PARTS = {

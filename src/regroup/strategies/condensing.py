@@ -107,6 +107,10 @@ class CondensingConv(Learned):
         """Return which connections are there: bool (out_channels, in_channels, 1, 1)."""
         return self._turned(self.kept.repeat(self.members // self.groups, 1)[:, :, None, None])
 
+    def kept_of(self, mask: Tensor) -> Tensor:
+        """Return what `kept` must be for `mask()` to give `mask`; the official code saves masks."""
+        return self._turned(mask)[: self.groups, :, 0, 0] > 0
+
     def connections(self, kernel: Tensor) -> Tensor:
         """Return a kernel (K, C, R, S) as (members of a group, groups, channels, R * S)."""
         return self._turned(kernel).reshape(-1, self.groups, self.channels, self.spec.taps)
@@ -142,8 +146,11 @@ class CondensingConv(Learned):
         if self.lasso == 0:
             return weight.new_zeros(())
         squares = self.connections(weight * self.mask()).square().sum((0, 3))
-        unfinished = self.kept.sum() > self.groups * (self.channels // self.factor)
-        return self.lasso * squares.clamp(min=LEAST_SQUARE).sqrt().sum() * unfinished
+        return self.lasso * squares.clamp(min=LEAST_SQUARE).sqrt().sum() * ~self.complete()
+
+    def complete(self) -> Tensor:
+        """Tell, as a bool tensor (), whether each group has as few channels as it shall."""
+        return self.kept.sum() <= self.groups * (self.channels // self.factor)
 
     def index(self) -> Tensor:
         """Return the channels that each group has, in rising order: int64 (groups, channels left)."""
