@@ -88,4 +88,61 @@ def _condensenets() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_condensenets()}
+# ---- DGC: hellozhuo/dgc
+
+
+def dynamic(
+    s: Sketch, at: str, x: Tensor, out: int, k: int = 1, stride: int = 1, gate: float = 0.25
+) -> Tensor:
+    """Four heads; what is at most as salient as the n-th least salient input of an image is left out."""
+    c = x.shape[1]
+    inactive = int(s.buffer(f"{at}._inactive_channels", lambda: torch.tensor([round(c * (1 - gate))])))
+    x = F.relu(s.norm(f"{at}.norm", x))
+    parts = []
+    for i in range(4):
+        head = f"{at}.headconv_{i}"
+        hidden = F.relu(s.linear(f"{head}.fc1", x.mean((2, 3)), c // (8 if c < 80 else 16), bias=False))
+        saliency = F.relu(s.linear(f"{head}.fc2", hidden, c))
+        limit = saliency.detach().sort(1).values[:, inactive - 1 : inactive]
+        saliency = torch.where(saliency.detach() <= limit, torch.zeros_like(saliency), saliency)
+        parts.append(s.conv(f"{head}.conv", x * saliency[:, :, None, None], out // 4, k, stride))
+    return shuffle(torch.cat(parts, 1), 4)
+
+
+def dgc_condensenet(s: Sketch, x: Tensor, depths, growth, small) -> Tensor:
+    x = s.conv("features.init_conv", x, 2 * growth[0], 3, 1 if small else 2)
+    for i, depth in enumerate(depths):
+        x = F.avg_pool2d(x, 2) if i else x
+        for b in range(depth):
+            at = f"features.denseblock_{i + 1}.denselayer_{b + 1}"
+            y = dynamic(s, f"{at}.conv_1", x, 4 * growth[i])
+            y = F.relu(s.norm(f"{at}.conv_2.norm", y))
+            x = torch.cat([x, s.conv(f"{at}.conv_2.conv", y, growth[i], 3, groups=4)], 1)
+    return s.head("classifier", F.relu(s.norm("bn_last", x)), 10 if small else 1000)
+
+
+def dgc_resnet(s: Sketch, x: Tensor) -> Tensor:
+    x = F.max_pool2d(F.relu(s.norm("bn1", s.conv("conv1", x, 64, 7, 2))), 3, 2, 1)
+    for i in range(4):
+        for b in range(2):
+            at, out, stride = f"layer{i + 1}.{b}", 64 * 2**i, 2 if i and not b else 1
+            y = F.relu(s.norm(f"{at}.bn1", dynamic(s, f"{at}.conv1", x, out, 3, stride, 0.45)))
+            y = s.norm(f"{at}.bn2", dynamic(s, f"{at}.conv2", y, out, 3, 1, 0.45))
+            if x.shape[1] != out:
+                x = dynamic(s, f"{at}.downsample.0", x, out, 1, stride, 0.45)
+                x = s.norm(f"{at}.downsample.1.norm", x)
+            x = F.relu(x + y)
+    return s.head("fc", x)
+
+
+def _dgc() -> dict[str, Definition]:
+    found = {"dgc_resnet18": (partial(Sketch, dgc_resnet), {})}
+    for name in list_models("dgc_condensenet*"):
+        c = networks[name].config
+        options = {"depths": tuple(min(d, 2) for d in c.depths)}
+        run = partial(dgc_condensenet, **options, growth=c.growth, small=c.small)
+        found[name] = partial(Sketch, run, 8 if c.small else 64), options
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_condensenets(), **_dgc()}

@@ -30,6 +30,8 @@ def test_features_have_the_widths_and_sizes_that_feature_info_says(name: str) ->
     assert len(maps) == len(model.feature_info) >= 4
     reductions = [info["reduction"] for info in model.feature_info]
     assert reductions == sorted(reductions)
+    parts = [n for n, _ in model.named_modules(remove_duplicate=False)]
+    assert len(parts) == len(list(model.modules())), "a module stands in two places"
     for feature, info in zip(maps, model.feature_info, strict=True):
         assert feature.shape[1] == info["num_chs"], info
         padded = math.ceil(x.shape[2] / info["reduction"])  # some stems do not pad and lose a few pixels

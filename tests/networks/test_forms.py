@@ -45,8 +45,8 @@ def test_alexnet_norms_follow_their_formulas() -> None:
         torch.stack([t.square()[:, max(0, c - 2) : c + 3].sum(1) for c in range(8)], 1) for t in towers
     ]
     paper = x / (2 + 1e-4 * torch.cat(squares_of, 1)) ** 0.75
-    assert largest_error(model.stem[1](x), paper) < 1e-12
-    caffe = create_model("alexnet_caffe", hidden=8, widths=(16, 16, 16, 16, 16)).stem[1]
+    assert largest_error(model.stages[0].pool[0](x), paper) < 1e-12
+    caffe = create_model("alexnet_caffe", hidden=8, widths=(16, 16, 16, 16, 16)).stages[0].pool[0]
     assert largest_error(caffe(x), x / (1 + 1e-4 / 5 * squares) ** 0.75) < 1e-12
 
 

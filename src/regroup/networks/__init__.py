@@ -98,6 +98,21 @@ class Network:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     pool_size: Size | None = None
 
+    @property
+    def expects(self) -> dict[str, Any]:
+        """What the model expects of its input, in timm's words."""
+        return {
+            "architecture": self.name,
+            "num_classes": self.config.num_classes,
+            "input_size": (3, *self.claims.size),
+            "crop_pct": 0.875,
+            "interpolation": "bilinear",
+            "mean": self.mean,
+            "std": self.std,
+            "origin_url": f"https://github.com/{self.source}",
+            "paper_ids": self.paper,
+        }
+
 
 class Family:
     """The variants of one architecture: what they share is said once.

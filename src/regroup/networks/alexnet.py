@@ -65,21 +65,24 @@ def _norm(config: AlexNetConfig) -> list[nn.Module]:
     return [ResponseNorm(1e-4, 2, config.groups) if paper else ResponseNorm(1e-4 / 5, 1, 1)]
 
 
+def _pool(config: AlexNetConfig) -> nn.Module:
+    """Return the norm and the pooling that stand between two convolutions, in the order of the config."""
+    pool: list[nn.Module] = [nn.MaxPool2d(3, stride=2)]
+    return nn.Sequential(*(pool + _norm(config) if config.pool_first else _norm(config) + pool))
+
+
 class AlexNet(Backbone):
     """Five convolutions, three poolings, two hidden layers."""
 
     min_size = 67
 
     def __init__(self, config: AlexNetConfig) -> None:
-        c, g, norm = config.widths, config.groups, _norm(config)
-        after = norm if not config.pool_first else []
-        pool = [nn.MaxPool2d(3, stride=2), *(norm if config.pool_first else [])]
-        stem = nn.Sequential(ConvAct(config.in_chans, c[0], 11, 4, padding=config.padding), *after)
-        second = [ConvAct(c[0], c[1], 5, groups=g), *after]
+        c, g = config.widths, config.groups
+        stem = ConvAct(config.in_chans, c[0], 11, 4, padding=config.padding)
         rest = [ConvAct(c[1], c[2], 3), ConvAct(c[2], c[3], 3, groups=g), ConvAct(c[3], c[4], 3, groups=g)]
         stages = [
-            Stage(second, nn.Sequential(*pool)),
-            Stage(rest, nn.Sequential(*pool)),
+            Stage([ConvAct(c[0], c[1], 5, groups=g)], _pool(config)),
+            Stage(rest, _pool(config)),
             Stage([], nn.MaxPool2d(3, stride=2)),
         ]
         hidden = nn.Sequential(
@@ -102,8 +105,10 @@ class AlexNet(Backbone):
     def init_weights(self) -> None:
         """Section 5 of the paper: biases 1 in convolutions 2, 4, 5 and the hidden layers."""
         super().init_weights()
-        for name in (*CONVS[1::2], CONVS[4], *HIDDEN[:2]):
-            nn.init.ones_(self.get_parameter(f"{name}.bias"))
+        convs = [self.get_submodule(name) for name in (*CONVS[1::2], CONVS[4])]
+        for layer in (*convs, *self.hidden.children()):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+                nn.init.ones_(layer.bias)
 
 
 class Towers(nn.Module):
@@ -142,7 +147,7 @@ def _tower_conv(towers: list[Tensor], layer: nn.Conv2d) -> list[Tensor]:
     ]
 
 
-CONVS = ("stem.0.conv", "stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
+CONVS = ("stem.conv", "stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
 HIDDEN = ("hidden.1", "hidden.4", "classifier")
 
 

@@ -233,7 +233,7 @@ class Backbone(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return timm's patterns of parameter names from the image to the classifier."""
-        fine = [(r"^stages\.(\d+)\.(\w+)", None), (r"^(tail|hidden)", (99999,))]
+        fine = [(r"^stages\.(\d+)\.(\d+)", None), (r"^(?:tail|hidden)", (99999,))]
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else fine}
 
     def blocks(self) -> Iterator[tuple[int, int, str]]:
@@ -245,20 +245,12 @@ class Backbone(nn.Module):
 
     def describe(self, network: Network) -> None:
         """Fill `pretrained_cfg`, timm's description of what the model expects."""
-        size, reduction = network.claims.size, self.feature_info[-1]["reduction"]
+        reduction = self.feature_info[-1]["reduction"]
         self.pretrained_cfg = {
-            "architecture": network.name,
-            "num_classes": network.config.num_classes,
-            "input_size": (3, *size),
-            "pool_size": network.pool_size or tuple(-(-n // reduction) for n in size),
-            "crop_pct": 0.875,
-            "interpolation": "bilinear",
-            "mean": network.mean,
-            "std": network.std,
+            **network.expects,
+            "pool_size": network.pool_size or tuple(-(-n // reduction) for n in network.claims.size),
             "first_conv": next(n for n, m in self.named_modules() if isinstance(m, nn.Conv2d)),
             "classifier": "classifier",
-            "origin_url": f"https://github.com/{network.source}",
-            "paper_ids": network.paper,
         }
         self.default_cfg = self.pretrained_cfg
 

@@ -108,9 +108,8 @@ class GoogLeNet(Supervised):
 
     def __init__(self, config: GoogLeNetConfig) -> None:
         unit = partial(ConvNorm, eps=1e-3) if config.norm else ConvAct
-        norm = [] if config.norm else [nn.LocalResponseNorm(5, 1e-4, 0.75, 1)]
         stem = unit(config.in_chans, 64, 7, 2)
-        first = Stage([unit(64, 64), unit(64, 192, 3)], nn.Sequential(_pool(3), *norm))
+        first = Stage([unit(64, 64), unit(64, 192, 3)], nn.Sequential(_pool(3), *_norm(config)))
         stages, channels, widths = [first], 192, [64, 192]
         for level in "345":
             blocks = []
@@ -119,7 +118,7 @@ class GoogLeNet(Supervised):
                     blocks.append(_module(channels, numbers, unit, config.kernel_size))
                     channels = numbers[0] + numbers[2] + numbers[4] + numbers[5]
             pool = _pool(2 if config.norm and level == "5" else 3)
-            stages.append(Stage(blocks, nn.Sequential(*norm, pool) if level == "3" else pool))
+            stages.append(Stage(blocks, nn.Sequential(*_norm(config), pool) if level == "3" else pool))
             widths.append(channels)
         heads = {"2_0": 512, "2_3": 528} if config.aux else {}
         super().__init__(
@@ -136,6 +135,10 @@ class GoogLeNet(Supervised):
         super().init_layer(layer)
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+def _norm(config: GoogLeNetConfig) -> list[nn.Module]:
+    return [] if config.norm else [nn.LocalResponseNorm(5, 1e-4, 0.75, 1)]
 
 
 def _pool(kernel_size: int) -> nn.Module:

@@ -1,0 +1,93 @@
+"""timm's own assertions about its models (its tests/test_models.py), over all that it has from us."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from torch import nn
+
+import regroup.interop.timm as interop
+from regroup.networks import list_models
+from tests.networks.representatives import representatives, side, small
+
+EVERY = pytest.mark.parametrize("name", interop.registered)
+KINDS = pytest.mark.parametrize("name", [n for n in representatives() if n in interop.registered])
+
+
+def shadow(name: str, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return timm.create_model(name, **options).eval()
+
+
+def test_names_that_timm_has_stay_timms() -> None:
+    taken = sorted(set(list_models()) - set(interop.registered))
+    print(f"\n{len(interop.registered)} networks registered with timm; it has {taken}")
+    assert "resnet50" in taken and "resnext50_32x4d" in taken
+    for name in taken:
+        assert timm.model_entrypoint(name).__module__.startswith("timm.")
+    assert set(interop.registered) <= set(timm.list_models())
+
+
+@EVERY
+def test_description_matches_the_model(name: str) -> None:
+    model = shadow(name)
+    config, keys = model.default_cfg, model.state_dict().keys()
+    x = torch.empty(1, *config["input_size"], device="meta")
+    assert tuple(model.forward_features(x).shape[2:]) == tuple(config["pool_size"])
+    assert config["classifier"] + ".weight" in keys and config["first_conv"] + ".weight" in keys
+    assert model.get_classifier() is model.get_submodule(config["classifier"])
+    assert not shadow(name, num_classes=0).state_dict().keys() & {"classifier.weight"}
+    assert shadow(name, num_classes=0, global_pool="")(x).shape[2:] == tuple(config["pool_size"])
+
+
+@EVERY
+def test_features_only_gives_what_feature_info_says(name: str) -> None:
+    model = shadow(name, features_only=True)
+    x = torch.empty(2, 3, side(name, 96), side(name, 96), device="meta")
+    outputs = model(x)
+    channels, reductions = model.feature_info.channels(), model.feature_info.reduction()
+    assert len(outputs) == len(channels) >= 4
+    for output, width, reduction in zip(outputs, channels, reductions, strict=True):
+        assert output.shape[:2] == (2, width)
+        assert output.shape[2] <= math.ceil(x.shape[2] / reduction) + 1
+    first, last = shadow(name, features_only=True, out_indices=(0, 2))(x)
+    assert (first.shape, last.shape) == (outputs[0].shape, outputs[2].shape)
+
+
+@EVERY
+def test_every_parameter_belongs_to_a_group_from_image_to_classifier(name: str) -> None:
+    model = shadow(name)
+    for coarse in (False, True):
+        groups = group_parameters(model, model.group_matcher(coarse), return_values=False)
+        grouped = [p for group in groups.values() for p in group]
+        assert sorted(grouped) == sorted(n for n, _ in model.named_parameters())
+        assert groups[0] and all(p.startswith("stem") for p in groups[0])
+
+
+@KINDS
+def test_backward_reaches_every_parameter_also_with_checkpointing(name: str) -> None:
+    model = timm.create_model(name, **small(name, num_classes=42)).train()
+    model.set_grad_checkpointing()
+    output = model(torch.randn(2, 3, side(name), side(name)))
+    output.mean().backward()
+    assert output.shape[1] == 42 and not output.isnan().any()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+@KINDS
+def test_fx_traces_forward_and_features(name: str) -> None:
+    from timm.models import create_feature_extractor
+
+    model = timm.create_model(name, **small(name)).eval()
+    x = torch.randn(2, 3, side(name), side(name))
+    nodes = {info["module"]: str(i) for i, info in enumerate(model.feature_info)}
+    extractor = create_feature_extractor(model, {**nodes, "classifier": "logits"})
+    with torch.no_grad():
+        outputs, maps = extractor(x), model.forward_intermediates(x, intermediates_only=True)
+        for i, expected in enumerate(maps):
+            found = outputs[str(i)]
+            assert torch.equal(found, expected) if isinstance(found, torch.Tensor) else len(found) == 2
