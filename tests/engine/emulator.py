@@ -49,7 +49,9 @@ def _strided(view: View, buffers: list, halo: bool = False) -> Tensor:
 def _run(problem: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> None:
     dtype = buffers[0].dtype
     numbers = {k: v.to(dtype) for k, v in numbers.items()}
-    y = _compute(problem, numbers, buffers)
+    if isinstance(problem, (kernels.Conv, kernels.Chain)):
+        _check_halo(problem, buffers)
+    y = _compute(problem, numbers, buffers, _strided(problem.x, buffers))
     target = _strided(problem.y, buffers)
     assert y.shape == target.shape, (problem, y.shape)
     y = y.clone()
@@ -58,14 +60,19 @@ def _run(problem: kernels.Problem, numbers: dict[str, Tensor], buffers: list) ->
     target.copy_(y)
 
 
-def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> Tensor:
-    x = _strided(p.x, buffers)
+def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list, x: Tensor) -> Tensor:
+    if isinstance(p, kernels.Chain):
+        for i, link in enumerate(p.links):
+            own = {k.split(".", 1)[1]: v for k, v in numbers.items() if k.startswith(f"{i}.")}
+            x = _compute(link, own, buffers, x)
+        return x
+    if isinstance(p, (kernels.Conv, kernels.Linear)):
+        x = _prologue(p.prologue, numbers, buffers, x)
     if getattr(p, "order", None) is not None:
         x = x[list(p.order)]
     if isinstance(p, kernels.Conv):
-        return _epilogue(p.epilogue, numbers, buffers, _conv(p, numbers, buffers))
+        return _epilogue(p.epilogue, numbers, buffers, _conv(p, numbers, buffers, x))
     if isinstance(p, kernels.Linear):
-        x = _prologue(p.prologue, numbers, buffers, x)
         return _epilogue(p.epilogue, numbers, buffers, (numbers["weight"] @ x.flatten())[:, None, None])
     if isinstance(p, kernels.Pointwise):
         x = _prologue(p.prologue, numbers, buffers, x)
@@ -88,22 +95,23 @@ def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> T
     return x.softmax(0)
 
 
-def _conv(p: kernels.Conv, numbers: dict[str, Tensor], buffers: list) -> Tensor:
+def _check_halo(p: kernels.Problem, buffers: list) -> None:
+    """The zeros that a convolution reads must be there."""
+    if p.x.channel_pitch != 1:
+        return
+    need, have = p.x_halo, p.x.halo
+    for side in ("top", "left", "bottom", "right"):
+        assert getattr(have, side) >= getattr(need, side), side
+    if p.x.halo:
+        wide = _strided(p.x, buffers, halo=True).clone()
+        wide[:, have.top : have.top + p.x.height, have.left : have.left + p.x.width] = 0
+        assert not wide.any(), "something wrote into a halo"
+
+
+def _conv(p: kernels.Conv, numbers: dict[str, Tensor], buffers: list, x: Tensor) -> Tensor:
     halo = p.x_halo
-    if p.x.channel_pitch == 1:
-        have = p.x.halo
-        for side in ("top", "left", "bottom", "right"):
-            assert getattr(have, side) >= getattr(halo, side), side
-        wide = _strided(p.x, buffers, halo=True)
-        rows = slice(have.top - halo.top, have.top + p.x.height + halo.bottom)
-        columns = slice(have.left - halo.left, have.left + p.x.width + halo.right)
-        x = wide[:, rows, columns]
-    else:
-        x = F.pad(_strided(p.x, buffers), (halo.left, halo.right, halo.top, halo.bottom))
-    if p.order is not None:
-        x = x[list(p.order)]
     assert p.prologue == kernels.Prologue() or not halo
-    x = _prologue(p.prologue, numbers, buffers, x)
+    x = F.pad(x, (halo.left, halo.right, halo.top, halo.bottom))
     y = F.conv2d(x[None], numbers["weight"], None, p.stride, 0, p.dilation, p.groups)[0]
     return y[:, : p.y.height, : p.y.width]
 

@@ -23,6 +23,8 @@ def _word(op: Op) -> str:
 
 def describe_problem(problem: Problem) -> str:
     """Return the shape of a problem, like '64x56x56 -> 128x28x28, 3x3 / 2, 4 groups'."""
+    if isinstance(problem, kernels.Chain):
+        return " -> ".join(map(_size, (problem.x, *(link.y for link in problem.links))))
     text = f"{_size(problem.x)} -> {_size(problem.y)}"
     if isinstance(problem, Linear):
         return f"{problem.in_channels} -> {problem.y.channels}"

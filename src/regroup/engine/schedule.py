@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from regroup.engine.arena import Lifetime, place_slabs
+from regroup.engine.chains import chain
 from regroup.engine.graph import Graph, Node
 from regroup.engine.lower import Task, lower
 from regroup.engine.places import Place, Slab
@@ -45,7 +46,7 @@ class Schedule:
 
 def schedule(graph: Graph) -> Schedule:
     """Return the steps that compute `graph` for one image."""
-    groups = _concurrent(lower(graph))
+    groups = _concurrent(chain(lower(graph)))
     size = place_slabs(_lifetimes(groups))
     steps = tuple(Step(_name(group), tuple(task.part() for task in group)) for group in groups)
     return Schedule(steps, size, tuple(map(tuple, groups)))

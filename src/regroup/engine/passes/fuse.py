@@ -5,7 +5,20 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import Activate, Add, Conv, Fused, Graph, Linear, Multiply, Node, Op, ScaleShift
+from regroup.engine.graph import (
+    Activate,
+    Add,
+    Conv,
+    Fused,
+    Graph,
+    Linear,
+    Multiply,
+    Node,
+    Op,
+    ScaleShift,
+    Select,
+    Value,
+)
 from regroup.engine.slots import slots
 
 
@@ -48,21 +61,38 @@ def _has_weights(op: Op) -> bool:
 
 
 def fuse_before(graph: Graph) -> bool:
-    """Let an unpadded 1x1 convolution scale, shift and activate what it reads (pre-activation)."""
+    """Let an unpadded 1x1 convolution scale, shift and activate what it reads (pre-activation).
+
+    A channel order in between moves to the other side.
+    """
     changed = False
     producers = graph.producers()
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
         before = producers.get(node.inputs[0]) if node.inputs else None
-        if before is None or fused.before or not _reads_once(fused.op) or not _is_preactivation(before.op):
+        if before is None or fused.before or not _reads_once(fused.op) or not _is_own(graph, before):
             continue
-        if sum(before.output in n.inputs for n in graph.nodes) > 1 or before.output in graph.outputs:
+        order = before if isinstance(before.op, Select) else None
+        before = producers.get(before.inputs[0]) if order is not None else before
+        if before is None or not _is_preactivation(before.op) or not _is_own(graph, before):
             continue
-        ops = (before.op.op, *before.op.after) if isinstance(before.op, Fused) else (before.op,)
+        ops, source = _ops(before.op), before.inputs[0]
+        if order is not None:
+            ops = tuple(_selected(op, list(order.op.channels)) for op in ops)
+            source = Value(node.inputs[0].shape, source.name)
+            graph.nodes.append(Node(order.op, (before.inputs[0],), (source,)))
         node.op = Fused(fused.op, ops, fused.after)
-        node.inputs = (*before.inputs, *node.inputs[1:])
+        node.inputs = (source, *node.inputs[1:])
         changed = True
+    if changed:
+        graph.sort()
     return changed
+
+
+def _is_own(graph: Graph, node: Node) -> bool:
+    """Tell whether one node alone reads what `node` makes."""
+    value = node.output
+    return value not in graph.outputs and sum(value in n.inputs for n in graph.nodes) == 1
 
 
 def _reads_once(op: Op) -> bool:
@@ -72,5 +102,12 @@ def _reads_once(op: Op) -> bool:
 
 
 def _is_preactivation(op: Op) -> bool:
-    ops = (op.op, *op.after) if isinstance(op, Fused) and not op.before else (op,)
-    return [type(o) for o in ops] in ([ScaleShift], [Activate], [ScaleShift, Activate])
+    return [type(o) for o in _ops(op)] in ([ScaleShift], [Activate], [ScaleShift, Activate])
+
+
+def _ops(op: Op) -> tuple[Op, ...]:
+    return (op.op, *op.after) if isinstance(op, Fused) and not op.before else (op,)
+
+
+def _selected(op: Op, channels: list[int]) -> Op:
+    return ScaleShift(op.scale[channels], op.shift[channels]) if isinstance(op, ScaleShift) else op

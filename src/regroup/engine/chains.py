@@ -1,0 +1,103 @@
+"""Join steps whose intermediate result would not fit in the caches: band of rows by band of rows instead.
+
+Such are the expanded tensor of an inverted residual (1x1 -> depthwise -> 1x1), a depthwise convolution and
+the 1x1 after it, the stem and its pooling.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from regroup.engine.graph import Conv, Fused, Pool
+from regroup.engine.lower import Task
+from regroup.engine.places import Slab
+from regroup.kernels.problem import Chain
+from regroup.kernels.program import Part, why_not
+from regroup.kernels.target import Target
+from regroup.kernels.view import ARENA
+
+_SHARE = 0.5
+"""Of a core's second-level cache: an intermediate result that takes more is not written out as a whole."""
+
+_ROWS = 28
+"""Least rows of the result: with fewer, what neighbouring threads both compute is too much of the work."""
+
+
+def chain(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks with every chain that pays as one task, where its last link was."""
+    touched = Counter(place.slab for task in tasks for place in (*task.reads, task.writes))
+    by_input = {task.reads[0].slab: task for task in tasks if task.reads}
+    replaced: dict[int, Task] = {}
+    inner: set[int] = set()
+    for task in tasks:
+        if id(task) in inner or id(task) in replaced:
+            continue
+        links = _links(task, by_input, touched)
+        made = _joined(links) if any(map(_is_large, links[:-1])) else None
+        if made is not None:
+            replaced[id(links[-1])] = made
+            inner.update(map(id, links[:-1]))
+    return [replaced.get(id(task), task) for task in tasks if id(task) not in inner]
+
+
+def _links(first: Task, by_input: dict[Slab, Task], touched: Counter[Slab]) -> list[Task]:
+    """Return the longest chain that may begin with `first`: each link's result is the next one's alone."""
+    links = [first]
+    for kinds in _PATTERNS:
+        found = [first]
+        while len(found) < len(kinds) and _kind(found[-1]) in kinds[len(found) - 1]:
+            slab = found[-1].writes.slab
+            following = by_input.get(slab)
+            if following is None or touched[slab] != 2 or slab.buffer != ARENA:
+                break
+            found.append(following)
+        complete = len(found) == len(kinds) and _kind(found[-1]) in kinds[-1]
+        if complete and found[-1].writes.slab.height >= _ROWS:
+            links = max(links, found, key=len)
+    return links
+
+
+def _kind(task: Task) -> str:
+    op = None if task.node is None else task.node.op
+    op = op.op if isinstance(op, Fused) else op
+    if isinstance(op, Pool):
+        return "pool"
+    if not isinstance(op, Conv):
+        return "other"
+    if op.groups == op.weight.shape[0] > 1:
+        return "depthwise"
+    return "pointwise" if op.kernel_size == (1, 1) and op.stride == (1, 1) else "dense"
+
+
+_PATTERNS = (
+    (("pointwise", "dense"), ("depthwise",), ("pointwise",)),
+    (("pointwise", "dense"), ("depthwise",)),
+    (("depthwise",), ("pointwise",)),
+    (("dense",), ("pool",)),
+)
+
+
+def _is_large(task: Task) -> bool:
+    return 4 * task.writes.slab.view().floats > _SHARE * Target.host().l2
+
+
+def _joined(links: list[Task]) -> Task | None:
+    """Return the chain as one task, or None if there is no kernel for it."""
+    reads = [place for i, link in enumerate(links) for place in link.reads[min(i, 1) :]]
+    if len(links) == 1 or why_not(_part(links).problem) is not None:
+        return None
+    return Task(
+        " > ".join(link.name for link in links),
+        tuple(reads),
+        links[-1].writes,
+        lambda: _part(links),
+        links[-1].node,
+    )
+
+
+def _part(links: list[Task]) -> Part:
+    parts = [link.part() for link in links]
+    problems = tuple(part.problem for part in parts)
+    numbers = {f"{i}.{name}": v for i, part in enumerate(parts) for name, v in part.parameters.items()}
+    return Part(Chain(problems[0].x, problems[-1].y, problems), numbers)
