@@ -154,6 +154,16 @@ def test_group_norm_joins_the_channels_of_a_group():
     assert torch.equal(reach(model, torch.rand(1, 4, 3, 3)).matrix, layers.grouped(4, 4, 2))
 
 
+def test_layer_norm_joins_what_it_normalises():
+    class OverChannels(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    x = torch.rand(1, 4, 3, 2)
+    assert reach(OverChannels(4), x).matrix.all()
+    assert torch.equal(reach(nn.LayerNorm([3, 2]), x).matrix, torch.eye(4, dtype=torch.bool))
+
+
 def test_batch_statistics_join_no_channels():
     model = nn.InstanceNorm2d(4)
     assert torch.equal(reach(model, torch.rand(1, 4, 3, 3)).matrix, torch.eye(4, dtype=torch.bool))
@@ -167,6 +177,21 @@ def test_attention_over_tokens_joins_all_channels_of_a_head_only():
             return out.transpose(1, 2).flatten(2).transpose(1, 2).reshape_as(x)
 
     assert torch.equal(reach(Attention(), torch.rand(1, 4, 2, 2)).matrix, layers.grouped(4, 4, 2))
+
+
+@torch.no_grad()
+def test_a_transformer_block_has_a_rule_for_each_operator():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True)
+
+        def forward(self, x):
+            return self.layer(x.transpose(1, 2)).transpose(1, 2)
+
+    found = reach(Tokens(), torch.rand(1, 4, 5))
+    assert found.matrix.all()
+    assert found.assumed == ()
 
 
 def test_pruned_weights_let_nothing_pass():

@@ -56,25 +56,28 @@ def run(options: Options) -> int:
     import torch
 
     from regroup.errors import ConfigError
+    from regroup.profiling.cost import mode_of
     from regroup.profiling.profile import profile
 
     for name in ("image", "batch", "channels"):
         if getattr(options, name) < 1:
             raise ConfigError(name, getattr(options, name), "an int of at least 1")
-    model = _build(options)
-    shape = (options.batch, options.channels, options.image, options.image)
+    model = _build(options).to(options.device)
+    images = torch.rand(options.batch, options.channels, options.image, options.image, device=options.device)
     try:
-        found = profile(
-            model.to(options.device),
-            torch.rand(shape, device=options.device),
-            training=options.training,
-            time=options.time,
-            reach=options.reach,
-            seconds=options.seconds,
-        )
-    except (RuntimeError, ValueError) as error:
+        with mode_of(model, False), torch.inference_mode():
+            model(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError("image", options.image, f"a size that {options.model} takes", reason) from error
+    found = profile(
+        model,
+        images,
+        training=options.training,
+        time=options.time,
+        reach=options.reach,
+        seconds=options.seconds,
+    )
     if options.json:
         print(found.to_json())
         return 0

@@ -135,6 +135,17 @@ def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def no_opaque_attention() -> Iterator[None]:
+    """Keep PyTorch from calling a whole transformer layer in one operator, which nobody can look into."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
 def _known(module: nn.Module, costs: NetworkCost, name: str) -> LayerCost:
     """Return what a module's own knowledge adds to the ideal and dense MACs that were counted in it."""
     inside = costs.of(name)
@@ -170,15 +181,11 @@ def _run(
     names = [*model.named_parameters(), *model.named_buffers()]
     weights = {name: stand_in(tensor) for name, tensor in names}
     inputs = tuple(tree_map_only(Tensor, stand_in, i) for i in inputs)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator, which nobody can count
-    try:
-        with Where(model) as where, Recorder(where) as recorder, torch.set_grad_enabled(training):
+    with no_opaque_attention(), Where(model) as where, Recorder(where) as recorder:
+        with torch.set_grad_enabled(training):
             out = functional_call(model, weights, inputs)
-            if training:
-                _backward(out)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+        if training:
+            _backward(out)
     return recorder
 
 

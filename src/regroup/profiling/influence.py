@@ -147,7 +147,9 @@ class Influence(TorchDispatchMode):
             elements = tensor.untyped_storage().nbytes() // tensor.element_size()
             entry.influence = torch.zeros(len(influence), elements, dtype=self.semiring.dtype)
         place = entry.influence.as_strided(
-            influence.shape, (entry.influence.shape[1], *tensor.stride()), tensor.storage_offset()
+            (len(influence), *tensor.shape),
+            (entry.influence.shape[1], *tensor.stride()),
+            tensor.storage_offset(),
         )
         place.copy_(influence)
         entry.depth = max(entry.depth, depth)

@@ -214,6 +214,7 @@ class _Seen:
     """What went through a module when it was first called."""
 
     given: tuple
+    """Its arguments, of the first image; none if some were given by name."""
     output: tuple[int, ...]
     """Shape of the first tensor that came out."""
 
@@ -240,10 +241,13 @@ def _watch(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, _Seen]:
 
 
 def _fills(model: nn.Module, seen: dict[str, _Seen], counted: NetworkCost) -> dict[str, float]:
-    """Return the fill of each module that convolves or multiplies matrices, each run by itself."""
+    """Return the fill of each module that convolves or multiplies matrices, each run by itself.
+
+    One that is called with arguments by name cannot be run again without knowing them, and is left out.
+    """
     fills = {}
     for name, module in model.named_modules():
-        if name in seen and counted.of(name).macs:
+        if name in seen and seen[name].given and counted.of(name).macs:
             try:
                 fills[name] = follow(module, *seen[name].given).fill
             except ConfigError:  # it is given or gives no tensor with channels

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from regroup.errors import ConfigError
 from regroup.ops.reach import fill
-from regroup.profiling.cost import mode_of
+from regroup.profiling.cost import mode_of, no_opaque_attention
 from regroup.profiling.influence import Influence
 from regroup.profiling.rules import BOOLEAN, WEIGHTED, Semiring
 from regroup.profiling.where import Where
@@ -254,7 +254,7 @@ def _run(
     if end is not None:
         handles.append(modules[end[0]].register_forward_hook(read))
     try:
-        with mode_of(model, False), Where(model) as where, torch.no_grad():
+        with mode_of(model, False), no_opaque_attention(), Where(model) as where, torch.no_grad():
             influence = Influence(semiring, where, on_mixing)
             influence.constants(model)
             influence.data(t for t in tree_leaves(inputs) if isinstance(t, Tensor))

@@ -253,6 +253,8 @@ def multiplied(call: Call, output: Tensor) -> Tensor:
 
 def attended(call: Call, output: Tensor) -> Tensor:
     """Attention: each output depends on its query, on all keys, and on its channel of all values."""
+    if output is not call.out[0]:
+        return call.everything(output)  # what only the backward pass reads
     query, key, value = (call.of(call.named[name]) for name in ("query", "key", "value"))
     parts = []
     for influence, dims in ((query, (-1,)), (key, (-2, -1)), (value, (-2,))):
@@ -264,7 +266,7 @@ def attended(call: Call, output: Tensor) -> Tensor:
 def batch_normed(call: Call, output: Tensor) -> Tensor:
     """Batch norm: with stored statistics element by element, else each channel by itself."""
     influence = call.of(call.named["input"])
-    if influence is None or output.ndim != influence.ndim - 1:
+    if influence is None or output.shape != influence.shape[1:]:
         return torch.zeros(call.sources, *output.shape)  # the statistics, which no layer reads
     if call.named.get("training", "no_stats" in call.func._overloadname):
         channel = call.semiring.spread(influence, [1, *range(3, influence.ndim)], True)
@@ -279,7 +281,7 @@ def batch_normed(call: Call, output: Tensor) -> Tensor:
 def group_normed(call: Call, output: Tensor) -> Tensor:
     """Group norm: each element depends on the whole group of channels."""
     influence = call.of(call.named["input"])
-    if influence is None or output.ndim != influence.ndim - 1:
+    if influence is None or output.shape != influence.shape[1:]:
         return torch.zeros(call.sources, *output.shape)
     grouped = influence.unflatten(2, (call.named["group"], -1)).flatten(3)
     spread = call.semiring.spread(grouped, 3, True).expand_as(grouped)
@@ -289,7 +291,7 @@ def group_normed(call: Call, output: Tensor) -> Tensor:
 def layer_normed(call: Call, output: Tensor) -> Tensor:
     """Layer norm: each element depends on all that are normalised with it."""
     influence = call.of(call.named["input"])
-    if influence is None or output.ndim != influence.ndim - 1:
+    if influence is None or output.shape != influence.shape[1:]:
         return torch.zeros(call.sources, *output.shape)
     dims = list(range(-len(call.named["normalized_shape"]), 0))
     return call.semiring.spread(influence, dims, True).expand_as(influence)
