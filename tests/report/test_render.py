@@ -144,3 +144,13 @@ def _holds_ink_where_the_figures_are(shot, boxes):
         top, _, height = map(int, box.split(","))
         part = pixels[top : top + height, :]
         assert (part < 200).mean() > 0.002, f"{name} is blank"
+
+
+def test_what_was_learned_is_a_table_and_a_picture():
+    groups = [{"inputs": [0, 2], "outputs": [0]}, {"inputs": [1, 3, 4], "outputs": [1, 2]}]
+    learned = {"stages.0.conv1": {"kind": "assigned", "groups": groups, "scales": [1, 2.5]}}
+    html = render(comparison([Row("assigned", runs=[Run(0, 90.0, 1.0)], macs=5, learned=learned)]))
+    part = html[html.index("What was learned") :]
+    assert "2 groups, inputs→outputs: 2→1, 3→2; scales: [1, 2.5]" in part
+    assert "stages.0.conv1" in part
+    assert "<svg" in part

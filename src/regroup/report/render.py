@@ -7,6 +7,7 @@ from typing import Any
 
 from regroup.comparison.result import Comparison, Row
 from regroup.report import charts, text
+from regroup.report.learned import learned_layers, learned_pictures
 
 
 def write_report(comparison: Comparison, out: str | Path) -> Path:
@@ -58,7 +59,11 @@ def render(comparison: Comparison) -> str:
         if any(r.correlation.get("matrix") for r in good)
         else "",
         correlation_layers=next((r.correlation["layers"] for r in good if r.correlation.get("layers")), ""),
-        learned=[{"strategy": r.strategy, "table": str(r.learned)} for r in good if r.learned],
+        learned=[
+            {"strategy": r.strategy, "layers": learned_layers(r), "pictures": Markup(learned_pictures(r))}
+            for r in good
+            if r.learned
+        ],
         settings=[*comparison.settings.items(), *comparison.machine.items()],
     )
 
@@ -74,10 +79,10 @@ def summary_lines(comparison: Comparison) -> list[str]:
     close = [r for r in grouped if (r.accuracy or 0) >= dense.accuracy - 1]
     if close:
         cheapest = min(close, key=lambda r: r.macs)
+        reaches = "reaches" if (cheapest.accuracy or 0) >= dense.accuracy else "comes within one per cent of"
         lines.append(
-            f"{cheapest.strategy} comes within one per cent of the dense network's accuracy "
-            f"({cheapest.accuracy:.2f} against {dense.accuracy:.2f}) with "
-            f"1/{dense.macs / cheapest.macs:.1f} of its MACs."
+            f"{cheapest.strategy} {reaches} the dense network's accuracy ({cheapest.accuracy:.2f} against "
+            f"{dense.accuracy:.2f}) with 1/{dense.macs / cheapest.macs:.1f} of its MACs."
         )
     kept = [r for r in grouped if r.kept is not None]
     if kept:

@@ -1,0 +1,69 @@
+"""What strategies have learned, as a table and pictures: which inputs feed which outputs, kernels, scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from regroup.comparison.result import Row
+from regroup.report import charts
+
+
+@dataclass(frozen=True)
+class LearnedLayer:
+    """One line of the table: the layer, the kind of grouping, and what was learned in words."""
+
+    layer: str
+    kind: str
+    words: str
+
+
+def learned_layers(row: Row) -> list[LearnedLayer]:
+    """Return a line for each layer of a row that learned something."""
+    return [
+        LearnedLayer(layer, str(data.get("kind", "")), "; ".join(_words(data)))
+        for layer, data in row.learned.items()
+    ]
+
+
+def learned_pictures(row: Row) -> str:
+    """Draw, for each layer with learned groups, which inputs (across) feed which outputs (down)."""
+    pictures = [
+        Row(layer, reach={"matrix": _matrix(data["groups"])})
+        for layer, data in row.learned.items()
+        if data.get("groups")
+    ]
+    return charts.matrices(pictures, "reach", "Greens") if pictures else ""
+
+
+def _words(data: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in data.items():
+        if name == "groups":
+            sizes = ", ".join(f"{len(g['inputs'])}→{len(g['outputs'])}" for g in value)
+            words.append(f"{len(value)} groups, inputs→outputs: {sizes}")
+        elif name != "kind":
+            words.append(f"{name}: {_short(value)}")
+    return words
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        text = ", ".join(_short(v) for v in value[:16])
+        return f"[{text}{', ...' if len(value) > 16 else ''}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+def _matrix(groups: list[dict[str, list[int]]]) -> list[list[int]]:
+    rows = 1 + max((k for g in groups for k in g["outputs"]), default=0)
+    columns = 1 + max((c for g in groups for c in g["inputs"]), default=0)
+    matrix = [[0] * columns for _ in range(rows)]
+    for group in groups:
+        for k in group["outputs"]:
+            for c in group["inputs"]:
+                matrix[k][c] = 1
+    return matrix
