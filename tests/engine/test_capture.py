@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from regroup.engine.capture import BATCH, capture
 from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.graph import Concat, Conv, Select, Torch
+from regroup.engine.compounds import recognise_lrn
+from regroup.engine.graph import Concat, Conv, Lrn, Select, Torch
 from regroup.engine.interpret import interpret
 from regroup.engine.recognise import recognise
 from regroup.errors import EngineError
@@ -15,6 +16,7 @@ from tests.engine.models import Shuffle, load
 
 def _recognised(model: nn.Module, x: Tensor, batch: int = BATCH):
     graph = capture(model.eval(), [x], batch).graph
+    recognise_lrn(graph)
     recognise_channel_orders(graph)
     recognise(graph)
     graph.remove_dead()
@@ -117,3 +119,12 @@ def test_a_structured_result_is_put_together_again():
     result = recorded.result(interpret(recorded.graph, [x]))
     assert torch.equal(result["double"], x * 2)
     assert result["more"][1] == 7
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_local_response_normalisation_is_one_op(size):
+    model, x = nn.LocalResponseNorm(size, 1e-2, 0.7, 2.0), torch.randn(2, 8, 4, 4)
+    graph = _recognised(model, x)
+    (node,) = graph.nodes
+    assert isinstance(node.op, Lrn)
+    assert torch.equal(interpret(graph, [x])[0], model(x))

@@ -1,0 +1,51 @@
+"""Recognise local response normalisation, for which PyTorch takes a dozen operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from regroup.engine.graph import Graph, Lrn, Node, Ref, Torch, Value
+
+_SHAPES = ("view", "view_copy", "reshape", "unsqueeze_copy", "squeeze_copy.dim", "squeeze_copy.dims", "clone")
+
+
+def recognise_lrn(graph: Graph) -> None:
+    """Replace `x / (k + alpha * mean of x^2 over channels) ** beta` by `Lrn`; the rest dies unread."""
+    producers = graph.producers()
+    for node in graph.nodes:
+        if _name(node) == "div.Tensor" and len(node.inputs) == 2 and len(node.inputs[0].shape) == 3:
+            op = _lrn(node, producers)
+            if op is not None:
+                node.op, node.inputs = op, node.inputs[:1]
+    graph.remove_dead()
+
+
+def _lrn(node: Node, producers: dict[Value, Node]) -> Lrn | None:
+    """Follow the divisor back to the squares of the dividend."""
+    steps = _back(node.inputs[1], producers)
+    found = [next(steps, None) for _ in range(6)]
+    names = ("pow.Tensor_Scalar", "add.Tensor", "mul.Tensor", "avg_pool3d", "constant_pad_nd", "mul.Tensor")
+    if any(step is None or _name(step) != name for step, name in zip(found, names, strict=True)):
+        return None
+    power, plus, times, mean, pad, square = (step for step in found if step is not None)
+    size = mean.op.args[1][0]
+    squares = square.inputs == node.inputs[:1] and square.op.args == (Ref(0), Ref(0))
+    across = list(mean.op.args[1]) == [size, 1, 1] and list(mean.op.args[2]) == [1, 1, 1]
+    padded = list(pad.op.args[1]) == [0, 0, 0, 0, size // 2, (size - 1) // 2]
+    if not (squares and across and padded and len(mean.op.args) == 3):
+        return None
+    return Lrn(size, float(times.op.args[1]), float(power.op.args[1]), float(plus.op.args[1]))
+
+
+def _back(value: Value, producers: dict[Value, Node]) -> Iterator[Node]:
+    """Yield the node that makes `value`, then that of its only input, and so on, but for changes of shape."""
+    while (node := producers.get(value)) is not None:
+        if _name(node) not in _SHAPES:
+            yield node
+        if len(node.inputs) != 1:
+            return
+        value = node.inputs[0]
+
+
+def _name(node: Node) -> str:
+    return node.op.function.name().removeprefix("aten::") if isinstance(node.op, Torch) else ""
