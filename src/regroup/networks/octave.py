@@ -52,6 +52,13 @@ class OctaveResNetConfig(Config):
     late: bool = False
 
 
+class Unchanged(nn.Module):
+    """The identity of a pair; FX does not look into nn.Identity and would not see the pair."""
+
+    def forward(self, pair: Pair) -> Pair:
+        return pair
+
+
 class OctaveBottleneck(nn.Module):
     """A bottleneck on pairs; the first of a network takes one tensor.
 
@@ -78,10 +85,10 @@ class OctaveBottleneck(nn.Module):
         self.conv1 = OctaveConvNorm(in_channels, middle, alphas=(alphas[0], kept))
         self.conv2 = OctaveConvNorm(middle, middle, 3, stride, alphas=(kept, alphas[1]), groups=config.groups)
         self.conv3 = OctaveConvNorm(middle, out_channels, alphas=(alphas[1],) * 2, act="none")
-        self.squeeze = nn.Identity()
+        self.squeeze = Unchanged()
         if config.squeeze:
             self.squeeze = OctaveSqueeze(out_channels, alphas[1], out_channels // 16)
-        self.shortcut = nn.Identity()
+        self.shortcut = Unchanged()
         if stride > 1 or in_channels != out_channels or alphas[0] != alphas[1]:
             self.shortcut = OctaveConvNorm(in_channels, out_channels, 1, stride, alphas=alphas, act="none")
 
