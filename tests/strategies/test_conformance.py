@@ -5,6 +5,7 @@ from regroup.testing import strategy_checks
 
 EXPECTED = {
     "biglittle",
+    "condensed",
     "dense",
     "fire",
     "flattened",
@@ -13,13 +14,14 @@ EXPECTED = {
     "interleaved",
     "mixed",
     "octave",
+    "reactivated",
     "scaled",
     "separable",
     "shuffled",
 }
 
 
-def test_the_fixed_groupings_are_all_there():
+def test_the_groupings_are_all_there():
     assert set(strategies) >= EXPECTED
 
 
