@@ -1,0 +1,250 @@
+"""Distribution-shifting convolution: a kernel of small integers, and a scale for each block of its depth.
+
+do Nascimento, Fawcett, Prisacariu, DSConv: Efficient Convolution Operator (arXiv:1901.01928), section 3;
+official code ActiveVisionLab/DSConv. It is not a depthwise separable convolution.
+
+>>> form = ShiftedForm(bits=4, block=2)
+>>> integers, shifts = form.quantise(torch.tensor([0.8, -0.2, 0.0, 0.0]).view(1, 4, 1, 1))
+>>> integers.flatten().tolist(), shifts.flatten().tolist()
+([-8, 2, 0, 0], [-0.10000000149011612, 0.0])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regroup.errors import StrategyError
+from regroup.ops.layers import conv
+from regroup.spec import ConvSpec
+
+FITS = ("squares", "divergence")
+NEWTON_STEPS = 24
+"""Enough for `divergence`: from least squares, a few steps reach rounding error."""
+
+
+@dataclass(frozen=True)
+class ShiftedForm:
+    """How a kernel (K, C, R, S) becomes integers (K, C, R, S) and shifts (K, ceil(C / block), R, S).
+
+    A block is up to `block` neighbouring inputs of one output at one tap; the last of a depth may be shorter.
+
+    Args:
+        bits: b of the integers; 2 ... 8.
+        block: B, inputs that share a shift.
+        clamp: keep the integers within -2^(b-1) ... 2^(b-1) - 1, as the paper says. The official code does
+            not: 2^(b-1) arises where a weight is as large as the extreme one and of the other sign.
+        fit: shifts by least squares, or by the least Kullback-Leibler divergence (`divergence`).
+        mantissa: bits of an activation's mantissa, sign and leading one included; None: activations stay as
+            they are.
+        exponent: bits of the exponent that a block of activations shares.
+        channels: a scale and an offset for each output channel besides (channel distribution shift).
+
+    Raises:
+        StrategyError: a number out of range.
+    """
+
+    bits: int = 4
+    block: int = 64
+    clamp: bool = True
+    fit: str = "squares"
+    mantissa: int | None = None
+    exponent: int = 5
+    channels: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("bits", 2, 8), ("mantissa", 2, 24), ("exponent", 2, 8)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise StrategyError(name, value, f"an int within {low} ... {high}")
+        if self.block < 1:
+            raise StrategyError("block", self.block, "an int of at least 1")
+        if self.fit not in FITS:
+            raise StrategyError("fit", self.fit, f"one of {', '.join(FITS)}")
+
+    @property
+    def integer(self) -> torch.dtype:
+        """The type that holds the integers: int8, but for 8 bits that are not clamped."""
+        return torch.int8 if self.clamp or self.bits < 8 else torch.int16
+
+    def blocks(self, depth: int) -> int:
+        """Return the number of blocks in `depth` inputs."""
+        return -(-depth // self.block)
+
+    def quantise(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the integers and the shifts of a kernel.
+
+        The weight w of a block that is largest in magnitude (the negative one of two) becomes -2^(b-1), and
+        any other v becomes round(-2^(b-1) v / w). A block of zeros has integers and shift 0.
+        """
+        values = _in_blocks(weight, self.block)
+        integers = _integers(values, self.bits, self.clamp)
+        shifts = least_squares(values, integers)
+        if self.fit == "divergence":
+            there = _in_blocks(torch.ones_like(weight), self.block) > 0
+            shifts = least_divergence(values, integers, shifts, there)
+        flat = integers.flatten(1, 2)[:, : weight.shape[1]]
+        return flat.to(self.integer), shifts
+
+    def dequantise(self, integers: Tensor, shifts: Tensor) -> Tensor:
+        """Return the kernel that integers and shifts stand for, in the type of the shifts."""
+        spread = shifts.unsqueeze(2).expand(-1, -1, self.block, -1, -1).flatten(1, 2)
+        return integers.to(shifts.dtype) * spread[:, : integers.shape[1]]
+
+    def activations(self, x: Tensor, groups: int = 1) -> Tensor:
+        """Return activations (N, C, H, W) as `block_floating_point` of each group's depth, if so wanted."""
+        if self.mantissa is None:
+            return x
+        parts = x.reshape(x.shape[0] * groups, -1, *x.shape[2:])
+        return block_floating_point(parts, self.block, self.mantissa, self.exponent).view(x.shape)
+
+
+def _in_blocks(weight: Tensor, block: int) -> Tensor:
+    """Return a kernel (K, C, R, S) as (K, blocks, block, R, S); zeros fill the last block."""
+    filled = F.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % block))
+    return filled.unflatten(1, (-1, block))
+
+
+def _integers(values: Tensor, bits: int, clamp: bool) -> Tensor:
+    high, low = values.amax(2, keepdim=True), values.amin(2, keepdim=True)
+    extreme = torch.where(high > -low, high, low)
+    # a quotient first: -2^(b-1) / extreme overflows where the whole block is tiny
+    integers = (values / torch.where(extreme == 0, 1, extreme) * -(2 ** (bits - 1))).round()
+    return integers.clamp(max=2 ** (bits - 1) - 1) if clamp else integers
+
+
+def least_squares(values: Tensor, integers: Tensor) -> Tensor:
+    """Return the shift a that makes sum (v - a q)^2 least in each block: sum v q / sum q^2, or 0.
+
+    Shapes: (K, blocks, block, R, S) twice -> (K, blocks, R, S).
+    """
+    squares = integers.square().sum(2)
+    return (values * integers).sum(2) / squares.clamp(min=1)
+
+
+def least_divergence(values: Tensor, integers: Tensor, start: Tensor, there: Tensor) -> Tensor:
+    """Return the shift a that makes KL(softmax(v) || softmax(a q)) least in each block.
+
+    It is convex in a: its slope is E[q under softmax(a q)] - E[q under softmax(v)], its curvature the
+    variance of q. So Newton's method finds the minimum, where the official code takes 1000 small steps of
+    RMSprop from 0.1. A block whose integers are all alike leaves a open; it keeps `start`.
+
+    Args:
+        values: (K, blocks, block, R, S).
+        integers: likewise.
+        start: shifts to start from, (K, blocks, R, S).
+        there: which of the values exist; the others fill up the last block.
+    """
+    q, shift = integers.double(), start.double()
+    wanted = (values.double().masked_fill(~there, -torch.inf).softmax(2) * q).sum(2)
+    reach = (q.amax(2) - q.amin(2)).clamp(min=1)
+    for _ in range(NEWTON_STEPS):
+        p = (q * shift.unsqueeze(2)).masked_fill(~there, -torch.inf).softmax(2)
+        mean = (p * q).sum(2)
+        curvature = (p * (q - mean.unsqueeze(2)).square()).sum(2)
+        step = torch.where(curvature > 0, (mean - wanted) / curvature.clamp(min=1e-300), 0)
+        shift = shift - torch.minimum(
+            torch.maximum(step, -1 / reach), 1 / reach
+        )  # no logit moves by more than 1
+    return shift.to(start.dtype)
+
+
+def block_floating_point(x: Tensor, block: int, mantissa: int, exponent: int) -> Tensor:
+    """Return activations (N, C, H, W) in block floating point: at each pixel, `block` channels share E.
+
+    E = floor(log2 of the largest |x|, within -2^(exponent-1) ... 2^(exponent-1) - 1); values are rounded to
+    multiples of 2^(E - mantissa + 2) and do not saturate. Source: the official code's Activation.py.
+    """
+    filled = F.pad(x.detach(), (0, 0, 0, 0, 0, -x.shape[1] % block)).unflatten(1, (-1, block))
+    bound = 2 ** (exponent - 1)
+    largest = filled.float().abs().amax(2).clamp(2.0**-bound, 2.0 ** (bound - 1))
+    power = largest / (2 * torch.frexp(largest).mantissa)  # 2^E, exactly: a mantissa is within 0.5 ... 1
+    step = (power * 2.0 ** (2 - mantissa)).unsqueeze(2).expand_as(filled).flatten(1, 2)[:, : x.shape[1]]
+    step = step.to(x.dtype)
+    return straight_through(x, (x.detach() / step).round() * step)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """Return `value`, with the gradient going to `x` as if it were `x`."""
+    return _StraightThrough.apply(x, value) if torch.is_grad_enabled() and x.requires_grad else value  # type: ignore[return]
+
+
+class ShiftedConv(nn.Module):
+    """A convolution whose kernel is integers times shifts: (N, C, H, W) -> (N, K, P, Q).
+
+    The integers are frozen parameters; shifts, bias and the channel shift can be trained, which is the
+    adaptation of the paper's first version. The kernel is computed from them in every pass; the engine, which
+    computes constants once, runs it like any other convolution.
+
+    Args:
+        spec: of the convolution.
+        form: how its kernel is kept.
+        groups: of the convolution; the depth of a block is that of a group.
+    """
+
+    def __init__(self, spec: ConvSpec, form: ShiftedForm, groups: int = 1) -> None:
+        super().__init__()
+        self.spec, self.form, self.groups = spec, form, groups
+        (layer,) = (m for m in conv(spec, groups).modules() if isinstance(m, nn.Conv2d))
+        integers, shifts = form.quantise(layer.weight.detach())
+        self.integers = nn.Parameter(integers, requires_grad=False)
+        self.shifts = nn.Parameter(shifts)
+        self.bias = layer.bias
+        self.channel_scale = nn.Parameter(torch.ones(spec.out_channels)) if form.channels else None
+        self.channel_offset = nn.Parameter(torch.zeros(spec.out_channels)) if form.channels else None
+
+    @classmethod
+    def of(
+        cls, spec: ConvSpec, form: ShiftedForm, weight: Tensor, bias: Tensor | None = None, groups: int = 1
+    ) -> ShiftedConv:
+        """Return the convolution nearest to one with this kernel (K, C / groups, R, S) and bias (K,)."""
+        result = cls(spec, form, groups).to(weight)
+        integers, shifts = form.quantise(weight.detach())
+        with torch.no_grad():
+            result.integers.copy_(integers)
+            result.shifts.copy_(shifts)
+            if bias is not None and result.bias is not None:
+                result.bias.copy_(bias)
+        return result
+
+    def kernel(self) -> Tensor:
+        """Return the kernel that integers and shifts stand for."""
+        return self.form.dequantise(self.integers, self.shifts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.form.activations(x, self.groups)
+        y = convolve(x, self.kernel(), self.bias, self.spec, self.groups)
+        return channel_shift(y, self.channel_scale, self.channel_offset)
+
+    def extra_repr(self) -> str:
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"{self.spec}{groups}, bits={self.form.bits}, block={self.form.block}"
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, groups: int = 1) -> Tensor:
+    """Convolve as `spec` says with a given kernel; negative padding crops."""
+    rows, columns = spec.padding
+    if min(rows, columns) < 0:
+        x = F.pad(x, (min(columns, 0), min(columns, 0), min(rows, 0), min(rows, 0)))
+    return F.conv2d(x, weight, bias, spec.stride, (max(rows, 0), max(columns, 0)), spec.dilation, groups)
+
+
+def channel_shift(y: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
+    """Scale and offset each channel, if there are numbers to do it by."""
+    if scale is None or offset is None:
+        return y
+    return y * scale.view(-1, 1, 1) + offset.view(-1, 1, 1)
