@@ -46,6 +46,16 @@ def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
     Raises:
         SpecError: `groups` does not divide the channels.
     """
+    crop, layer = crop_and_conv(spec, groups)
+    return nn.Sequential(crop, layer) if isinstance(crop, Crop) else layer
+
+
+def crop_and_conv(spec: ConvSpec, groups: int = 1) -> tuple[Crop | nn.Identity, nn.Conv2d]:
+    """Return what `conv` is made of: the crop, or nothing, and the convolution.
+
+    Raises:
+        SpecError: `groups` does not divide the channels.
+    """
     allowed = divisors(spec.in_channels, spec.out_channels)
     if groups not in allowed:
         raise SpecError(
@@ -65,9 +75,8 @@ def conv(spec: ConvSpec, groups: int = 1) -> nn.Module:
         groups,
         spec.bias,
     )
-    if min(rows, columns) >= 0:
-        return layer
-    return nn.Sequential(Crop(max(0, -rows), max(0, -columns)), layer)
+    crop = Crop(max(0, -rows), max(0, -columns)) if min(rows, columns) < 0 else nn.Identity()
+    return crop, layer
 
 
 def block_diagonal(weight: Tensor, groups: int) -> Tensor:
