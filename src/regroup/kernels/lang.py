@@ -17,57 +17,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
+from regroup.kernels.loops import Loop
 from regroup.kernels.target import Target
+from regroup.kernels.values import Operand, Value
 
 _INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-
-
-class Value:
-    """A result of the generated code, with Python's operators."""
-
-    __slots__ = ("code", "name", "type")
-
-    def __init__(self, code: Code, name: str, type: str) -> None:
-        self.code, self.name, self.type = code, name, type
-
-    def __add__(self, other: Operand) -> Value:
-        if self.type == "ptr":
-            return self.code.offset(self, other)
-        return self if other == 0 and self.type == "i64" else self.code.binary("add", self, other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Operand) -> Value:
-        if self.type == "ptr":
-            return self.code.offset(self, 0 - other)
-        return self.code.binary("sub", self, other)
-
-    def __rsub__(self, other: Operand) -> Value:
-        return self.code.binary("sub", self.code.value(other, self.type), self)
-
-    def __mul__(self, other: Operand) -> Value:
-        return self if other == 1 and self.type == "i64" else self.code.binary("mul", self, other)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Operand) -> Value:
-        return self.code.binary("div", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Value:
-        return self.code.binary("div", self.code.value(other, self.type), self)
-
-    def __floordiv__(self, other: Operand) -> Operand:
-        return self if other == 1 else self.code.binary("div", self, other)
-
-    def __mod__(self, other: Operand) -> Operand:
-        return 0 if other == 1 else self.code.binary("rem", self, other)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Operand = Value | int | float
 
 
 class Code:
@@ -299,7 +254,7 @@ class Code:
         if isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step:
             yield start
             return
-        loop = _Loop(self, start, stop, step, ())
+        loop = Loop(self, start, stop, step, ())
         yield loop.index
         loop.close(())
 
@@ -317,7 +272,7 @@ class Code:
         """
         if isinstance(start, int) and isinstance(stop, int) and stop <= start + step:
             return body(start, list(values))
-        loop = _Loop(self, start, stop, step, values, sure=True)
+        loop = Loop(self, start, stop, step, values, sure=True)
         return loop.close(body(loop.index, loop.carried))
 
     def when(self, condition: Value) -> Iterator[None]:
@@ -364,50 +319,6 @@ class Code:
     def _fresh(self, stem: str) -> str:
         self._count += 1
         return f"{stem}{self._count}"
-
-
-class _Loop:
-    """A loop whose head is written; `close` writes its end."""
-
-    def __init__(
-        self,
-        code: Code,
-        start: Operand,
-        stop: Operand,
-        step: int,
-        values: Sequence[Value],
-        sure: bool = False,
-    ) -> None:
-        self.code, self.stop, self.step, self.initial = code, code.value(stop, "i64"), step, list(values)
-        self.before, self.head, self.done = code._block, code._fresh("loop"), code._fresh("end")
-        self.skips = not (sure or (isinstance(start, int) and isinstance(stop, int) and start < stop))
-        begin = code.value(start, "i64")
-        if self.skips:
-            assert not values
-            enter = code.compare("slt", begin, self.stop)
-            code.line(f"br i1 {enter}, label %{self.head}, label %{self.done}")
-        else:
-            code.line(f"br label %{self.head}")
-        code._open(self.head)
-        self._phis: list[tuple[int, str]] = []
-        self.index = self._phi(begin)
-        self.carried = [self._phi(value) for value in values]
-
-    def _phi(self, value: Value) -> Value:
-        code = self.code
-        phi = code.emit(value.type, f"phi {value.type} [ {value}, %{self.before} ]")
-        self._phis.append((len(code._lines) - 1, phi.name))
-        return phi
-
-    def close(self, values: Sequence[Value]) -> list[Value]:
-        code = self.code
-        following = self.index + self.step
-        again = code.compare("slt", following, self.stop)
-        for (line, _), value in zip(self._phis, [following, *values], strict=True):
-            code._lines[line] += f", [ {value}, %{code._block} ]"
-        code.line(f"br i1 {again}, label %{self.head}, label %{self.done}")
-        code._open(self.done)
-        return list(values)
 
 
 def _pieces(count: int) -> Iterator[tuple[int, int]]:

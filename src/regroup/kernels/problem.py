@@ -18,65 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from regroup.kernels.fused import ACTIVATIONS, NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue
 from regroup.kernels.view import Halo, View
 from regroup.spec import Size
 
 Shape = tuple[int, ...]
-
-ACTIVATIONS = (
-    "none",
-    "relu",
-    "relu6",
-    "silu",
-    "hardswish",
-    "hardsigmoid",
-    "sigmoid",
-    "leaky_relu",
-    "tanh",
-    "gelu",
-)
-"""`leaky_relu` has PyTorch's default slope 0.01; `gelu` is the exact one (erf)."""
-
-
-@dataclass(frozen=True)
-class Prologue:
-    """What happens to an input element before the multiplication: `act(x * scale[c] + shift[c])`.
-
-    Attributes:
-        affine: there is a scale and a shift per channel of `x` as it is stored, so before a convolution's
-            `order` (in `Pointwise`: per channel of `y`, so after it): parameters `in_scale`, `in_shift`.
-        activation: one of `ACTIVATIONS`.
-        gate: per-channel factors computed at run time (squeeze-and-excitation), applied first; its
-            channels are in the same physical order as the input's.
-    """
-
-    affine: bool = False
-    activation: str = "none"
-    gate: View | None = None
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """What happens to a sum before it is stored.
-
-    In this order: `+ bias[c]`, `+ residual` if `residual_first`, activation, `* gate[c]`,
-    `+ residual` if not `residual_first`.
-
-    Attributes:
-        bias: there is a bias per output channel: parameter `bias`.
-        activation: one of `ACTIVATIONS`.
-        residual: added; as large as the output, or smaller by `residual_scale`.
-        residual_first: the sum goes through the activation (ResNet), or is added after it.
-        residual_scale: 2 reads pixel (y // 2, x // 2) of the residual: nearest resize and add in one.
-        gate: factors per output channel, computed at run time.
-    """
-
-    bias: bool = False
-    activation: str = "none"
-    residual: View | None = None
-    residual_first: bool = True
-    residual_scale: int = 1
-    gate: View | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +59,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Fused(Problem):
-    prologue: Prologue = Prologue()
-    epilogue: Epilogue = Epilogue()
+    prologue: Prologue = NO_PROLOGUE
+    epilogue: Epilogue = NO_EPILOGUE
+
+    def __post_init__(self) -> None:
+        assert {self.prologue.activation, self.epilogue.activation} <= set(ACTIVATIONS)
 
     @property
     def views(self) -> tuple[View, ...]:
+        """The input, the input gate, the residual, the gate and the output, as far as there are any."""
         extra = (self.prologue.gate, self.epilogue.residual, self.epilogue.gate)
         return (self.x, *(view for view in extra if view is not None), self.y)
 
@@ -172,15 +122,18 @@ class Conv(_Fused):
 
     @property
     def parameters(self) -> dict[str, Shape]:
+        """`weight` as PyTorch has it, then what is fused."""
         shape = (self.y.channels, self.group_in, *self.kernel_size)
         return {"weight": shape} | self._fused_parameters(self.x.channels)
 
     @property
     def macs(self) -> int:
+        """One per weight and output pixel."""
         return self.y.height * self.y.width * prod(self.parameters["weight"])
 
     @property
     def x_halo(self) -> Halo:
+        """What the windows of the outermost pixels reach."""
         (top, bottom), (left, right) = (
             _overhang(size_in, size_out, k, s, p, d)
             for size_in, size_out, k, s, p, d in zip(
@@ -217,10 +170,12 @@ class Linear(_Fused):
 
     @property
     def parameters(self) -> dict[str, Shape]:
+        """`weight` as PyTorch has it, then what is fused."""
         return {"weight": (self.y.channels, self.in_channels)} | self._fused_parameters(self.x.channels)
 
     @property
     def macs(self) -> int:
+        """One per weight."""
         return self.y.channels * self.in_channels
 
 
@@ -310,11 +265,13 @@ class Pointwise(_Fused):
 
     @property
     def views(self) -> tuple[View, ...]:
+        """As for a convolution, the factor before the output."""
         extra = () if self.factor is None else (self.factor,)
         return (*super().views[:-1], *extra, self.y)
 
     @property
     def parameters(self) -> dict[str, Shape]:
+        """What is fused, per channel of `y`."""
         return self._fused_parameters(self.y.channels)
 
 
@@ -330,6 +287,7 @@ class Gather(Problem):
 
     @property
     def views(self) -> tuple[View, ...]:
+        """The input, the numbers, the output."""
         return (self.x, self.index, self.y)
 
 
@@ -361,8 +319,10 @@ class Chain(Problem):
 
     @property
     def macs(self) -> int:
+        """The sum over the links."""
         return sum(link.macs for link in self.links)
 
     @property
     def x_halo(self) -> Halo:
+        """The first link's."""
         return self.links[0].x_halo

@@ -46,12 +46,18 @@ class Kernel(ABC):
     def __init__(self, problem: Problem, target: Target) -> None:
         self.problem, self.target = problem, target
 
-    @abstractmethod
     def emit(self, name: str) -> list[Code]:
         """Return the function `name` and those it calls."""
+        return self._emit(name)
+
+    @abstractmethod
+    def _emit(self, name: str) -> list[Code]: ...
 
     def pack(self, parameters: Parameters) -> np.ndarray:
         """Return the weights as the code reads them: `packed` floats."""
+        return self._pack(parameters)
+
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         assert not parameters
         return np.zeros(0, np.float32)
 

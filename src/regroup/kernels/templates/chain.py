@@ -85,14 +85,14 @@ class Fused(Kernel):
                 done = ends
         return room
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         packed = np.zeros(self.packed, np.float32)
         for i, (start, link) in enumerate(zip(self.at[:-1], self.links, strict=True)):
             mine = {k.split(".", 1)[1]: v for k, v in parameters.items() if k.split(".", 1)[0] == str(i)}
             packed[start : start + link.packed] = link.pack(mine)
         return packed
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         inner = [code for i, link in enumerate(self.links) for code in link.emit(f"{name}_{i}")]
         for code in inner:
             code.internal = True

@@ -84,7 +84,7 @@ class Dense(Kernel):
         )
         return one_unit * self.conv.groups * (1 if self.flat else pieces(self.units))
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         writer = _Writer(self, code, views)
         _, low, high, _ = code.arguments
@@ -98,7 +98,7 @@ class Dense(Kernel):
                 writer.item(item // self.per_unit, item % self.per_unit)
         return [code]
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         conv, lanes = self.conv, self.target.lanes
         weight = parameters["weight"].reshape(conv.groups, conv.group_out, conv.group_in, -1)
         terms = weight.transpose(0, 3, 2, 1).reshape(conv.groups, self.terms, conv.group_out)
@@ -268,6 +268,6 @@ def linear(problem: Linear, target: Target) -> Dense:
 class _Streamed(Dense):
     template = "linear"
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         weight = parameters["weight"]
-        return super().pack({**parameters, "weight": weight.reshape(*weight.shape, 1, 1)})
+        return super()._pack({**parameters, "weight": weight.reshape(*weight.shape, 1, 1)})

@@ -18,6 +18,7 @@ class Zeros(Problem):
 
     @property
     def views(self) -> tuple[View, ...]:
+        """The one tensor."""
         return (self.y,)
 
 
@@ -33,7 +34,7 @@ class Border(Kernel):
         self.items = halo.top + problem.y.height + halo.bottom
         self.cycles = float(self.items)
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, (pointer,) = self._open(name)
         _, low, high, _ = code.arguments
         view, halo = self.problem.y, self.problem.y.halo

@@ -83,7 +83,7 @@ class Lanes(Kernel):
                 total += units * tiles * (cycles + 6 * kh * (rows == 1) + 12 + 2 * rows * width)
         return total
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
@@ -99,7 +99,7 @@ class Lanes(Kernel):
             choose(code, item // self.per_unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
         return [code]
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         conv, lanes = self.conv, self.target.lanes
         weight = parameters["weight"].reshape(conv.y.channels, conv.group_in, -1).transpose(2, 1, 0)
         rows = weight.reshape(self.terms, conv.y.channels)

@@ -41,13 +41,13 @@ class Elementwise(Kernel):
         self.tile = f"1x{min(across, 4)}"
         self.cycles = y.height * y.width * across * 2.0 * len(problem.views)
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         packed = np.zeros(self.packed, np.float32)
         for name, start in self.places.items():
             packed[start : start + self.work.y.channels] = parameters[name]
         return packed
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)

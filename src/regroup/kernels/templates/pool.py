@@ -40,7 +40,7 @@ class Window(Kernel):
         self.tile = f"{kh}x{kw}"
         self.cycles = y.height * y.width * across * (kh * kw * 2.0 + 6)
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         for item in code.each(low, high):
@@ -138,7 +138,7 @@ class Cells(Kernel):
         self.tile = "1x1"
         self.cycles = problem.x.height * problem.x.width * across * 1.5
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         pool = self.pool

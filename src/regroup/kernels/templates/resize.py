@@ -38,12 +38,12 @@ class Interpolate(Kernel):
         self.tile = "1x1"
         self.cycles = y.height * y.width * ceil_div(y.channels, target.lanes) * (10.0 if self.linear else 3.0)
 
-    def pack(self, parameters: Parameters) -> np.ndarray:
+    def _pack(self, parameters: Parameters) -> np.ndarray:
         if not self.linear:
-            return super().pack(parameters)
+            return super()._pack(parameters)
         return np.array([w for _, _, w in self.rows_at + self.columns_at], np.float32)
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         axes = (self.rows_at, self.columns_at)

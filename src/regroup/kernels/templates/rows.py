@@ -23,16 +23,15 @@ class _ByRow(Kernel):
         self.tile = "1x1"
         self.cycles = problem.y.height * problem.y.width * ceil_div(problem.y.channels, target.lanes) * 30.0
 
-    def emit(self, name: str) -> list[Code]:
+    def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         for y in code.each(low, high):
             for x in code.each(0, self.problem.y.width):
-                self.pixel(code, views, y, x)
+                self._pixel(code, views, y, x)
         return [code]
 
-    def pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
-        """Write one output pixel."""
+    def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         raise NotImplementedError
 
 
@@ -45,7 +44,7 @@ class SoftmaxRows(_ByRow):
         super().__init__(problem, target)
         self.log = problem.log
 
-    def pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
+    def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         channels = self.problem.y.channels
         source = address(self.problem.x, views[0], y, x)
         out = address(self.problem.y, views[1], y, x)
@@ -95,7 +94,7 @@ class ResponseNorm(_ByRow):
         padded = ceil_div(problem.y.channels, target.lanes) * target.lanes
         self.scratch = padded + problem.size + target.lanes
 
-    def pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
+    def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         norm, channels = self.norm, self.norm.y.channels
         squares = code.arguments[3]
         source, out = address(norm.x, views[0], y, x), address(norm.y, views[1], y, x)
@@ -125,7 +124,7 @@ class RuntimeGather(_ByRow):
         super().__init__(problem, target)
         self.gather = problem
 
-    def pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
+    def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         source = address(self.gather.x, views[0], y, x)
         out = address(self.gather.y, views[2], y, x)
         for c in code.each(0, self.gather.y.channels):
