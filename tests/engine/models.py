@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,6 +121,6 @@ class RandomNet(nn.Module):
                 parts = b.chunk(3, 1)
                 y = torch.cat([parts[number % 3], F.relu(parts[1]), parts[2]], 1)
             else:
-                y = b[:, torch.randperm(self.CHANNELS, generator=torch.Generator().manual_seed(number))]
+                y = b[:, random.Random(number).sample(range(self.CHANNELS), self.CHANNELS)]
             values.append(y)
         return values[-1]

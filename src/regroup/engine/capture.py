@@ -137,7 +137,10 @@ class _Builder:
                     values.append(found)
                 args[i] = Ref(values.index(found))
         args, kwargs = pytree.tree_unflatten(args, structure)
-        if not values and torch.Tag.nondeterministic_seeded not in call.function.tags:
+        random = torch.Tag.nondeterministic_seeded in call.function.tags
+        if random and any(isinstance(arg, torch.Generator) for arg in pytree.tree_leaves((args, kwargs))):
+            raise EngineError("cannot record the network: it draws from a random generator of its own")
+        if not values and not random:
             results = pytree.tree_leaves(call.function(*args, **kwargs))
             self.known.update((id(f), r) for f, r in zip(call.results, results, strict=True))
             return
