@@ -90,7 +90,7 @@ class DynamicGroupConv(nn.Module):
     W_kc * (s_hc x_c). Only these are multiplied, image by image, wherever that is quicker (`gathers`).
     Source: Dynamic Group Convolution (arXiv:2007.04242), section 3; the official code multiplies zeros.
 
-    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q); `weight` is (heads, in_channels,
+    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q); `weight` is (heads * in_channels,
     out_channels / heads, R, S), so that the weights of one input lie together.
 
     Args:
@@ -141,7 +141,7 @@ class DynamicGroupConv(nn.Module):
         if self.kept < self.spec.in_channels:
             saliency = saliency.scatter(2, ranked(saliency)[..., self.kept :], 0)
         copies = (x[:, None] * saliency[..., None, None]).flatten(1, 2)
-        weight = self.weight.transpose(1, 2).flatten(0, 1)
+        weight = self.weight.unflatten(0, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
         return F.conv2d(copies, weight, None, self.spec.stride, self.padding, self.spec.dilation, self.heads)
 
     def _gathered(self, x: Tensor, saliency: Tensor, index: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class DynamicGroupConv(nn.Module):
         inputs = x.flatten(0, 1).index_select(0, (index + first).flatten())
         inputs = inputs * saliency.gather(2, index).view(-1, 1, 1)
         first = torch.arange(self.heads, device=x.device)[:, None] * channels
-        weight = self.weight.flatten(0, 1).index_select(0, (index + first).flatten())
+        weight = self.weight.index_select(0, (index + first).flatten())
         weight = weight.unflatten(0, (groups, self.kept)).transpose(1, 2)
         stride, padding = self.spec.stride, self.padding
         if self.spec.taps == 1 and max(padding) == 0:
@@ -168,5 +168,5 @@ class DynamicGroupConv(nn.Module):
 
 
 def packed(weight: Tensor, heads: int) -> Tensor:
-    """Return a kernel (K, C, R, S) of `heads` heads as (heads, C, K / heads, R, S)."""
-    return weight.unflatten(0, (heads, -1)).transpose(1, 2).contiguous()
+    """Return a kernel (K, C, R, S) of `heads` heads as (heads * C, K / heads, R, S)."""
+    return weight.unflatten(0, (heads, -1)).transpose(1, 2).flatten(0, 1).contiguous()
