@@ -148,10 +148,8 @@ def test_pretrained_weights_fit_other_classes_and_channels(hub: State) -> None:
     assert torch.equal(model.get_parameter("stages.0.0.conv1.conv.weight"), hub["layer1.0.conv1.weight"])
     gray = hub["conv1.weight"].sum(1, keepdim=True)  # as timm adapts a first convolution
     assert torch.equal(model.stem.conv.weight, gray)
-    assert create_model("resnet18", pretrained=True, num_classes=0)(torch.zeros(1, 3, 32, 32)).shape == (
-        1,
-        512,
-    )
+    features = create_model("resnet18", pretrained=True, num_classes=0)
+    assert features(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
 
 
 def test_pretrained_without_network_or_without_weights_says_what_to_do(

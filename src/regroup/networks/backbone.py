@@ -41,14 +41,15 @@ class Backbone(nn.Module):
     """stem -> stages -> tail -> pool -> hidden -> dropout -> classifier.
 
     A network builds its parts and hands them over; everything else is here. What flows between the stages
-    may be a pair of tensors: then the network overrides `join`.
+    may be a pair of tensors: then the network overrides `join`. Of all maps of one resolution the last is a
+    feature map, as in timm: pyramids and decoders want each resolution once.
 
     Args:
         config: the numbers the network was built from.
         stem: everything before the first stage.
-        stages: each gives one feature map; the boundaries lie where the resolution changes.
-        widths: channels of the feature maps, the stem's first.
-        reductions: by how much each map is smaller than the image, the stem's first.
+        stages: each gives one map; the boundaries lie where the resolution changes.
+        widths: channels after the stem and after each stage.
+        reductions: by how much the map there is smaller than the image.
         tail: what follows the last stage before the pooling.
         num_features: channels after the tail; by default those of the last stage.
         hidden: what lies between pooling and classifier: takes the pooled (N, num_features, h, w).
@@ -75,10 +76,11 @@ class Backbone(nn.Module):
         self.config: Any = config
         self.in_chans = config.in_chans
         self.num_features = num_features or widths[-1]
-        names = ["stem", *(f"stages.{i}" for i in range(len(stages)))]
+        last = {reduction: part for part, reduction in enumerate(reductions)}
+        self._feature_parts = list(last.values())
         self.feature_info = [
-            {"num_chs": width, "reduction": reduction, "module": name}
-            for width, reduction, name in zip(widths, reductions, names, strict=True)
+            {"num_chs": widths[part], "reduction": r, "module": f"stages.{part - 1}" if part else "stem"}
+            for r, part in last.items()
         ]
         self.grad_checkpointing = False
         self.stem = stem
@@ -145,7 +147,7 @@ class Backbone(nn.Module):
         """
         if output_fmt != "NCHW":
             raise NetworkError("output_fmt", output_fmt, "'NCHW'")
-        wanted = self._feature_indices(indices)
+        wanted = self._parts_of(indices)
         found = {}
         stop_early = stop_early and intermediates_only
         for index, part in enumerate([self.stem, *self.stages]):
@@ -158,7 +160,7 @@ class Backbone(nn.Module):
         return maps if intermediates_only else (self.tail(self.join(x)), maps)
 
     def _feature_indices(self, indices: int | Sequence[int] | None) -> list[int]:
-        count = len(self.stages) + 1
+        count = len(self.feature_info)
         if indices is None or isinstance(indices, int):
             last = count if indices is None else indices
             indices = range(count - last, count)
@@ -167,16 +169,19 @@ class Backbone(nn.Module):
             raise NetworkError("indices", indices, f"below {count}, the number of feature maps")
         return found
 
+    def _parts_of(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return what gives these feature maps: 0 is the stem, i is stage i - 1."""
+        return [self._feature_parts[index] for index in self._feature_indices(indices)]
+
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what comes after the feature maps `indices`; return them as numbers from 0."""
-        wanted = self._feature_indices(indices)
-        self.stages = self.stages[: max(wanted)]
+        self.stages = self.stages[: max(self._parts_of(indices))]
         self.tail = nn.Identity()
         if prune_head:
             self.reset_classifier(0, "")
-        return wanted
+        return self._feature_indices(indices)
 
     # ---- head
 
@@ -246,7 +251,7 @@ class Backbone(nn.Module):
     def describe(self, network: Network) -> None:
         """Fill `pretrained_cfg`, timm's description of what the model expects."""
         reduction = self.feature_info[-1]["reduction"]
-        self.pretrained_cfg = {
+        self.pretrained_cfg: dict[str, Any] = {
             **network.expects,
             "pool_size": network.pool_size or tuple(-(-n // reduction) for n in network.claims.size),
             "first_conv": next(n for n, m in self.named_modules() if isinstance(m, nn.Conv2d)),
