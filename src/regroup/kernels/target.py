@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,6 @@ class Target:
     @functools.cache
     def host(cls) -> Target:
         """Return the CPU this process runs on; `REGROUP_TARGET=avx2` restricts a larger x86 CPU."""
-        import os
-
         import llvmlite.binding as llvm
 
         triple, cpu = llvm.get_process_triple(), llvm.get_host_cpu_name()
@@ -73,10 +72,11 @@ class Target:
             target = cls.neon(cpu, has.flatten())
         else:
             target = cls("128-bit", triple, cpu, has.flatten(), 4, 16, False)
-        return _with_triple(target, triple)
+        l1, l2 = _cache("SC_LEVEL1_DCACHE_SIZE"), _cache("SC_LEVEL2_CACHE_SIZE")
+        return replace(target, triple=triple, l1=l1 or target.l1, l2=l2 or target.l2)
 
 
-def _with_triple(target: Target, triple: str) -> Target:
-    from dataclasses import replace
-
-    return replace(target, triple=triple)
+def _cache(name: str) -> int:
+    """Return the size of a cache in bytes, 0 where the system does not tell."""
+    known = getattr(os, "sysconf_names", {})
+    return max(0, os.sysconf(name)) if name in known else 0

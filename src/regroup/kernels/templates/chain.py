@@ -2,7 +2,7 @@
 
 Each link runs its own kernel on a range of rows. Its output is a buffer that holds the rows of a band: those
 that the next link reads again in the next band are moved to the front, the rest is computed. A thread's first
-band computes all its rows, so ranges of bands are independent.
+band computes all its rows, so ranges of rows are independent: they are the work items.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fused(Kernel):
         self.links = [choose(link, target) for link in links]
         self.windows = [_window(link) for link in links]
         self.heights = [link.y.height for link in links]
-        self.items = ceil_div(problem.y.height, self.band)
+        self.items = problem.y.height
         self.buffers = [link.y for link in links[:-1]]
         self.room = self._room()
         sizes = [rows * view.row_pitch for rows, view in zip(self.room, self.buffers, strict=True)]
@@ -64,12 +64,11 @@ class Fused(Kernel):
     def _room(self) -> list[int]:
         """Return how many rows of each link's output lie in its buffer at most."""
         room = [0] * len(self.buffers)
-        last = self.heights[-1]
         for first in range(self.items):
             done: list[int] | None = None
-            for item in range(first, min(first + 3, self.items)):
-                ends = [min((item + 1) * self.band, last)]
-                starts = [item * self.band]
+            for row in range(first, min(first + 3 * self.band, self.items), self.band):
+                ends = [min(row + self.band, self.items)]
+                starts = [row]
                 for i in reversed(range(len(self.buffers))):
                     window = self.windows[i + 1]
                     ends.insert(
@@ -115,7 +114,7 @@ class _Writer:
             for i, view in enumerate(kernel.buffers):
                 self._clear(i, view, done[i + 1])
             initial = [code.value(d, "i64") for d in done]
-            code.carry(low, high, 1, initial, self._band)
+            code.carry(low, high, kernel.band, initial, lambda row, done: self._band(row, high, done))
 
     def _places(self, views: list[Value]) -> list[list[Value]]:
         """Return each link's pointers to places: its first or None-d input, extras, and the last output."""
@@ -126,9 +125,9 @@ class _Writer:
         places[-1].append(rest.pop(0))
         return places
 
-    def _first_rows(self, item: Operand) -> list[Operand]:
+    def _first_rows(self, first: Operand) -> list[Operand]:
         """Return the first row of each link's output that a thread's first band needs."""
-        rows = [item * self.kernel.band]
+        rows = [first]
         for i in reversed(range(len(self.kernel.buffers))):
             window = self.kernel.windows[i + 1]
             rows.insert(0, self.code.larger(rows[0] * window.stride - window.before, 0))
@@ -146,10 +145,13 @@ class _Writer:
         for row in code.each(0, above) if window.before > 0 else ():
             fill(code, buffer + row * view.row_pitch, 0, view.row_pitch)
 
-    def _band(self, item: Operand, done: list[Value]) -> list[Value]:
-        """Write one band; `done` holds the row after the last that each link has computed."""
+    def _band(self, row: Operand, high: Operand, done: list[Value]) -> list[Value]:
+        """Write the band from `row` on, which ends at row `high` at the latest.
+
+        `done` holds the row after the last that each link has computed.
+        """
         code, kernel = self.code, self.kernel
-        ends = [code.smaller(item * kernel.band + kernel.band, kernel.heights[-1])]
+        ends = [code.smaller(code.value(row, "i64") + kernel.band, high)]
         needed = []
         for i in reversed(range(len(kernel.buffers))):
             window = kernel.windows[i + 1]
