@@ -5,7 +5,7 @@
 >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 >>> x = torch.randn(1, 3, 32, 32)
 >>> fast = compile(model, x)
->>> torch.allclose(fast(x), model(x), atol=1e-5)
+>>> bool((fast(x) - model(x)).abs().max() < 1e-5)
 True
 """
 
