@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 
 from regroup.comparison.result import Comparison
-from regroup.report import charts, text
-from regroup.report.render import depth_text, summary_lines
+from regroup.report import charts
+from regroup.report.render import summary_lines
+from regroup.report.table import COLUMNS, cells
 
 README = Path(__file__).parent.parent / "README.md"
 PICTURE = Path(__file__).with_name("compare.svg")
-HEADER = ("strategy", "parameters", "MACs", "time / image", "accuracy")
-HEADER += ("reach", "layers to mix", "promised", "measured")
 
 
 def main(path: str) -> None:
@@ -34,22 +33,11 @@ def main(path: str) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """Return the table, and below it what it was measured on."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     for row in comparison.rows:
-        if row.error:
-            continue
-        cells = [
-            f"`{row.strategy}`",
-            text.count(row.parameters),
-            text.count(row.macs),
-            text.milliseconds(row.timing.median if row.timing else None),
-            text.accuracy(row.accuracy, row.spread),
-            text.percent(row.reach.get("layer_fill")),
-            depth_text(row),
-            text.times(row.promised),
-            text.times(row.measured),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        if not row.error:
+            name, *figures = cells(row).values()
+            lines.append(f"| `{name}` | " + " | ".join(figures) + " |")
     m, s = comparison.machine, comparison.settings
     made = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "
     made += f"PyTorch {m['torch']} eager, batch {s['timed_batch']}, {m['device']}, "

@@ -6,8 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from regroup.comparison.result import Comparison
-from regroup.report import text
-from regroup.report.render import depth_text
+from regroup.report.table import COLUMNS, cells
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,26 +17,12 @@ def comparison_table(comparison: Comparison) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("strategy", no_wrap=True)
-    names = ("params", "MACs", "time/image", "accuracy", "reach", "to mix", "promised", "measured", "kept")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
     front = comparison.pareto("macs")
     for row in comparison.rows:
         if not row.error:
-            table.add_row(
-                row.strategy,
-                text.count(row.parameters),
-                text.count(row.macs),
-                text.milliseconds(row.timing.median if row.timing else None),
-                text.accuracy(row.accuracy, row.spread),
-                text.percent(row.reach.get("layer_fill")),
-                depth_text(row),
-                text.times(row.promised),
-                text.times(row.measured),
-                text.percent(row.kept),
-                style="bold" if row in front else None,
-            )
+            table.add_row(*cells(row).values(), style="bold" if row in front else None)
     return table
 
 

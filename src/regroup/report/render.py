@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from regroup.comparison.result import Comparison, Row
-from regroup.report import charts, text
+from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_pictures
+from regroup.report.table import cells
 
 
 def write_report(comparison: Comparison, out: str | Path) -> Path:
@@ -112,27 +113,10 @@ def _table_row(row: Row, comparison: Comparison) -> dict[str, Any]:
     return {
         "kind": " ".join(kinds),
         "colour": charts.colours(comparison.rows)[row.strategy.partition(":")[0]],
-        "strategy": row.strategy,
-        "parameters": text.count(row.parameters),
-        "macs": text.count(row.macs),
-        "time": text.milliseconds(timing.median if timing else None),
+        "cells": cells(row),
         "time_title": f"quartiles {timing.low:.3g} to {timing.high:.3g} ms" if timing else "",
-        "accuracy": text.accuracy(row.accuracy, row.spread),
-        "reach": text.percent(row.reach.get("layer_fill")),
-        "depth": depth_text(row),
-        "promised": text.times(row.promised),
-        "measured": text.times(row.measured),
-        "kept": text.percent(row.kept),
         "kept_width": round(60 * min(row.kept or 0, 1.5)),
     }
-
-
-def depth_text(row: Row) -> str:
-    """Return how many replaced layers it takes until all channels are mixed; 'never' if they are not."""
-    if "mixing_depth" not in row.reach:
-        return ""
-    depth = row.reach["mixing_depth"]
-    return "never" if depth is None else str(depth)
 
 
 def _left(row: Row) -> str:
