@@ -23,12 +23,13 @@ def cells(row: Row) -> dict[str, str]:
     }
 
 
-COLUMNS = tuple(cells(Row("")))
-
-
 def _depth(row: Row) -> str:
     """Return how many replaced layers it takes until all channels are mixed; 'never' if they are not."""
     if "mixing_depth" not in row.reach:
         return ""
     depth = row.reach["mixing_depth"]
     return "never" if depth is None else str(depth)
+
+
+COLUMNS = tuple(cells(Row("")))
+"""Names of the columns."""
