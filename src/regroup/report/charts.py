@@ -173,7 +173,7 @@ def _label_dots(figure: Figure, axes: Axes, dots: list[tuple[float, float, str]]
     box = axes.get_window_extent()
     places = [(dx, dy) for dy in (0, 9, -9, 18, -18, 27, -27, 36, -36, 45, -45) for dx in (8, -8)]
     for (px, py), (x, y, name) in sorted(zip(pixel, dots, strict=True), key=lambda d: -d[0][1]):
-        width, height = 4.7 * len(name) * figure.dpi / 100, 9.0 * figure.dpi / 100
+        width, height = 5.3 * len(name) * figure.dpi / 100, 9.0 * figure.dpi / 100
         best = None
         for dx, dy in places:
             left = px + dx if dx > 0 else px + dx - width
