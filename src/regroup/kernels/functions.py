@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from regroup.kernels.lang import Code, Value
 
@@ -16,6 +17,15 @@ _EXP = (
     0.4999999403953552,
 )
 """e ** r = 1 + r + r ** 2 * P(r) for |r| <= ln 2 / 2: fitted here for the least relative error, 3e-9."""
+_EXP2 = (
+    0.0018775766948238015,
+    0.00898933969438076,
+    0.05582631751894951,
+    0.24015361070632935,
+    0.6931530833244324,
+    0.9999999403953552,
+)
+"""2 ** f for 0 <= f < 1, fitted in the same way: 7e-8."""
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the rounded integer in the low mantissa bits
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 
@@ -31,33 +41,45 @@ def at_most(code: Code, v: Value, high: float) -> Value:
 
 
 def exp(code: Code, x: Value, sign: int = 1) -> Value:
-    """Return e ** (sign * x); arguments are limited to where the result is a normal number."""
+    """Return e ** (sign * x), at most about 1e38; its relative error grows as x does, as if x were rounded."""
+    if _has_avx512(code):
+        return _exp_avx512(code, x, sign)
     x = at_most(code, at_least(code, x, -87.0), 87.0)
     shifted = code.fma(x, code.vec(sign * _LOG2E), code.vec(_ROUND))
     n = shifted - _ROUND
     r = code.fma(n, code.vec(-sign * _LN2_HIGH), x)
     r = code.fma(n, code.vec(-sign * _LN2_LOW), r)  # sign * r is what is left; odd terms carry the sign
-    p = code.vec(_EXP[0])
-    for i, coefficient in enumerate(_EXP[1:]):
-        p = code.fma(p, r, code.vec(sign ** (len(_EXP) - 2 - i) * coefficient))
-    p = code.fma(code.fma(p, r, code.vec(sign)), r, code.vec(1.0))
-    return _scaled(code, p, n, shifted, x)
-
-
-def _scaled(code: Code, p: Value, n: Value, shifted: Value, x: Value) -> Value:
-    """Return p * 2 ** n, NaN where x is; `shifted` has the integer n in its low bits."""
-    vector, ints = code.vector, f"<{code.lanes} x i32>"
-    if _has_avx512(code):
-        name = "@llvm.x86.avx512.mask.scalef.ps.512"
-        code.declarations.add(f"declare {vector} {name}({vector}, {vector}, {vector}, i16, i32)")
-        arguments = f"{vector} {p}, {vector} {n}, {vector} zeroinitializer, i16 -1, i32 4"
-        return code.emit(vector, f"call {vector} {name}({arguments})")
-    bits = code.emit(ints, f"bitcast {vector} {shifted} to {ints}")
+    signed = [sign ** (len(_EXP) - 1 - i) * coefficient for i, coefficient in enumerate(_EXP)]
+    p = code.fma(code.fma(_polynomial(code, signed, r), r, code.vec(sign)), r, code.vec(1.0))
+    ints = f"<{code.lanes} x i32>"
+    bits = code.emit(ints, f"bitcast {code.vector} {shifted} to {ints}")
     power = code.emit(ints, f"shl {ints} {bits}, splat (i32 23)")
-    mantissa = code.emit(ints, f"bitcast {vector} {p} to {ints}")
+    mantissa = code.emit(ints, f"bitcast {code.vector} {p} to {ints}")
     sum_ = code.emit(ints, f"add {ints} {mantissa}, {power}")
-    result = code.emit(vector, f"bitcast {ints} {sum_} to {vector}")
+    result = code.emit(code.vector, f"bitcast {ints} {sum_} to {code.vector}")
     return code.select(code.compare("uno", x, x), x, result)
+
+
+def _exp_avx512(code: Code, x: Value, sign: int) -> Value:
+    """Return 2 ** t by its two instructions: the fraction of t, and a product with 2 ** floor(t)."""
+    vector = code.vector
+    t = at_most(code, x * (sign * _LOG2E), 126.0)
+    nothing = f"{vector} zeroinitializer"
+    reduce, scale = (f"@llvm.x86.avx512.mask.{name}.ps.512" for name in ("reduce", "scalef"))
+    code.declarations.add(f"declare {vector} {reduce}({vector}, i32, {vector}, i16, i32)")
+    code.declarations.add(f"declare {vector} {scale}({vector}, {vector}, {vector}, i16, i32)")
+    arguments = f"{vector} {t}, i32 9, {nothing}, i16 -1, i32 4"
+    fraction = code.emit(vector, f"call {vector} {reduce}({arguments})")
+    p = _polynomial(code, _EXP2, fraction)
+    return code.emit(vector, f"call {vector} {scale}({vector} {p}, {vector} {t}, {nothing}, i16 -1, i32 4)")
+
+
+def _polynomial(code: Code, coefficients: Sequence[float], x: Value) -> Value:
+    """Return a polynomial, its highest coefficient first."""
+    p = code.vec(coefficients[0])
+    for coefficient in coefficients[1:]:
+        p = code.fma(p, x, code.vec(coefficient))
+    return p
 
 
 def _has_avx512(code: Code) -> bool:
@@ -84,10 +106,7 @@ def sigmoid(code: Code, x: Value) -> Value:
 def tanh(code: Code, x: Value) -> Value:
     """Return the hyperbolic tangent: an odd polynomial near zero, exponentials elsewhere."""
     square = x * x
-    p = code.vec(_TANH[0])
-    for coefficient in _TANH[1:]:
-        p = code.fma(p, square, code.vec(coefficient))
-    near = code.fma(p * square, x, x)
+    near = code.fma(_polynomial(code, _TANH, square) * square, x, x)
     far = 1.0 - 2.0 / (exp(code, x * 2.0) + 1.0)
     small = code.compare("olt", code.call("llvm.fabs", x), 0.625)
     return code.select(small, near, far)
@@ -97,14 +116,9 @@ def erf(code: Code, x: Value) -> Value:
     """Return the error function by Abramowitz and Stegun 7.1.28's form, refitted: see `_ERFC`."""
     magnitude = code.call("llvm.fabs", x)
     t = 1.0 / code.fma(magnitude, code.vec(0.5), code.vec(1.0))
-    p = code.vec(_ERFC[0])
-    for coefficient in _ERFC[1:]:
-        p = code.fma(p, t, code.vec(coefficient))
+    p = _polynomial(code, _ERFC, t)
     far = 1.0 - t * exp(code, p - magnitude * magnitude)
-    square = x * x
-    q = code.vec(_ERF[0])
-    for coefficient in _ERF[1:]:
-        q = code.fma(q, square, code.vec(coefficient))
+    q = _polynomial(code, _ERF, x * x)
     signed = code.call("llvm.copysign", far, x)
     return code.select(code.compare("olt", magnitude, 0.5), q * x, signed)
 

@@ -164,7 +164,10 @@ class _Writer:
         code, conv = self.code, self.conv
         kh, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
         places = [(oy, ox) for oy in range(height) for ox in range(width)]
-        sums, weights = [code.load(weights)] * len(places), weights + code.lanes
+        bias, weights = code.load(weights), weights + code.lanes
+        # few terms may as well start from the bias; on top of a large one many would round more
+        last = conv.group_in > 1
+        sums = [code.vec(0.0) if last else bias] * len(places)
         row = conv.kernel_size[1] * conv.group_in * code.lanes
         if height == 1:
 
@@ -181,6 +184,7 @@ class _Writer:
                     if _is_tap(iy - oy * stride, dilation, kh)
                 ]
                 sums = self._row(block, at + iy * conv.x.row_pitch, weights, uses, sums)
+        sums = [total + bias for total in sums] if last else sums
         return dict(zip(places, sums, strict=True))
 
     def _row(
