@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, norm_act
+from regroup.ops.layers import crop_and_conv, norm_act
 from regroup.spec import ConvSpec, Cost, Size, divisors
 from regroup.strategies import Strategy
 from regroup.strategies.learning import Learned
@@ -90,9 +90,7 @@ class CondensingConv(Learned):
         self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
         self.drop = nn.Dropout(drop_rate)
-        whole = conv(spec)
-        self.crop = whole[0] if isinstance(whole, nn.Sequential) else nn.Identity()
-        (self.conv,) = (layer for layer in whole.modules() if isinstance(layer, nn.Conv2d))
+        self.crop, self.conv = crop_and_conv(spec)
         self.kept: Tensor
         """Which channels each group still has: bool (groups, channels)."""
         self.register_buffer("kept", torch.ones(groups, self.channels, dtype=torch.bool))
