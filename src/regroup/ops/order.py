@@ -50,12 +50,15 @@ def is_permutation(order: Tensor, channels: int) -> bool:
 class ChannelOrder(nn.Module):
     """Apply a channel order: (N, C, H, W) -> (N, len(order), H, W).
 
-    The order is a constant of the architecture, not a weight: it is no part of the state dict.
+    Args:
+        order: for each output channel the input channel that it takes.
+        learned: the order was learned, and so is part of the state dict; otherwise it is a constant of the
+            architecture, and is not.
     """
 
-    def __init__(self, order: Tensor | Sequence[int]) -> None:
+    def __init__(self, order: Tensor | Sequence[int], learned: bool = False) -> None:
         super().__init__()
-        self.register_buffer("order", torch.as_tensor(order, dtype=torch.int64), persistent=False)
+        self.register_buffer("order", torch.as_tensor(order, dtype=torch.int64), persistent=learned)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(1, self.order)

@@ -19,6 +19,8 @@ In a training loop of your own:
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,14 @@ class Learned(nn.Module):
     def penalty(self) -> Tensor:
         """Return what this module adds to the loss now: a scalar, already weighted."""
         return next(self.parameters()).new_zeros(())
+
+    @classmethod
+    def joint_penalty(cls, modules: Sequence[Any]) -> Tensor:
+        """Return what all modules of this class in a model add to the loss together: by default, the sum.
+
+        Override it where the model as a whole has a budget.
+        """
+        return torch.stack([module.penalty() for module in modules]).sum()
 
     def deploy(self) -> nn.Module:
         """Return the plain module that computes, in eval mode, what this one does."""
@@ -76,9 +86,11 @@ def set_progress(model: nn.Module, progress: float) -> None:
 
 def penalty(model: nn.Module) -> Tensor:
     """Return the sum of the learned modules' regularisers: add it to the loss. 0 for a plain model."""
-    parts = [module.penalty() for module in learned_modules(model).values()]
-    if parts:
-        return torch.stack(parts).sum()
+    alike: dict[type[Learned], list[Learned]] = {}
+    for module in learned_modules(model).values():
+        alike.setdefault(type(module), []).append(module)
+    if alike:
+        return torch.stack([kind.joint_penalty(modules) for kind, modules in alike.items()]).sum()
     first = next(model.parameters(), None)
     return torch.zeros(()) if first is None else first.new_zeros(())
 
