@@ -14,6 +14,18 @@ In a training loop of your own:
         ...
     regroup.set_progress(model, 1)
     plain = regroup.deploy(model)
+
+In Lightning, in the module that has the network as `self.network`:
+
+    def on_train_batch_start(self, batch, batch_idx):
+        regroup.set_progress(self.network, self.global_step / self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return cross_entropy(self.network(x), y) + regroup.penalty(self.network)
+
+    def on_train_end(self):
+        regroup.set_progress(self.network, 1)
 """
 
 from __future__ import annotations
