@@ -1,11 +1,11 @@
-"""The definitions of the condensed and the dynamic networks, as sketches."""
+"""The definitions of the condensed, dynamic and groupable networks, as sketches."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.networks import list_models, networks
@@ -145,4 +145,45 @@ def _dgc() -> dict[str, Definition]:
     return found
 
 
-DEFINITIONS: dict[str, Definition] = {**_condensenets(), **_dgc()}
+# ---- G-ResNeXt: d-li14/dgconv.pytorch
+
+
+def groupable(s: Sketch, at: str, x: Tensor, stride: int) -> Tensor:
+    """The kernel times the Kronecker product of the gates' 2 x 2 matrices; the gradient passes the step."""
+    c = x.shape[1]
+    count = c.bit_length() - 1
+    gate = s.parameter(f"{at}.gate", lambda: torch.randn(count))
+    ones = s.buffer(f"{at}.I", lambda: torch.ones(2, 2, dtype=torch.int64))
+    eye = s.buffer(f"{at}.D", lambda: torch.eye(2, dtype=torch.int64))
+    step = (gate.detach() > 0).to(x) + gate - gate.detach()
+    mask = torch.ones(1, 1).to(x)
+    for g in step:
+        mask = torch.kron(mask, g * ones + (1 - g) * eye)
+    weight = s.layer(f"{at}.conv", lambda: nn.Conv2d(c, c, 3, bias=False)).weight
+    return F.conv2d(x, weight * mask[:, :, None, None], stride=stride, padding=1)
+
+
+def g_resnext(s: Sketch, x: Tensor, depths, middle) -> Tensor:
+    x = F.max_pool2d(F.relu(s.norm("bn1", s.conv("conv1", x, 64, 7, 2))), 3, 2, 1)
+    for i, depth in enumerate(depths):
+        for b in range(depth):
+            at, out, stride = f"layer{i + 1}.{b}", 256 * 2**i, 2 if i and not b else 1
+            y = F.relu(s.norm(f"{at}.bn1", s.conv(f"{at}.conv1", x, middle[i])))
+            y = F.relu(s.norm(f"{at}.bn2", groupable(s, f"{at}.conv2", y, stride)))
+            y = s.norm(f"{at}.bn3", s.conv(f"{at}.conv3", y, out))
+            if x.shape[1] != out:
+                x = s.norm(f"{at}.downsample.1", s.conv(f"{at}.downsample.0", x, out, 1, stride))
+            x = F.relu(x + y)
+    return s.head("fc", x)
+
+
+def _g_resnexts() -> dict[str, Definition]:
+    """Narrow and shallow ones: the learning networks are dense."""
+    found = {}
+    for name, middle in (("g_resnext50", (16, 32, 64, 128)), ("g_resnext101", (32, 64, 64, 128))):
+        options = {"depths": (1, 2, 2, 1), "middle": middle}
+        found[name] = partial(Sketch, partial(g_resnext, **options)), options
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = {**_condensenets(), **_dgc(), **_g_resnexts()}

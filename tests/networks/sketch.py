@@ -45,6 +45,13 @@ class Sketch(nn.Module):
             place.register_buffer(name, make())
         return place._buffers[name]
 
+    def parameter(self, path: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return the parameter at `path`, made if it is not there yet."""
+        place, name = self._place(path)
+        if name not in place._parameters:
+            place.register_parameter(name, nn.Parameter(make()))
+        return place._parameters[name]
+
     def layer(self, path: str, make: Callable[[], nn.Module]) -> nn.Module:
         """Return the module at `path`, made if it is not there yet."""
         place, name = self._place(path)
