@@ -79,16 +79,49 @@ def replace(model: nn.Module, strategy: Strategy | str, where: Where = None) -> 
         ConfigError: `where` matches no convolution, or `model` itself is a convolution.
     """
     strategy = parse_strategy(strategy) if isinstance(strategy, str) else strategy
+
+    def why_not(conv: nn.Conv2d) -> str:
+        if conv.groups > 1:
+            return f"it has {conv.groups} groups already"
+        return strategy.why_not(ConvSpec.of(conv)) or ""
+
+    def build(conv: nn.Conv2d) -> nn.Module:
+        return strategy.build(ConvSpec.of(conv)).to(conv.weight)
+
+    return substitute(model, strategy.label, where, why_not, build)
+
+
+def substitute(
+    model: nn.Module,
+    label: str,
+    where: Where,
+    why_not: Callable[[nn.Conv2d], str],
+    build: Callable[[nn.Conv2d], nn.Module],
+) -> Changes:
+    """Put what `build` makes of them in place of convolutions of `model`; what all conversions share.
+
+    Convolutions that compute something of their own, or that have hooks or parametrizations, are left alone.
+
+    Args:
+        model: any PyTorch model.
+        label: what the convolutions become, in the changes that are told.
+        where: see `replace`.
+        why_not: returns why a convolution must be left, or ""; may raise ParameterError to say so.
+        build: returns the new module; it is set to the convolution's train or eval mode.
+
+    Raises:
+        ConfigError: `where` matches no convolution, or `model` itself is a convolution.
+    """
     chosen = _predicate(where)
-    changes = Changes(strategy.label)
+    changes = Changes(label)
     done: dict[int, nn.Module] = {}
     for name, conv in _convolutions(model):
         if id(conv) in done:  # a shared layer stays shared
             _put(model, name, done[id(conv)])
             continue
-        reason = _why_left(conv, strategy) if chosen(name, conv) else "not chosen by where"
+        reason = _why_left(conv, why_not) if chosen(name, conv) else "not chosen by where"
         if not reason:
-            done[id(conv)] = strategy.build(ConvSpec.of(conv)).to(conv.weight).train(conv.training)
+            done[id(conv)] = build(conv).train(conv.training)
             _put(model, name, done[id(conv)])
         changes.layers.append(Change(name, _describe(conv), reason))
     if all(c.reason == "not chosen by where" for c in changes.layers):
@@ -118,15 +151,13 @@ def _predicate(where: Where) -> Callable[[str, nn.Conv2d], bool]:
     return lambda name, conv: tuple(conv.kernel_size) == size
 
 
-def _why_left(conv: nn.Conv2d, strategy: Strategy) -> str:
+def _why_left(conv: nn.Conv2d, why_not: Callable[[nn.Conv2d], str]) -> str:
     if type(conv).forward is not nn.Conv2d.forward:
         return f"{type(conv).__name__} computes something of its own"
     if is_parametrized(conv) or conv._forward_hooks or conv._forward_pre_hooks:
         return "it has hooks or parametrizations, which a new module would lose"
-    if conv.groups > 1:
-        return f"it has {conv.groups} groups already"
     try:
-        return strategy.why_not(ConvSpec.of(conv)) or ""
+        return why_not(conv)
     except ParameterError as error:
         return str(error)
 

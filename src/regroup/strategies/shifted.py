@@ -90,7 +90,7 @@ class ShiftingConv(Learned):
         return plain.eval()
 
     def grouping(self) -> dict:
-        """Return {"kind": "shifted", "bits": b, "block": B, "integers": true, "groups": [{"inputs": [...]}, ...]}.
+        """Return {"kind": "shifted", "bits": b, "block": B, "integers": true, "groups": [{"inputs": ...}]}.
 
         The groups are the blocks, the same for all outputs; `integers` is false before `start`.
         """
@@ -122,7 +122,7 @@ class ShiftingConv(Learned):
 
 @strategy("shifted", paper="arXiv:1901.01928")
 class Shifted(Strategy):
-    """Integers of b = `bits` bits, and a float32 shift for each block of B = `block` inputs of an output, by tap.
+    """Integers of b = `bits` bits, and for each tap of an output a float32 shift for B = `block` inputs each.
 
     W_kcrs ~ shift_k,floor(c/B),rs q_kcrs. In a block, q = round(-2^(b-1) w / e) with e its weight of largest
     magnitude, and the shift is fitted by least squares: sum w q / sum q^2. A weight takes b + 32/B bits.
@@ -156,9 +156,11 @@ class Shifted(Strategy):
     def __post_init__(self) -> None:
         if not 0 <= self.start <= 1:
             raise StrategyError("start", self.start, "within 0 ... 1")
-        self._form()
+        _ = self.form  # which checks the other parameters
 
-    def _form(self) -> ShiftedForm:
+    @property
+    def form(self) -> ShiftedForm:
+        """The form of a kernel as deployed."""
         return ShiftedForm(
             self.bits, self.block, self.clamp, self.fit, self.mantissa, self.exponent, self.channels
         )
@@ -170,11 +172,11 @@ class Shifted(Strategy):
 
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it integers and shifts."""
-        return ShiftingConv(spec, self._form(), self.start)
+        return ShiftingConv(spec, self.form, self.start)
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost as deployed: that of dense, and a parameter for each shift."""
-        shifts = spec.out_channels * self._form().blocks(spec.in_channels) * spec.taps
+        shifts = spec.out_channels * self.form.blocks(spec.in_channels) * spec.taps
         return spec.cost(size) + Cost(shifts + 2 * spec.out_channels * self.channels)
 
     def reach(self, spec: ConvSpec) -> Tensor:
