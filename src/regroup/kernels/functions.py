@@ -41,7 +41,7 @@ def at_most(code: Code, v: Value, high: float) -> Value:
 
 
 def exp(code: Code, x: Value, sign: int = 1) -> Value:
-    """Return e ** (sign * x), at most about 1e38; its relative error grows as x does, as if x were rounded."""
+    """Return e ** (sign * x), at most about 1e38; its error grows with x, as if x itself were rounded."""
     if _has_avx512(code):
         return _exp_avx512(code, x, sign)
     x = at_most(code, at_least(code, x, -87.0), 87.0)
