@@ -58,7 +58,7 @@ def test_the_index_is_loaded_and_one_that_points_outside_is_refused():
     assert other.index.tolist() == [5, 4, 3, 2]
     wrong = copy.deepcopy(layer.state_dict())
     wrong["index"][0] = 6
-    with pytest.raises(RuntimeError, match="index points outside the 6 input channels"):
+    with pytest.raises(RuntimeError, match="index points outside the 6 channels"):
         other.load_state_dict(wrong)
     wrong = IndexedLinear(6, 3, 2).state_dict()
     wrong["index"][0] = -1

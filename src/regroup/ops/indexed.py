@@ -10,6 +10,7 @@ An index is part of the state dict: it was learned. A new layer's index spreads 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,15 +30,19 @@ def spread(inputs: int, kept: int, groups: int = 1) -> Tensor:
     return torch.cat([(torch.arange(kept) * inputs // kept + g) % inputs for g in range(groups)])
 
 
+def guard_index(module: nn.Module, channels: int) -> None:
+    """Make load_state_dict refuse an index that points beyond `channels`, before any forward does."""
+    module.register_load_state_dict_pre_hook(partial(_refuse_outside, channels=channels))
+
+
 def _refuse_outside(
-    module: IndexedGroupConv | IndexedLinear, state: dict[str, Tensor], prefix: str, *rest: Any
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: Any, channels: int
 ) -> None:
-    """Make load_state_dict fail on an index that points beyond the inputs, before any forward does."""
     errors, index = rest[-1], state.get(prefix + "index")
     if index is None or index.is_meta or index.numel() == 0:
         return
-    if int(index.min()) < 0 or int(index.max()) >= module.inputs:
-        errors.append(f"{prefix}index points outside the {module.inputs} input channels")
+    if int(index.min()) < 0 or int(index.max()) >= channels:
+        errors.append(f"{prefix}index points outside the {channels} channels")
 
 
 class IndexedGroupConv(nn.Module):
@@ -63,10 +68,9 @@ class IndexedGroupConv(nn.Module):
         super().__init__()
         if not 1 <= kept <= spec.in_channels:
             raise SpecError("kept", kept, f"within 1 ... in_channels={spec.in_channels}")
-        self.inputs = spec.in_channels
         self.index: Tensor
         self.register_buffer("index", spread(spec.in_channels, kept, groups))
-        self.register_load_state_dict_pre_hook(_refuse_outside)
+        guard_index(self, spec.in_channels)
         self.norm = nn.BatchNorm2d(groups * kept) if norm else nn.Identity()
         self.act = norm_act(groups * kept, False, act)
         self.conv = conv(spec.with_channels(groups * kept, spec.out_channels), groups)
@@ -90,7 +94,7 @@ class IndexedLinear(nn.Linear):
         self.inputs = inputs
         self.index: Tensor
         self.register_buffer("index", spread(inputs, kept))
-        self.register_load_state_dict_pre_hook(_refuse_outside)
+        guard_index(self, inputs)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.index_select(1, self.index))

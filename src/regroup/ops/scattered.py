@@ -8,12 +8,11 @@ torch.Size([1, 8, 5, 5])
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from regroup.errors import SpecError
+from regroup.ops.indexed import guard_index
 from regroup.ops.layers import conv, norm_act
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec
@@ -46,7 +45,7 @@ class ScatteredGroupConv(nn.Module):
         self.outputs = spec.out_channels
         self.index: Tensor
         self.register_buffer("index", torch.arange(groups * kept) % spec.out_channels)
-        self.register_load_state_dict_pre_hook(_refuse_outside)
+        guard_index(self, spec.out_channels)
         self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
         inner = ConvSpec(
@@ -64,12 +63,3 @@ class ScatteredGroupConv(nn.Module):
         else:
             start = self.bias.to(parts.dtype)[:, None, None].expand(n, -1, height, width)
         return start.index_add(1, self.index, parts)
-
-
-def _refuse_outside(module: ScatteredGroupConv, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-    """Make load_state_dict fail on an index that points beyond the outputs, before any forward does."""
-    errors, index = rest[-1], state.get(prefix + "index")
-    if index is None or index.is_meta or index.numel() == 0:
-        return
-    if int(index.min()) < 0 or int(index.max()) >= module.outputs:
-        errors.append(f"{prefix}index points outside the {module.outputs} output channels")
