@@ -5,10 +5,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from regroup.comparison.result import Comparison, Row, Run, TimePerImage
+from regroup.comparison.result import WAYS, Comparison, Row, Run, TimePerImage
 from regroup.report.render import render, write_report
 
-FIGURES = ("accuracy-macs", "accuracy-time", "curves-accuracy", "curves-loss", "reach", "correlation")
+FIGURES = (
+    "accuracy-macs",
+    "accuracy-eager",
+    "accuracy-compiled",
+    "curves-accuracy",
+    "curves-loss",
+    "reach",
+    "correlation",
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -20,7 +28,7 @@ def comparison(extra=()):
         matrix = [[float((a < 4) == (b < 4)) for a in range(8)] for b in range(8)]
         reach = {"layer": "8 -> 8", "matrix": matrix, "layer_fill": 0.5, "mixing_depth": None if i else 1}
         correlation = {"layers": "a and b", "matrix": matrix, "inside": 0.5}
-        time = TimePerImage(1 / (i + 1), 0.9 / (i + 1), 1.1 / (i + 1))
+        time = {way: TimePerImage(1 / (i + 1), 0.9 / (i + 1), 1.1 / (i + 1)) for way in WAYS}
         rows.append(
             Row(
                 name,
@@ -30,7 +38,7 @@ def comparison(extra=()):
                 10**6,
                 runs,
                 time,
-                rows[0].timing if i else time,
+                rows[0].times if i else time,
                 reach,
                 correlation,
             )
@@ -70,14 +78,7 @@ def test_every_row_and_every_figure_is_there():
     table = html[html.index('id="comparison"') : html.index("</table>")]
     for row in result.rows:
         assert row.strategy in table
-    for figure in (
-        "accuracy-macs",
-        "accuracy-time",
-        "curves-accuracy",
-        "curves-loss",
-        "reach",
-        "correlation",
-    ):
+    for figure in FIGURES:
         start = html.index(f'<figure id="{figure}">')
         assert "<svg" in html[start : start + 200], figure
     assert "never" in table
@@ -120,15 +121,7 @@ def test_a_browser_shows_the_table_and_the_figures(tmp_path):
     probed.write_text(page.read_text().replace("</head>", probe + "</head>"))
     dom = subprocess.run([CHROMIUM, *flags, "--dump-dom", probed.as_uri()], check=True, **run).stdout
     boxes = dict(re.findall(r"([\w-]+) (\d+,\d+,\d+)", dom[dom.index("BOXES") :]))
-    for name in (
-        "comparison",
-        "accuracy-macs",
-        "accuracy-time",
-        "curves-accuracy",
-        "curves-loss",
-        "reach",
-        "correlation",
-    ):
+    for name in ("comparison", *FIGURES):
         _, width, height = map(int, boxes[name].split(","))
         assert width > 300 and height > 100, (name, boxes[name])
     assert int(re.search(r"WIDE (\d+)", dom).group(1)) <= 1200  # nothing sticks out

@@ -26,6 +26,10 @@ class Run:
     curves: dict[str, list[float]] = field(default_factory=dict)
 
 
+WAYS = ("eager", "compiled")
+"""Ways of running a network that are timed: PyTorch as it is, and `regroup.compile`."""
+
+
 @dataclass(frozen=True)
 class TimePerImage:
     """Milliseconds for one image: median and quartiles of samples taken in turns with the other networks."""
@@ -46,8 +50,9 @@ class Row:
         macs: multiply-adds for one image, of the whole network.
         dense_macs: those of the dense network.
         runs: a training per seed.
-        timing: time per image, or None if it was not measured.
-        dense_timing: that of the dense network in the same run.
+        times: milliseconds for one image by way of running, "eager" (PyTorch) and "compiled" (our engine);
+            empty if not measured.
+        dense_times: those of the dense network in the same run.
         reach: of the network: share of (block input, output) channel pairs that are connected, after each
             replaced layer in order; and of one layer, as rows of 0 and 1 (out, in).
         correlation: between the filters of two neighbouring layers (out, in), 0 to 1.
@@ -62,8 +67,8 @@ class Row:
     macs: int = 0
     dense_macs: int = 0
     runs: list[Run] = field(default_factory=list)
-    timing: TimePerImage | None = None
-    dense_timing: TimePerImage | None = None
+    times: dict[str, TimePerImage] = field(default_factory=dict)
+    dense_times: dict[str, TimePerImage] = field(default_factory=dict)
     reach: dict[str, Any] = field(default_factory=dict)
     correlation: dict[str, Any] = field(default_factory=dict)
     replaced: int = 0
@@ -86,27 +91,24 @@ class Row:
         """How many times faster the MACs say it should be than the dense network."""
         return self.dense_macs / self.macs if self.macs else None
 
-    @property
-    def measured(self) -> float | None:
-        """How many times faster the clock says it is than the dense network."""
-        if self.timing is None or self.dense_timing is None:
+    def measured(self, way: str) -> float | None:
+        """Return how many times faster than the dense network the clock says it is, both run this way."""
+        if way not in self.times or way not in self.dense_times:
             return None
-        return self.dense_timing.median / self.timing.median
+        return self.dense_times[way].median / self.times[way].median
 
-    @property
-    def kept(self) -> float | None:
-        """Share of the promised speed that the clock confirms: measured / promised."""
-        if self.measured is None or self.promised is None:
-            return None
-        return self.measured / self.promised
+    def kept(self, way: str) -> float | None:
+        """Return the share of the promised speed that the clock confirms: measured / promised."""
+        measured = self.measured(way)
+        return None if measured is None or self.promised is None else measured / self.promised
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Row:
         """Return the row that `asdict` made JSON of."""
         data = dict(data)
         data["runs"] = [Run(**r) for r in data["runs"]]
-        for name in ("timing", "dense_timing"):
-            data[name] = TimePerImage(**data[name]) if data[name] else None
+        for name in ("times", "dense_times"):
+            data[name] = {way: TimePerImage(**time) for way, time in data[name].items()}
         return cls(**data)
 
 
@@ -158,7 +160,7 @@ class Comparison:
         return text.getvalue()
 
     def pareto(self, cost: str) -> list[Row]:
-        """Return the rows that no other row beats in both accuracy and `cost` ("macs" or "time")."""
+        """Return the rows that no other beats in both accuracy and `cost`: "macs" or one of `WAYS`."""
         rows = [r for r in self.rows if r.accuracy is not None and _cost(r, cost) is not None]
         rows.sort(key=lambda r: (_cost(r, cost), -(r.accuracy or 0)))
         front: list[Row] = []
@@ -171,7 +173,7 @@ class Comparison:
 def _cost(row: Row, cost: str) -> float | None:
     if cost == "macs":
         return row.macs
-    return row.timing.median if row.timing else None
+    return row.times[cost].median if cost in row.times else None
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -179,16 +181,23 @@ def _record(row: Row) -> dict[str, Any]:
         "strategy": row.strategy,
         "parameters": row.parameters,
         "macs": row.macs,
-        "ms_per_image": row.timing.median if row.timing else None,
-        "ms_low": row.timing.low if row.timing else None,
-        "ms_high": row.timing.high if row.timing else None,
         "accuracy": row.accuracy,
         "accuracy_spread": row.spread,
         "seeds": len(row.runs),
         "reach": row.reach.get("layer_fill"),
         "mixing_depth": row.reach.get("mixing_depth"),
         "promised_speedup": row.promised,
-        "measured_speedup": row.measured,
-        "kept": row.kept,
+        **{f"{way}_{name}": value for way in WAYS for name, value in _time_record(row, way).items()},
         "error": row.error,
+    }
+
+
+def _time_record(row: Row, way: str) -> dict[str, float | None]:
+    time = row.times.get(way)
+    return {
+        "ms_per_image": time.median if time else None,
+        "ms_low": time.low if time else None,
+        "ms_high": time.high if time else None,
+        "speedup": row.measured(way),
+        "kept": row.kept(way),
     }

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
-from regroup.comparison.result import Comparison, Row, Run, TimePerImage
+from regroup.comparison.result import Comparison, Row, Run
 from regroup.comparison.settings import CompareConfig
+from regroup.comparison.timing import timed
 from regroup.conversion.replace import Changes
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import ConfigError, RegroupError
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.counting import count
-from regroup.profiling.clock import measure_in_turns
 from regroup.profiling.machine import machine
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
@@ -72,8 +72,7 @@ def compare(config: CompareConfig | None = None, say: Say = print, **options: An
     dense_macs = next((r.macs for r in rows if r.strategy == "dense" and not r.error), 0)
     rows = [replace(r, dense_macs=dense_macs) for r in rows]
     if config.time and models:
-        say(f"timing {len(models)} networks in turns")
-        rows = _timed(rows, models, data)
+        rows = timed(rows, models, torch.rand(TIMED_BATCH, *data.shape), say)
     return Comparison(_settings(config, data), _machine(), rows).sorted()
 
 
@@ -141,28 +140,6 @@ def _training(config: CompareConfig, strategy: Strategy, seed: int) -> TrainConf
         checkpoint_hist=1,
         display="quiet",
     )
-
-
-def _timed(rows: list[Row], models: dict[str, nn.Module], data: DataSet) -> list[Row]:
-    """Return the rows with the time for one image, all networks taking turns."""
-    x = torch.rand(TIMED_BATCH, *data.shape)
-
-    def call(model: nn.Module) -> Callable[[], object]:
-        model.eval()
-
-        def forward() -> object:
-            with torch.inference_mode():
-                return model(x)
-
-        return forward
-
-    timings = measure_in_turns({name: call(m) for name, m in models.items()}, seconds=0.4, warmup=0.05)
-    milliseconds = {
-        name: TimePerImage(*(1e3 * t / TIMED_BATCH for t in (timing.median, timing.low, timing.high)))
-        for name, timing in timings.items()
-    }
-    dense = milliseconds.get("dense")
-    return [replace(r, timing=milliseconds.get(r.strategy), dense_timing=dense) for r in rows]
 
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:

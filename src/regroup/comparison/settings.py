@@ -45,7 +45,7 @@ class CompareConfig:
     bad_images: Literal["error", "skip"] = "error"
     """What to do about images that cannot be read."""
     time: bool = True
-    """Measure the time for one image."""
+    """Measure the time for one image, in PyTorch and compiled."""
     out: Path = Path("report")
     """Directory for the report; what is finished there is not done again."""
 

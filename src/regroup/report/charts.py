@@ -23,6 +23,11 @@ COLOURS = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7",
     "#a463f2", "#97bbf5", "#9c6b4e", "#5f6b6d", "#c22e5f", "#0e7c7b",
 )  # fmt: skip
+_COSTS = {
+    "macs": "million MACs for one image",
+    "eager": "milliseconds for one image, PyTorch",
+    "compiled": "milliseconds for one image, regroup.compile",
+}
 INK, FAINT = "#24292f", "#d0d7de"
 
 
@@ -37,9 +42,9 @@ def tradeoff(comparison: Comparison, cost: str) -> str:
 
     Args:
         comparison: what to draw.
-        cost: "macs" or "time".
+        cost: "macs", "eager" or "compiled".
     """
-    rows = [r for r in comparison.rows if r.accuracy is not None and (cost == "macs" or r.timing)]
+    rows = [r for r in comparison.rows if r.accuracy is not None and (cost == "macs" or cost in r.times)]
     with _figure(10.4, 5.2, f"tradeoff-{cost}") as (figure, texts):
         axes = figure.add_subplot()
         palette = colours(comparison.rows)
@@ -65,7 +70,7 @@ def tradeoff(comparison: Comparison, cost: str) -> str:
             texts[f"dot-{cost}-{i}"] = f"{row.strategy}: {y:.2f} %, {_cost_text(row, cost)}"
         axes.set_xscale("log")
         _plain_log_ticks(axes)
-        axes.set_xlabel("million MACs for one image" if cost == "macs" else "milliseconds for one image")
+        axes.set_xlabel(_COSTS[cost])
         axes.set_ylabel("test accuracy, per cent")
         axes.margins(x=0.1, y=0.08)
         _label_dots(figure, axes, [(_x(r, cost), r.accuracy or 0.0, r.strategy) for r in rows])
@@ -216,8 +221,7 @@ def _plain_log_ticks(axes: Axes) -> None:
 def _x(row: Row, cost: str) -> float:
     if cost == "macs":
         return row.macs / 1e6
-    assert row.timing is not None
-    return row.timing.median
+    return row.times[cost].median
 
 
 def _cost_text(row: Row, cost: str) -> str:

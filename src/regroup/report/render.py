@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from regroup.comparison.result import Comparison, Row
+from regroup.comparison.result import WAYS, Comparison, Row
 from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_pictures
-from regroup.report.table import cells
+from regroup.report.table import COLUMNS, cells
+
+_NAMES = {"eager": "in PyTorch", "compiled": "with regroup.compile"}
 
 
 def write_report(comparison: Comparison, out: str | Path) -> Path:
@@ -38,7 +41,7 @@ def render(comparison: Comparison) -> str:
 
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
-    timed = any(r.timing for r in good)
+    ways = [way for way in WAYS if any(way in r.times for r in good)]
     environment = Environment(
         loader=PackageLoader("regroup.report", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -47,11 +50,12 @@ def render(comparison: Comparison) -> str:
         subtitle=_subtitle(comparison),
         summary=_summary(comparison),
         seeds=max((len(r.runs) for r in good), default=0),
+        columns=COLUMNS,
         rows=[_table_row(r, comparison) for r in good],
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
         accuracy_macs=Markup(charts.tradeoff(comparison, "macs")),
-        accuracy_time=Markup(charts.tradeoff(comparison, "time")) if timed else "",
+        accuracy_time={way: Markup(charts.tradeoff(comparison, way)) for way in ways},
         curves_accuracy=Markup(charts.curves(comparison, "test_accuracy", "test accuracy, per cent")),
         curves_loss=Markup(charts.curves(comparison, "train_loss", "training loss")),
         reach=Markup(charts.matrices(good, "reach", "Blues")),
@@ -85,12 +89,10 @@ def summary_lines(comparison: Comparison) -> list[str]:
             f"{cheapest.strategy} {reaches} the dense network's accuracy ({cheapest.accuracy:.2f} against "
             f"{dense.accuracy:.2f}) with 1/{dense.macs / cheapest.macs:.1f} of its MACs."
         )
-    kept = [r for r in grouped if r.kept is not None]
-    if kept:
-        mean = sum(r.kept or 0 for r in kept) / len(kept)
-        lines.append(
-            f"On average the clock confirms {100 * mean:.0f} per cent of the speed-up that the MACs promise."
-        )
+    shares = {way: [kept for r in grouped if (kept := r.kept(way)) is not None] for way in WAYS}
+    said = [f"{100 * fmean(kept):.0f} per cent {_NAMES[way]}" for way, kept in shares.items() if kept]
+    if said:
+        lines.append(f"Of the speed-up that the MACs promise, the clock confirms {' and '.join(said)}.")
     return lines
 
 
@@ -107,15 +109,13 @@ def _subtitle(comparison: Comparison) -> str:
 
 
 def _table_row(row: Row, comparison: Comparison) -> dict[str, Any]:
-    timing = row.timing
     kinds = ["dense"] if row.strategy == "dense" else []
     kinds += ["front"] if row in comparison.pareto("macs") else []
     return {
         "kind": " ".join(kinds),
         "colour": charts.colours(comparison.rows)[row.strategy.partition(":")[0]],
         "cells": cells(row),
-        "time_title": f"quartiles {timing.low:.3g} to {timing.high:.3g} ms" if timing else "",
-        "kept_width": round(60 * min(row.kept or 0, 1.5)),
+        "titles": {way: f"quartiles {t.low:.3g} to {t.high:.3g} ms" for way, t in row.times.items()},
     }
 
 
