@@ -107,7 +107,7 @@ def test_a_browser_shows_the_table_and_the_figures(tmp_path):
     page = write_report(comparison(), tmp_path)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-quic"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2600"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,3400"]
     shot = tmp_path / "page.png"
     run = {"capture_output": True, "text": True, "timeout": 120}
     subprocess.run([CHROMIUM, *flags, f"--screenshot={shot}", page.as_uri()], check=True, **run)
