@@ -10,8 +10,11 @@ from regroup.kernels.templates.tail import Tail
 _UNROLLED = 8
 """Up to so many terms are written out one after the other instead of in a loop."""
 
-_STRETCH = range(64, 257)
-"""Terms that are summed by themselves before they are added to the rest: long sums round less that way."""
+_STRETCH, _SHORT_STRETCH = range(48, 129), range(16, 65)
+"""Terms that are summed by themselves before they are added to the rest: long sums round less that way.
+
+The short ones are for one pixel, where the weights' way from memory takes longer than the sums.
+"""
 
 
 class Reduction:
@@ -87,7 +90,8 @@ class Reduction:
     def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.same and self.channels <= 8:
             return self._all_channels(start, weights, sums)
-        divisors = (n for n in _STRETCH if self.channels % n == 0)
+        stretches = _STRETCH if len(self.pixels) > 1 else _SHORT_STRETCH
+        divisors = (n for n in stretches if self.channels % n == 0)
         stretch = max(divisors, key=lambda n: (n % 4 == 0, n), default=0)
         if not stretch:
             return self._range(start, group, weights, sums, 0, self.channels)
