@@ -18,12 +18,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, is_model, register_model, register_notrace_function
+from timm.models import (
+    build_model_with_cfg,
+    is_model,
+    register_model,
+    register_notrace_function,
+    register_notrace_module,
+)
 from torch import nn
 
 from regroup.networks import Network, build, create_model, networks
 from regroup.ops import resolution
+from regroup.ops.dynamic import DynamicGroupConv
 from regroup.ops.layers import resize_to
+from regroup.strategies.learning import Learned
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """What timm reads when it registers an entry point of this module: its description of the weights' input."""
@@ -63,6 +71,8 @@ def _entry_point(network: Network) -> Callable[..., nn.Module]:
 
 for function in (resolution.nearest, resolution.maximum, resize_to):
     register_notrace_function(function)  # they look at sizes, which FX cannot
+for module in (DynamicGroupConv, Learned):
+    register_notrace_module(module)  # they look at values
 
 registered = register()
 """The names that timm has from us."""
