@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_version = Tensor._version.__get__
+_version = Tensor._version.__get__  # type: ignore[missing-attribute]
 
 
 class Watch:

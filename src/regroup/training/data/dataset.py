@@ -39,6 +39,7 @@ class Split(Dataset):
 
     @property
     def replaced(self) -> dict[str, str]:
+        """Images that became unreadable after the data set was opened, by name, with the reason."""
         return self.__dict__.setdefault("_replaced", {})
 
     def __len__(self) -> int:
