@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
+from regroup.networks.features import FeatureMaps
 
 if TYPE_CHECKING:
     from regroup.networks import Network
@@ -37,12 +36,11 @@ class Config:
     global_pool: str = "avg"
 
 
-class Backbone(nn.Module):
+class Backbone(FeatureMaps):
     """stem -> stages -> tail -> pool -> hidden -> dropout -> classifier.
 
     A network builds its parts and hands them over; everything else is here. What flows between the stages
-    may be a pair of tensors: then the network overrides `join`. Of all maps of one resolution the last is a
-    feature map, as in timm: pyramids and decoders want each resolution once.
+    may be a pair of tensors: then the network overrides `join`.
 
     Args:
         config: the numbers the network was built from.
@@ -76,12 +74,7 @@ class Backbone(nn.Module):
         self.config: Any = config
         self.in_chans = config.in_chans
         self.num_features = num_features or widths[-1]
-        last = {reduction: part for part, reduction in enumerate(reductions)}
-        self._feature_parts = list(last.values())
-        self.feature_info = [
-            {"num_chs": widths[part], "reduction": r, "module": f"stages.{part - 1}" if part else "stem"}
-            for r, part in last.items()
-        ]
+        self.declare_features(widths, reductions)
         self.grad_checkpointing = False
         self.stem = stem
         self.stages = nn.Sequential(*stages)
@@ -99,89 +92,10 @@ class Backbone(nn.Module):
         """Return logits: (N, in_chans, H, W) -> (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map: (N, in_chans, H, W) -> (N, num_features, h, w)."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x = self.forward_stage(stage, x)
-        return self.tail(self.join(x))
-
-    def forward_stage(self, stage: nn.Module, x: Any) -> Any:
-        """Run one stage, recomputing its blocks in the backward pass if checkpointing is on."""
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return stage(x)
-        for block in stage.children():
-            x = checkpoint(block, x, use_reentrant=False)
-        return x
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits, or what the classifier would get: (N, num_features, h, w) -> (N, num_classes)."""
         x = self.hidden(self.pool(x))
         return x if pre_logits else self.classifier(self.drop(x))
-
-    def join(self, x: Any) -> Tensor:
-        """Return one tensor for what flows between stages."""
-        return x
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return feature maps, with the last one also as `forward_features` gives it.
-
-        Args:
-            x: images (N, in_chans, H, W).
-            indices: which of `feature_info`; a number means the last ones; None means all.
-            norm: accepted for timm's sake: a feature map is what its stage gives.
-            stop_early: skip what comes after the last map asked for.
-            output_fmt: 'NCHW'.
-            intermediates_only: return the list alone.
-
-        Raises:
-            NetworkError: another format, or an index that is not there.
-        """
-        if output_fmt != "NCHW":
-            raise NetworkError("output_fmt", output_fmt, "'NCHW'")
-        wanted = self._parts_of(indices)
-        found = {}
-        stop_early = stop_early and intermediates_only
-        for index, part in enumerate([self.stem, *self.stages]):
-            if stop_early and index > max(wanted):
-                break
-            x = part(x) if index == 0 else self.forward_stage(part, x)
-            if index in wanted:
-                found[index] = self.join(x)
-        maps = [found[index] for index in wanted]
-        return maps if intermediates_only else (self.tail(self.join(x)), maps)
-
-    def _feature_indices(self, indices: int | Sequence[int] | None) -> list[int]:
-        count = len(self.feature_info)
-        if indices is None or isinstance(indices, int):
-            last = count if indices is None else indices
-            indices = range(count - last, count)
-        found = [count + i if i < 0 else i for i in indices]
-        if not found or min(found) < 0 or max(found) >= count:
-            raise NetworkError("indices", indices, f"below {count}, the number of feature maps")
-        return found
-
-    def _parts_of(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Return what gives these feature maps: 0 is the stem, i is stage i - 1."""
-        return [self._feature_parts[index] for index in self._feature_indices(indices)]
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop what comes after the feature maps `indices`; return them as numbers from 0."""
-        self.stages = self.stages[: max(self._parts_of(indices))]
-        self.tail = nn.Identity()
-        if prune_head:
-            self.reset_classifier(0, "")
-        return self._feature_indices(indices)
 
     # ---- head
 
@@ -216,6 +130,16 @@ class Backbone(nn.Module):
         self.init_layer(layer)
         return layer
 
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what comes after the feature maps `indices`; return them as numbers from 0."""
+        self.stages = self.stages[: max(self._parts_of(indices))]
+        self.tail = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return self._feature_indices(indices)
+
     # ---- weights and training
 
     def init_weights(self) -> None:
@@ -231,10 +155,6 @@ class Backbone(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
         if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory: recompute the blocks in the backward pass."""
-        self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return timm's patterns of parameter names from the image to the classifier."""

@@ -1,0 +1,101 @@
+"""What others build on feature maps takes our networks: torchvision's pyramids and DeepLab, smp's decoders."""
+
+from __future__ import annotations
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
+
+import regroup.interop.timm as interop
+from regroup.errors import NetworkError
+from regroup.networks import create_model, networks
+from regroup.networks.backbone import Backbone
+from tests.networks.representatives import representatives, side
+
+ONE_TENSOR = [n for n in representatives() if networks[n].build.join is Backbone.join]
+"""Networks between whose stages one tensor flows: of a pair, torchvision's getters show the pair."""
+
+ENCODERS = [n for n in representatives() if n in interop.registered]
+
+HALVING = [
+    "shufflenet_v1_g3_050_official",
+    "igcv3_025",
+    "mixnet_s",
+    "condensenetv2_a",
+    "oct_mobilenetv1_075_a0375",
+    "bl_resnet50_a4b4",
+]
+"""Networks, one a family, whose maps are the image halved exactly five times, as these decoders assume."""
+
+
+def shadow(name: str) -> Backbone:
+    with torch.device("meta"):
+        return create_model(name).eval()
+
+
+def images(name: str) -> torch.Tensor:
+    multiple = -(-side(name) // 32) * 32
+    return torch.empty(2, 3, multiple, multiple, device="meta")
+
+
+@pytest.mark.parametrize("name", ONE_TENSOR)
+def test_torchvision_extracts_what_feature_info_names(name: str) -> None:
+    model, x = shadow(name), images(name)
+    nodes = {info["module"]: str(info["reduction"]) for info in model.feature_info}
+    extractor = create_feature_extractor(model, nodes)
+    expected = model.forward_intermediates(x, intermediates_only=True)
+    assert [feature.shape for feature in extractor(x).values()] == [feature.shape for feature in expected]
+
+
+@pytest.mark.parametrize("name", ONE_TENSOR)
+def test_torchvision_builds_a_pyramid_on_stem_and_stages(name: str) -> None:
+    model, x = shadow(name), images(name)
+    parts = nn.ModuleDict({"stem": model.stem, **{f"stages_{i}": s for i, s in enumerate(model.stages)}})
+    levels = {info["module"].replace(".", "_"): str(info["reduction"]) for info in model.feature_info}
+    with torch.device("meta"):
+        pyramid = BackboneWithFPN(parts, levels, [info["num_chs"] for info in model.feature_info], 16)
+    *maps, _ = pyramid(x).values()
+    expected = model.forward_intermediates(x, intermediates_only=True)
+    assert [m.shape for m in maps] == [(2, 16, *feature.shape[2:]) for feature in expected]
+
+
+@pytest.mark.parametrize("name", HALVING[:4])
+def test_torchvisions_deeplab_segments(name: str) -> None:
+    model, x = shadow(name), images(name)
+    (info,) = [info for info in model.feature_info if info["reduction"] == 16]
+    with torch.device("meta"):
+        body = create_feature_extractor(model, {info["module"]: "out"})
+        deeplab = DeepLabV3(body, DeepLabHead(info["num_chs"], 4))
+        assert deeplab(x)["out"].shape == (2, 4, *x.shape[2:])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_unet_takes_all_feature_maps(name: str) -> None:
+    model, x = shadow(name), images(name)
+    depth = model.feature_info[-1]["reduction"].bit_length() - 1
+    widths = (64, 32, 16, 16, 8)[:depth]
+    with torch.device("meta"):
+        unet = smp.Unet(
+            f"tu-{name}", encoder_weights=None, encoder_depth=depth, decoder_channels=widths, classes=4
+        )
+    found = {feature.shape for feature in unet.encoder(x)}
+    assert found >= {feature.shape for feature in model.forward_intermediates(x, intermediates_only=True)}
+    assert unet(x).shape == (2, 4, *x.shape[2:])
+
+
+@pytest.mark.parametrize("decoder", [smp.FPN, smp.Linknet, smp.UPerNet])
+@pytest.mark.parametrize("name", HALVING)
+def test_other_decoders_segment(name: str, decoder: type[nn.Module]) -> None:
+    x = images(name)
+    with torch.device("meta"):
+        model = decoder(f"tu-{name}", encoder_weights=None, classes=4)
+    assert model(x).shape == (2, 4, *x.shape[2:])
+
+
+def test_a_decoder_that_wants_another_stride_is_told_that_networks_have_one() -> None:
+    with pytest.raises(NetworkError, match="output_stride=16"):
+        smp.DeepLabV3Plus("tu-shufflenet_v1_g3_050", encoder_weights=None)
