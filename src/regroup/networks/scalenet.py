@@ -7,6 +7,7 @@ numbers, for each stage and block the outputs of the four scales.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from regroup.networks.weights import Layout
 from regroup.ops.resolution import maximum
 from regroup.spec import ConvSpec
 from regroup.strategies.scaled import ScaledConv
+from regroup.strategies.scaled_learned import learned_allocation
 
 SCALES = (1, 2, 4, 7)
 
@@ -129,6 +131,31 @@ def published_structures() -> dict[str, Structure]:
         name: tuple(tuple(tuple(row) for row in stage) for stage in stages)
         for name, stages in content.items()
     }
+
+
+def learned_structure(model: ScaleNet, outputs: Sequence[int], budget: float | None = None) -> Structure:
+    """Return the structure that a trained seed found: in each block its most important neurons stay.
+
+    A seed has more neurons than wanted, such as `structure=((w, w, w, w), ...)`. Train the network of the
+    result from scratch: `create_model(name, structure=learned_structure(seed, outputs))`.
+
+    Args:
+        model: the trained seed.
+        outputs: neurons that stay in each block, by stage.
+        budget: the most MACs of a block's 3x3 convolutions, as a share of those of `outputs` at scale 1; None:
+            as many as they take.
+    """
+    return tuple(
+        tuple(
+            _allocation(block, count, budget) for block in stage.modules() if isinstance(block, ScaledBlock)
+        )
+        for stage, count in zip(model.stages, outputs, strict=True)
+    )
+
+
+def _allocation(block: ScaledBlock, outputs: int, budget: float | None) -> tuple[int, ...]:
+    found = learned_allocation(block.conv2, outputs, budget)
+    return tuple(found.get(r, 0) for r in SCALES)
 
 
 family = Family(ScaleNet, paper="arXiv:1904.09460", source="Eli-YiLi/ScaleNet", layouts=(LAYOUT,))

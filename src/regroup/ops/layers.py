@@ -127,6 +127,14 @@ def norm_act(channels: int, norm: bool, act: str) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def norm_of(norm: nn.BatchNorm2d, index: Tensor) -> nn.BatchNorm2d:
+    """Return a batch norm of the channels `index` of another, in its device and dtype."""
+    result = nn.BatchNorm2d(len(index), norm.eps, norm.momentum)
+    state = {key: value[index] if value.dim() else value for key, value in norm.state_dict().items()}
+    result.to(norm.weight).load_state_dict(state)
+    return result
+
+
 def resize_to(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Upsample to (height, width): nearest for an exact multiple, else bilinear; as it is if it fits.
 

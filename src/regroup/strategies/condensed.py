@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from regroup.errors import StrategyError
 from regroup.ops.indexed import IndexedGroupConv, IndexedLinear
+from regroup.ops.layers import norm_of
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.condensing import Condensing, CondensingConv, read_table
 from regroup.strategies.learning import Learned
@@ -27,7 +28,7 @@ class CondensedConv(CondensingConv):
         plain = IndexedGroupConv(self.spec, self.groups, index.shape[1], normed, self.activation)
         plain.index = index.flatten()
         if isinstance(self.norm, nn.BatchNorm2d):
-            plain.norm = _gathered(self.norm, plain.index)
+            plain.norm = norm_of(self.norm, plain.index)
         (grouped,) = (layer for layer in plain.modules() if isinstance(layer, nn.Conv2d))
         weight, bias = self.conv.weight, self.conv.bias
         rows = [weight[g :: self.groups][:, chosen] for g, chosen in enumerate(index)]
@@ -35,14 +36,6 @@ class CondensedConv(CondensingConv):
         if bias is not None:
             grouped.bias = nn.Parameter(bias.detach().view(-1, self.groups).t().flatten())
         return plain.to(weight.device).eval()
-
-
-def _gathered(norm: nn.BatchNorm2d, index: Tensor) -> nn.BatchNorm2d:
-    """Return the batch norm of the channels `index`."""
-    result = nn.BatchNorm2d(len(index), norm.eps, norm.momentum)
-    state = {key: value[index] if value.dim() else value for key, value in norm.state_dict().items()}
-    result.to(norm.weight).load_state_dict(state)
-    return result
 
 
 class CondensedLinear(nn.Linear, Learned):

@@ -75,6 +75,16 @@ class ScaledStandIn(nn.Module):
         return self.act(self.scaled(maximum(x, self.stride, whole=True)))
 
 
+def check_scales(scales: Sequence[int]) -> None:
+    """Refuse scales that are no windows of a pool, or the same twice.
+
+    Raises:
+        StrategyError: they are.
+    """
+    if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
+        raise StrategyError("scales", scales, "different ints of at least 1")
+
+
 @strategy("scaled", paper="arXiv:1904.09460")
 class Scaled(Strategy):
     """Give each scale r a share K_r of the outputs: y_r = up(W_r * maxpool_r(x)), and concat them.
@@ -96,8 +106,7 @@ class Scaled(Strategy):
     act: str = "none"
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
-            raise StrategyError("scales", self.scales, "different ints of at least 1")
+        check_scales(self.scales)
         if len(self.allocation) != len(self.scales) or min(self.allocation) < 0 or not any(self.allocation):
             allowed = f"{len(self.scales)} proportions, one for each of scales={self.scales}"
             raise StrategyError("allocation", self.allocation, allowed, "use ints, not all of them 0")
@@ -147,16 +156,21 @@ class Scaled(Strategy):
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
         """Compute one dense convolution for each scale, with pools and upsampling written out."""
         assert isinstance(module, ScaledStandIn)
-        missing = [-n % s for n, s in zip(x.shape[2:], module.stride, strict=True)]
-        x = nn.functional.pad(x, (0, missing[1], 0, missing[0]), value=float("-inf"))
-        x = _windows_maximum(x, module.stride)
-        size = x.shape[2], x.shape[3]
-        parts = []
-        for name, convolution in module.scaled.convs.items():
-            r = int(name)
-            pooled = _windows_maximum(x, (min(r, size[0]), min(r, size[1])))
-            parts.append(module.scaled.norms[name](_stretched(explicit(convolution, pooled), size)))
-        return module.act(torch.cat(parts, 1))
+        return module.act(explicit_scales(module.scaled, module.stride, x))
+
+
+def explicit_scales(scaled: ScaledConv, stride: Size, x: Tensor) -> Tensor:
+    """Compute what a stride and a ScaledConv must give, as dense convolutions, pools and upsampling."""
+    missing = [-n % s for n, s in zip(x.shape[2:], stride, strict=True)]
+    x = nn.functional.pad(x, (0, missing[1], 0, missing[0]), value=float("-inf"))
+    x = _windows_maximum(x, stride)
+    size = x.shape[2], x.shape[3]
+    parts = []
+    for name, convolution in scaled.convs.items():
+        r = int(name)
+        pooled = _windows_maximum(x, (min(r, size[0]), min(r, size[1])))
+        parts.append(scaled.norms[name](_stretched(explicit(convolution, pooled), size)))
+    return torch.cat(parts, 1)
 
 
 def _windows_maximum(x: Tensor, window: Size) -> Tensor:
