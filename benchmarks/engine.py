@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -93,6 +94,7 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Runtime:
     return lambda: torch.from_numpy(next(iter(request.infer([array]).values())))
 
 
+@lru_cache(maxsize=1)
 def _exported(model: nn.Module, x: Tensor) -> str:
     path = Path(tempfile.mkdtemp(prefix="regroup-bench-")) / "model.onnx"
     with warnings.catch_warnings():

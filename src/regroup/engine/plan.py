@@ -23,8 +23,11 @@ from regroup.engine.schedule import Schedule, schedule
 from regroup.errors import EngineError
 from regroup.kernels.program import Program
 
-_CACHED_ARENA = 1 << 18
-"""Floats: with arenas up to this size (1 MiB) each thread takes whole images, all in its own cache."""
+_SHARED_WEIGHTS = 8 << 20
+"""Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
+
+With fewer, each thread takes whole images and needs no barriers; the weights come from the shared cache.
+"""
 
 
 @dataclass(eq=False)
@@ -39,6 +42,8 @@ class NativeSegment:
     def __post_init__(self) -> None:
         ends = (*self.graph.inputs, *self.graph.outputs)
         self._strides = [math.prod(value.shape) for value in ends]
+        parts = [part for step in self.schedule.steps for part in step.parts]
+        self._weights = sum(array.size for part in parts for array in part.parameters.values())
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Compute the outputs, in fresh tensors; each call has an arena of its own."""
@@ -48,7 +53,7 @@ class NativeSegment:
         if images == 0:
             return outputs
         threads = torch.get_num_threads()
-        apart = images >= threads > 1 and self.schedule.arena_floats <= _CACHED_ARENA
+        apart = images >= threads > 1 and self._weights <= _SHARED_WEIGHTS
         arenas = self._arenas.setdefault((threads, apart), [])
         try:
             arena = arenas.pop()

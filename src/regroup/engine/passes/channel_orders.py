@@ -11,14 +11,16 @@ from regroup.engine.graph import Activate, Add, Concat, Conv, Graph, Node, Op, S
 def simplify_channel_orders(graph: Graph) -> bool:
     """Join consecutive orders, drop those that change nothing, sink the others below elementwise work."""
     changed = False
+    producers = graph.producers()
     for node in list(graph.nodes):
-        producers = graph.producers()
         if isinstance(node.op, Select):
-            changed |= _join(graph, node, producers)
+            done = _join(graph, node, producers)
         elif isinstance(node.op, (ScaleShift, Activate)):
-            changed |= _sink(graph, node, producers)
-        elif isinstance(node.op, Add) and node.op.scale == 1:
-            changed |= _sink_below_add(graph, node, producers)
+            done = _sink(graph, node, producers)
+        else:
+            done = isinstance(node.op, Add) and node.op.scale == 1 and _sink_below_add(graph, node, producers)
+        if done:
+            changed, producers = True, graph.producers()
     if changed:
         graph.sort()
         graph.remove_dead()

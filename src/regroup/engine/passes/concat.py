@@ -11,24 +11,27 @@ def push_above_concat(graph: Graph) -> bool:
     Only where every part is the result of a step that can absorb the work and that nothing else reads.
     """
     changed = False
+    producers, consumers = graph.producers(), graph.consumers()
     for node in list(graph.nodes):
-        chosen = _concat_input(graph, node)
+        chosen = _concat_input(graph, node, producers, consumers)
         if chosen is not None:
-            _push(graph, node, chosen)
+            _push(graph, node, producers[node.inputs[chosen]], chosen)
+            producers, consumers = graph.producers(), graph.consumers()
             changed = True
     if changed:
         graph.sort()
     return changed
 
 
-def _concat_input(graph: Graph, node: Node) -> int | None:
+def _concat_input(
+    graph: Graph, node: Node, producers: dict[Value, Node], consumers: dict[Value, list[Node]]
+) -> int | None:
     """Return which input of `node` is a concatenation above which its work can move."""
     if not isinstance(node.op, (ScaleShift, Activate, Add)) or (
         isinstance(node.op, Add) and node.op.scale != 1
     ):
         return None
     absorbers = (Conv, Pool) if isinstance(node.op, Activate) else (Conv, ScaleShift)
-    producers, consumers = graph.producers(), graph.consumers()
     for chosen, value in enumerate(node.inputs):
         whole = producers.get(value)
         if whole is None or not isinstance(whole.op, Concat) or consumers[value] != [node]:
@@ -47,8 +50,7 @@ def _concat_input(graph: Graph, node: Node) -> int | None:
     return None
 
 
-def _push(graph: Graph, node: Node, chosen: int) -> None:
-    whole = graph.producers()[node.inputs[chosen]]
+def _push(graph: Graph, node: Node, whole: Node, chosen: int) -> None:
     others = [value for i, value in enumerate(node.inputs) if i != chosen]
     start, parts = 0, []
     for part in whole.inputs:

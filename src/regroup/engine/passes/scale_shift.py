@@ -12,9 +12,10 @@ from regroup.engine.graph import Conv, Graph, Linear, Node, ScaleShift
 def fold_scale_shift(graph: Graph) -> bool:
     """Fold into the producer where that has no other reader, else into the reader; join neighbours."""
     changed = False
+    producers = graph.producers()
     for node in graph.nodes:
         if isinstance(node.op, ScaleShift):
-            producer = graph.producers().get(node.inputs[0])
+            producer = producers.get(node.inputs[0])
             if producer is not None and _only_reader(graph, producer, node) and _fold_into(producer, node):
                 graph.replace(node.output, producer.output)
                 changed = True
