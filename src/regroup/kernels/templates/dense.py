@@ -232,16 +232,17 @@ def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
 def _term_cycles(pixels: int, vectors: int, pitch: int, tail: Tail | None) -> float:
     """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most.
 
-    Pixels whose addresses agree in the low 12 bits share a set of the first-level cache, of 8 lines or so:
-    more of them at a time evict each other.
+    Pixels whose addresses agree in the low 12 bits share a set of the first-level cache: where they fill more
+    than a part of it, they evict each other. Even a load that is hidden costs a little.
     """
-    sets = max(1, 4096 // gcd(pitch * 4, 4096) // 16)
-    crowd = max(0.0, pixels - 8 * sets) / pixels
+    sets = 4096 // gcd(pitch * 4, 4096)
+    crowd = max(0.0, pixels - max(8, 3 * sets)) / pixels
     multiplied, blended = pixels * vectors, 0
     if tail is not None:
         shared = ceil_div(pixels, tail.pixels)
         multiplied, blended = pixels * (vectors - 1) + shared, pixels - shared
-    return max((multiplied + blended / 4) / 2, (pixels + vectors) / 2 + 2 * crowd * pixels, 4.0)
+    loads = pixels + vectors
+    return max((multiplied + blended / 4) / 2, loads / 2 + 2 * crowd * pixels, 4.0) + 0.04 * loads
 
 
 def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Dense]:

@@ -70,18 +70,34 @@ class Lanes(Kernel):
         self.cycles = self._estimate() * count
 
     def _estimate(self) -> float:
-        conv, total = self.conv, 0.0
+        """Estimate the cycles of one vector of output channels.
+
+        Permutations run beside the multiply-adds, half as many at a time. Input vectors that do not stay
+        in registers are loaded for every permutation.
+        """
+        conv, registers, total = self.conv, self.target.registers, 0.0
         (kh, kw), (sh, sw) = conv.kernel_size, conv.stride
-        shuffles = 0 if self.template == "depthwise" else conv.group_in
+        sources, permutations, loads_each = self._sources()
         for _, rows, units in self.units:
             for _, width, tiles in self.columns:
-                inputs = (min((rows - 1) * sh, rows * kh) + kh) * (min((width - 1) * sw, width * kw) + kw)
-                work = rows * width * self.terms
-                fits = rows * width + min(rows, kh) * kw + 2 <= self.target.registers
-                loads = inputs + (self.terms if fits else work)
-                cycles = max((work + inputs * shuffles) / 2, loads / 2, 4.0 * self.terms / kw)
-                total += units * tiles * (cycles + 6 * kh * (rows == 1) + 12 + 2 * rows * width)
+                across = min((width - 1) * sw, width * kw) + kw
+                inputs = (min((rows - 1) * sh, rows * kh) + kh) * across
+                work, outputs = rows * width * self.terms, rows * width
+                resident = outputs + across * sources + kw <= registers
+                weights = self.terms if outputs + min(rows, kh) * kw + 2 <= registers else work
+                loads = weights + inputs * (sources if resident else loads_each)
+                cycles = max(work / 2 + inputs * permutations / 4, loads / 2, 1.5 * self.terms / kw)
+                cycles *= 1.25 if sources > 1 and not resident else 1.0
+                total += units * tiles * (cycles + 6 * kh * (rows == 1) + 12 + 2 * outputs)
         return total
+
+    def _sources(self) -> tuple[int, int, int]:
+        """Return of a block: its input vectors, its permutations, and the vectors that these read."""
+        lanes, picks = self.target.lanes, self.block_runs[0][0].picks
+        used = [len({o // lanes for o in row}) for row in picks]
+        if self.template == "depthwise":
+            return 1, 0, 1
+        return len({o // lanes for row in picks for o in row}), sum(max(1, n - 1) for n in used), sum(used)
 
     def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
@@ -268,6 +284,10 @@ def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Lanes]:
         return []
     registers32 = target.registers == 32
     shapes = [(1, 14), (1, 7), (1, 4)] if registers32 else [(1, 7), (1, 5)]
+    if (
+        conv.kernel_size[1] == 1 and conv.group_in > 1
+    ):  # each permuted vector serves one product: keep them few
+        shapes = shapes[1:]
     if conv.group_in == 1 and conv.kernel_size[0] <= 3:  # short enough to write several rows out
         shapes += [(2, 7), (3, 5), (4, 4)] if registers32 else [(2, 3)]
     blocks = 1 if conv.order is None else ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
