@@ -114,13 +114,16 @@ def deploy(model: nn.Module) -> nn.Module:
     package's learned kinds left; `model` itself is not changed.
     """
     plain = copy.deepcopy(model).eval()
-    if isinstance(plain, Learned):
-        return plain.deploy()
-    for name in sorted(learned_modules(plain), key=lambda n: n.count("."), reverse=True):
-        parent_name, _, child = name.rpartition(".")
-        parent = plain.get_submodule(parent_name)
-        setattr(parent, child, parent.get_submodule(child).deploy())  # type: ignore[operator]
-    return plain
+    found = [(n, m) for n, m in plain.named_modules(remove_duplicate=False) if isinstance(m, Learned)]
+    found.sort(key=lambda item: item[0].count(".") + bool(item[0]), reverse=True)  # inner ones first
+    done: dict[nn.Module, nn.Module] = {}
+    for name, module in found:
+        if module not in done:  # a shared layer stays shared
+            done[module] = module.deploy()
+        if name:
+            parent, _, child = name.rpartition(".")
+            setattr(plain.get_submodule(parent), child, done[module])
+    return done.get(plain, plain)
 
 
 def groupings(model: nn.Module) -> dict[str, dict]:
