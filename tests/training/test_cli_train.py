@@ -32,9 +32,20 @@ def test_a_network_with_a_grouping_is_trained_saved_resumed_and_teaches(tmp_path
     assert load_checkpoint(list_checkpoints(student)[0])["training"]["teacher"] is True
 
 
+def test_options_of_the_network_are_part_of_the_run(tmp_path, capsys):
+    options = ("--model-options", "learned=true", "depths=[1,1,1]", "global_pool=max")
+    assert short(tmp_path, "--model", "condensenet_cifar_50", *options) == 0
+    saved = load_checkpoint(tmp_path / "weights")
+    assert saved["network"]["options"] == {"learned": True, "depths": [1, 1, 1], "global_pool": "max"}
+    for group in saved["weights"]["stages.0.0.conv1.kept"]:
+        assert int(group.sum()) == 16 // 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--model-options", "learned"), "of the form name=value"),
+        (("--model-options", "lerned=true"), "must be left out: resnet_small has"),
         (("--strategy", "groped:groups=4"), "did you mean 'grouped'"),
         (("--model", "resnet_smal"), "resnet_small"),
         (("--data", "digitz"), "digits"),

@@ -25,6 +25,8 @@ class Options(TrainConfig):
 
     model: str = "resnet_small"
     """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
+    model_options: tuple[str, ...] = ()
+    """Options of the network, such as learned=true for a condensenet that is to learn its groups."""
     strategy: str | None = None
     """Grouping put into the network, such as grouped:groups=4; none: the network as it is."""
     where: str | None = None
@@ -82,11 +84,34 @@ def _describe(options: Options, data: DataSet) -> dict[str, Any]:
     """Return what `_build` needs to make the same network again."""
     return {
         "model": options.model,
+        "options": _read_options(options.model_options),
         "strategy": options.strategy,
         "where": options.where,
         "num_classes": len(data.classes),
         "in_chans": data.shape[0],
     }
+
+
+def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Return {name: value} of texts like name=value; values are JSON, or else text.
+
+    Raises:
+        ConfigError: a text has another form.
+    """
+    import json
+
+    from regroup.errors import ConfigError
+
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ConfigError("model_options", text, "of the form name=value")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def _build(network: dict[str, Any], *, seed: int, pretrained: bool = False) -> nn.Module:
@@ -101,6 +126,7 @@ def _build(network: dict[str, Any], *, seed: int, pretrained: bool = False) -> n
         num_classes=network["num_classes"],
         in_chans=network["in_chans"],
         pretrained=pretrained,
+        **network["options"],
     )
     if network["strategy"] is not None:
         changes = replace_convolutions(model, network["strategy"], network["where"])
@@ -129,6 +155,6 @@ def _load(directory: Path) -> nn.Module:
 
 
 def _run_name(options: Options) -> str:
-    parts = [options.model, options.strategy or "", Path(options.data).name]
+    parts = [options.model, *options.model_options, options.strategy or "", Path(options.data).name]
     text = "-".join(part for part in parts if part)
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
