@@ -27,10 +27,13 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+_FUZZ = int(os.environ.get("REGROUP_FUZZ", "0"))
+
+
+@pytest.mark.timeout(0 if _FUZZ else 300)
 @pytest.mark.parametrize("family", MAKERS)
 def test_kernels_stay_within_the_rounding_bound_and_within_their_tensors(family):
-    fuzz = int(os.environ.get("REGROUP_FUZZ", "0"))
-    count, seed = (fuzz, 1) if fuzz else (_COUNTS.get(family, _OTHERS), 0)
+    count, seed = (_FUZZ, 1) if _FUZZ else (_COUNTS.get(family, _OTHERS), 0)
     done = _run(family, seed, count)
     assert done.returncode == 0, f"{done.stdout.splitlines()[-1:]}\n{done.stderr[-2000:]}"
     assert done.stdout.splitlines()[-1] == f"passed {count}"

@@ -232,6 +232,8 @@ class _Chosen:
         self._kernels: dict[Problem, Kernel] = {}
 
     def __getitem__(self, problem: Problem) -> Kernel:
+        halo, need = problem.x.halo, problem.x_halo
+        assert problem.x.channel_pitch != 1 or halo.union(need) == halo, f"{problem} reads beyond its halo"
         shape = at_origin(problem)
         if shape not in self._kernels:
             self._kernels[shape] = templates.choose(shape, self._target)

@@ -83,7 +83,7 @@ class Lanes(Kernel):
                 across = min((width - 1) * sw, width * kw) + kw
                 inputs = (min((rows - 1) * sh, rows * kh) + kh) * across
                 work, outputs = rows * width * self.terms, rows * width
-                resident = outputs + across * sources + kw <= registers
+                resident = outputs + across * sources + kw <= registers - 4
                 weights = self.terms if outputs + min(rows, kh) * kw + 2 <= registers else work
                 loads = weights + inputs * (sources if resident else loads_each)
                 cycles = max(work / 2 + inputs * permutations / 4, loads / 2, 1.5 * self.terms / kw)
