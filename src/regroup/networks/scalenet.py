@@ -142,7 +142,7 @@ def learned_structure(model: ScaleNet, outputs: Sequence[int], budget: float | N
     Args:
         model: the trained seed.
         outputs: neurons that stay in each block, by stage.
-        budget: the most MACs of a block's 3x3 convolutions, as a share of those of `outputs` at scale 1; None:
+        budget: the most MACs of a block's scales, as a share of those of `outputs` neurons at scale 1; None:
             as many as they take.
     """
     return tuple(

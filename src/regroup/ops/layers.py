@@ -79,6 +79,14 @@ def crop_and_conv(spec: ConvSpec, groups: int = 1) -> tuple[Crop | nn.Identity, 
     return crop, layer
 
 
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, groups: int = 1) -> Tensor:
+    """Convolve as `spec` says with a given kernel; negative padding crops."""
+    rows, columns = spec.padding
+    if min(rows, columns) < 0:
+        x = F.pad(x, (min(columns, 0), min(columns, 0), min(rows, 0), min(rows, 0)))
+    return F.conv2d(x, weight, bias, spec.stride, (max(rows, 0), max(columns, 0)), spec.dilation, groups)
+
+
 def block_diagonal(weight: Tensor, groups: int) -> Tensor:
     """Return the dense kernel (K, C, R, S) of a grouped one (K, C / groups, R, S): zeros between groups."""
     out_width, in_width = weight.shape[0] // groups, weight.shape[1]

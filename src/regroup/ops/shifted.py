@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import StrategyError
-from regroup.ops.layers import conv
+from regroup.ops.layers import conv, convolve
 from regroup.spec import ConvSpec
 
 FITS = ("squares", "divergence")
@@ -233,14 +233,6 @@ class ShiftedConv(nn.Module):
     def extra_repr(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""
         return f"{self.spec}{groups}, bits={self.form.bits}, block={self.form.block}"
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, groups: int = 1) -> Tensor:
-    """Convolve as `spec` says with a given kernel; negative padding crops."""
-    rows, columns = spec.padding
-    if min(rows, columns) < 0:
-        x = F.pad(x, (min(columns, 0), min(columns, 0), min(rows, 0), min(rows, 0)))
-    return F.conv2d(x, weight, bias, spec.stride, (max(rows, 0), max(columns, 0)), spec.dilation, groups)
 
 
 def channel_shift(y: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:

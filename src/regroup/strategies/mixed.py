@@ -6,6 +6,8 @@ unequal split goes to the first part, as in the official code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -44,24 +46,27 @@ class MixedConv(nn.ModuleList):
     Args:
         spec: what the part whose kernel is the spec's does; the other kernels have the same centre.
         kernels: kernel size of each part.
-        split: 'equal' parts, or 'exponential': 1/2, 1/4, ... of the channels.
+        split: 'equal' parts, or 'exponential': 1/2, 1/4, ... of the channels; or the channels of each part.
 
     Raises:
         StrategyError: too few channels, or a kernel that cannot be centred where the spec's is.
     """
 
-    def __init__(self, spec: ConvSpec, kernels: tuple[int, ...] = (3, 5, 7), split: str = "equal") -> None:
-        super().__init__(conv(part, part.in_channels) for part in mixed_parts(spec, kernels, split))
-        self.sizes = split_channels(spec.in_channels, len(kernels), split)
+    def __init__(
+        self, spec: ConvSpec, kernels: Sequence[int] = (3, 5, 7), split: str | Sequence[int] = "equal"
+    ) -> None:
+        parts = mixed_parts(spec, kernels, split)
+        super().__init__(conv(part, part.in_channels) for part in parts)
+        self.sizes = [part.in_channels for part in parts]
 
     def forward(self, x: Tensor) -> Tensor:
         parts = x.split(self.sizes, 1)
         return torch.cat([layer(part) for layer, part in zip(self, parts, strict=True)], 1)
 
 
-def mixed_parts(spec: ConvSpec, kernels: tuple[int, ...], split: str) -> list[ConvSpec]:
+def mixed_parts(spec: ConvSpec, kernels: Sequence[int], split: str | Sequence[int]) -> list[ConvSpec]:
     """Return the spec of the depthwise convolution on each part of the channels."""
-    sizes = split_channels(spec.in_channels, len(kernels), split)
+    sizes = split_channels(spec.in_channels, len(kernels), split) if isinstance(split, str) else split
     try:
         return [spec.with_kernel(k).with_channels(n, n) for k, n in zip(kernels, sizes, strict=True)]
     except SpecError:

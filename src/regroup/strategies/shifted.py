@@ -14,12 +14,11 @@ from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv
+from regroup.ops.layers import conv, convolve
 from regroup.ops.shifted import (
     ShiftedConv,
     ShiftedForm,
     channel_shift,
-    convolve,
     straight_through,
 )
 from regroup.spec import ConvSpec, Cost, Size
