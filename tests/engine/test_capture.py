@@ -128,3 +128,24 @@ def test_local_response_normalisation_is_one_op(size):
     (node,) = graph.nodes
     assert isinstance(node.op, Lrn)
     assert torch.equal(interpret(graph, [x])[0], model(x))
+
+
+def test_channels_added_onto_zeros_are_a_convolution():
+    class Scatter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            index = torch.tensor([4, 0, 4])
+            return x.new_zeros(len(x), 6, *x.shape[2:]).index_add(1, index, x)
+
+    x = torch.randn(2, 3, 4, 4)
+    graph = _recognised(Scatter(), x)
+    assert [type(node.op) for node in graph.nodes] == [Conv]
+    assert torch.equal(interpret(graph, [x])[0], Scatter()(x))
+
+
+def test_a_generator_of_its_own_is_left_to_pytorch():
+    class Drawn(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand(3, 1, 1, generator=torch.Generator().manual_seed(0))
+
+    with pytest.raises(EngineError, match="generator"):
+        capture(Drawn(), [torch.randn(1, 3, 4, 4)], 1)

@@ -30,6 +30,9 @@ from regroup.errors import EngineError
 BATCH = 5
 """Batch size of the recording that serves every batch size; one that no network has as a constant."""
 
+_ZEROS = (torch.ops.aten.new_zeros.default, torch.ops.aten.zeros_like.default)
+"""Read a tensor's shape and type only, so the result is a constant."""
+
 
 @dataclass(eq=False)
 class Capture:
@@ -140,6 +143,10 @@ class _Builder:
         random = torch.Tag.nondeterministic_seeded in call.function.tags
         if random and any(isinstance(arg, torch.Generator) for arg in pytree.tree_leaves((args, kwargs))):
             raise EngineError("cannot record the network: it draws from a random generator of its own")
+        if call.function in _ZEROS:
+            (zeros,) = call.results
+            self.known[id(zeros)] = torch.zeros(tuple(zeros.shape), dtype=zeros.dtype)
+            return
         if not values and not random:
             results = pytree.tree_leaves(call.function(*args, **kwargs))
             self.known.update((id(f), r) for f, r in zip(call.results, results, strict=True))

@@ -242,6 +242,18 @@ def _index_select(a: _Arguments) -> Op | None:
     return Select(tuple(a.index.tolist())) if vector else None
 
 
+@_operator("index_add")
+def _index_add(a: _Arguments) -> Op | None:
+    """Onto zeros: channels that go to places given by constants are a product with a matrix of 0 and 1."""
+    if isinstance(a.self, Ref) or not isinstance(a.source, Ref) or not _constants(a.index):
+        return None
+    if len(a.out) != 3 or a.dim != 1 or a.alpha != 1 or torch.count_nonzero(a.self):
+        return None
+    matrix = torch.zeros(a.out[0], a.shape(a.source)[0])
+    matrix[a.index, torch.arange(len(a.index))] = 1
+    return Conv(matrix[:, :, None, None])
+
+
 @_operator("constant_pad_nd")
 def _pad(a: _Arguments) -> Op | None:
     left, right, top, bottom, *rest = (*a.pad, 0, 0, 0, 0)
