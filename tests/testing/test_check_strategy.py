@@ -9,6 +9,7 @@ from regroup.ops import reach
 from regroup.ops.layers import conv, explicit
 from regroup.spec import ConvSpec, Cost
 from regroup.strategies import Strategy, parse_strategy, strategies, strategy
+from regroup.strategies.learning import Learned
 from regroup.testing import CHECKS, check_strategy, conv_specs, strategy_checks
 
 
@@ -140,7 +141,54 @@ def forgets_its_state(self, spec):
     return Noisy(module, lambda y, x: y * module.hidden)
 
 
+class Learner(Learned):
+    """A learned layer to start from: what it learns is one number that changes nothing."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec, self.layer = spec, conv(spec)
+        self.register_buffer("number", torch.zeros(()))
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def set_progress(self, progress):
+        if progress == 1 and not self.number:
+            self.number.uniform_(1, 2)
+
+    def deploy(self):
+        return self.layer
+
+    def grouping(self):
+        return {"number": float(self.number)}
+
+    def load_grouping(self, data):
+        self.number.fill_(data["number"])
+
+
+def builds_a_learner(**changes):
+    return lambda self, spec: type("Changed", (Learner,), changes)(spec)
+
+
+def test_a_right_learned_strategy_passes():
+    learned = type("Learns", (Wrong,), {"__doc__": "Learns a number.", "build": builds_a_learner()})
+    assert check_strategy(strategy("learns", paper="this test")(learned)())
+
+
 MISTAKES = {
+    "deployment": (
+        {"build": builds_a_learner(deploy=lambda self: conv(self.spec).double())},
+        "deployed and trained",
+    ),
+    "remainder": ({"build": builds_a_learner(deploy=lambda self: self)}, "deploy leaves a learned module"),
+    "grouping": (
+        {"build": builds_a_learner(load_grouping=lambda self, data: None)},
+        "a grouping that is saved and loaded is another one",
+    ),
+    "relearning": (
+        {"build": builds_a_learner(set_progress=lambda self, progress: self.number.add_(progress))},
+        "learning goes on after a grouping was loaded",
+    ),
     "cost": ({"cost": lambda self, spec, size: spec.cost(size, 1) + Cost(1)}, "formula says Cost"),
     "reach": (
         {"reach": lambda self, spec: ~reach.full(spec.out_channels, spec.in_channels)},
