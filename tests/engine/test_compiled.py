@@ -157,11 +157,17 @@ def _new_statistics(model: Small) -> None:
     model.stem[1].running_mean.add_(1)
 
 
+def _new_module(model: Small) -> None:
+    model.head = nn.Linear(32, 10).eval()
+
+
 def _loaded(model: Small) -> None:
     model.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()})
 
 
-@pytest.mark.parametrize("change", [_in_place, _new_data, _new_parameter, _new_statistics, _loaded])
+@pytest.mark.parametrize(
+    "change", [_in_place, _new_data, _new_parameter, _new_module, _new_statistics, _loaded]
+)
 def test_changed_weights_are_never_stale(change):
     model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
     fast = compile(model, x)
