@@ -249,7 +249,8 @@ class Softmax(Problem):
 
 @dataclass(frozen=True)
 class Pointwise(_Fused):
-    """Elementwise work that no convolution could absorb; may be in place (`y` the same view as `x`).
+    """Elementwise work that no convolution could absorb; may be in place (`y` the
+    same view as `x`) if there is no `order`.
 
     `y = epilogue(prologue(x))`: scale and shift, activation, gate, sum of two tensors, in this order.
     Without either it is a copy: of channels in another `order`, from NCHW to NHWC or back
@@ -296,7 +297,8 @@ class Chain(Problem):
     """Problems that run one after the other, band of rows by band of rows, within a thread's cache.
 
     The output of each is the input of the next and exists only as a band in a private buffer: the views
-    in between give its channels and pitches, not a place. `x` and `y` are those of the first and last.
+    in between give its channels and size, not a place. `x` and `y` are those of the first and last, and must
+    not overlap: threads read rows of `x` beside their own.
 
     Attributes:
         links: convolutions (1x1, depthwise, grouped), pools or pointwise work over whole rows.
