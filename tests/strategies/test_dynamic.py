@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -106,12 +107,11 @@ def test_on_integers_all_forms_agree_exactly(spec, at_once, monkeypatch):
     plain, x = deploy(layer), torch.randint(-8, 8, (5, 16, 9, 9)).float()
     with torch.no_grad():
         expected = strategy.reference(layer, x)
-        monkeypatch.setattr(ops, "gathers", lambda *_: True)
-        gathered = plain(x)
-        monkeypatch.setattr(ops, "gathers", lambda *_: False)
         assert torch.equal(layer(x), expected)
-        assert torch.equal(gathered, expected)
-        assert torch.equal(plain(x), expected)
+        for gathers, scales_weights in product((True, False), repeat=2):
+            monkeypatch.setattr(ops, "gathers", lambda *_, value=gathers: value)
+            monkeypatch.setattr(ops, "scales_weights", lambda *_, value=scales_weights: value)
+            assert torch.equal(plain(x), expected)
 
 
 @pytest.mark.parametrize("spec", [SPEC, POINT], ids=str)

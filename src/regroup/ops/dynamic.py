@@ -14,6 +14,7 @@ That is 8 outputs x 4 kept inputs x 9 taps x 100 pixels: only what is kept is mu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from torch.nn import functional as F
 
 from regroup.errors import SpecError
 from regroup.ops.layers import crop_and_conv, norm_act
-from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec, Size
 
 WEIGHT_COST, PIXEL_COST = 32, 8
@@ -67,6 +67,12 @@ def ranked(saliency: Tensor) -> Tensor:
     return torch.argsort(saliency, dim=-1, descending=True, stable=True)
 
 
+def scales_weights(spec: ConvSpec, heads: int, size: Size) -> bool:
+    """Tell whether an image has fewer weights to multiply by saliencies than inputs, a copy for each head."""
+    weights, pixels = spec.out_channels * spec.taps, heads * math.prod(size)
+    return WEIGHT_COST * weights < PIXEL_COST * pixels
+
+
 def gathers(spec: ConvSpec, heads: int, kept: int, size: Size) -> bool:
     """Tell whether gathering `kept` inputs for each head is quicker than multiplying the others by zero.
 
@@ -78,9 +84,10 @@ def gathers(spec: ConvSpec, heads: int, kept: int, size: Size) -> bool:
         kept: inputs that each head keeps.
         size: (height, width) of the input.
     """
-    weights = spec.out_channels * spec.taps
-    zeros = weights * math.prod(spec.output_size(size)) + PIXEL_COST * heads * math.prod(size)
-    return kept * (zeros + WEIGHT_COST * weights) < spec.in_channels * zeros
+    weights = WEIGHT_COST * spec.out_channels * spec.taps
+    pixels = PIXEL_COST * heads * math.prod(size)
+    products = spec.out_channels * spec.taps * math.prod(spec.output_size(size))
+    return kept * (products + weights + pixels) < spec.in_channels * (products + min(weights, pixels))
 
 
 class DynamicGroupConv(nn.Module):
@@ -120,48 +127,82 @@ class DynamicGroupConv(nn.Module):
         self.padding = layer.padding
         self.weight = nn.Parameter(packed(layer.weight.detach(), heads))
         self.bias = layer.bias
-        self.shuffle = ChannelShuffle(heads)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(x))
         saliency = self.saliency(x)
         size = x.shape[2], x.shape[3]
         x = self.crop(x)
-        if self.kept < self.spec.in_channels and gathers(self.spec, self.heads, self.kept, size):
-            index = ranked(saliency)[..., : self.kept].sort(-1).values
-            at_once = max(1, GATHERED_WEIGHTS // (self.spec.out_channels * self.kept * self.spec.taps))
-            parts = zip(x.split(at_once), saliency.split(at_once), index.split(at_once), strict=True)
-            y = torch.cat([self._gathered(*part) for part in parts])
-        else:
-            y = self._masked(x, saliency)
-        return self.shuffle(y if self.bias is None else y + self.bias[:, None, None])
-
-    def _masked(self, x: Tensor, saliency: Tensor) -> Tensor:
-        """Convolve all images at once, with what is dropped multiplied by zero."""
         if self.kept < self.spec.in_channels:
-            saliency = saliency.scatter(2, ranked(saliency)[..., self.kept :], 0)
-        copies = (x[:, None] * saliency[..., None, None]).flatten(1, 2)
-        weight = self.weight.unflatten(0, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
-        return F.conv2d(copies, weight, None, self.spec.stride, self.padding, self.spec.dilation, self.heads)
+            ranks = ranked(saliency)
+            if gathers(self.spec, self.heads, self.kept, size):
+                index = ranks[..., : self.kept]
+                return self._finished(self._by_chunks(self._gathered, self.kept, x, saliency, index))
+            saliency = saliency.scatter(2, ranks[..., self.kept :], 0)
+        if scales_weights(self.spec, self.heads, size):
+            inputs = self.spec.in_channels
+            return self._finished(self._by_chunks(self._with_scaled_weights, inputs, x, saliency))
+        return self._finished(self._with_scaled_inputs(x, saliency))
+
+    def _finished(self, y: Tensor) -> Tensor:
+        """Join the heads of (N, K / heads, heads, P, Q) and add the bias."""
+        y = y.flatten(1, 2)
+        return y if self.bias is None else y + self.bias.view(self.heads, -1).t().reshape(-1, 1, 1)
+
+    def _by_chunks(self, convolve: Callable[..., Tensor], inputs: int, *tensors: Tensor) -> Tensor:
+        """Convolve as many images at a time as have weights for `inputs` inputs that fit in the cache."""
+        at_once = max(1, GATHERED_WEIGHTS // (self.spec.out_channels * inputs * self.spec.taps))
+        return torch.cat([convolve(*part) for part in zip(*(t.split(at_once) for t in tensors), strict=True)])
 
     def _gathered(self, x: Tensor, saliency: Tensor, index: Tensor) -> Tensor:
-        """Convolve some images, each head of each image being a group of its own."""
+        """Convolve what is kept, each head of each image being a group of its own."""
         n, channels, height, width = x.shape
-        groups = n * self.heads
+        scale = saliency.gather(2, index).flatten()[:, None, None]
         first = torch.arange(n, device=x.device)[:, None, None] * channels
         inputs = x.flatten(0, 1).index_select(0, (index + first).flatten())
-        inputs = inputs * saliency.gather(2, index).view(-1, 1, 1)
         first = torch.arange(self.heads, device=x.device)[:, None] * channels
-        weight = self.weight.index_select(0, (index + first).flatten())
-        weight = weight.unflatten(0, (groups, self.kept)).transpose(1, 2)
-        stride, padding = self.spec.stride, self.padding
-        if self.spec.taps == 1 and max(padding) == 0:
-            pixels = inputs[:, :: stride[0], :: stride[1]]
-            y = torch.bmm(weight.flatten(2), pixels.reshape(groups, self.kept, -1))
-            return y.view(n, self.spec.out_channels, *pixels.shape[1:])
-        inputs = inputs.view(1, groups * self.kept, height, width)
-        y = F.conv2d(inputs, weight.flatten(0, 1), None, stride, padding, self.spec.dilation, groups)
-        return y.view(n, self.spec.out_channels, *y.shape[2:])
+        weight = self.weight.index_select(0, (index + first).flatten()).flatten(2)
+        if scales_weights(self.spec, self.heads, (height, width)):
+            weight = weight * scale
+        else:
+            inputs = inputs * scale
+        weight = weight.unflatten(0, (n * self.heads, self.kept)).transpose(1, 2)
+        return self._convolve(inputs.unflatten(0, (n * self.heads, self.kept)), weight, n)
+
+    def _with_scaled_weights(self, x: Tensor, saliency: Tensor) -> Tensor:
+        """Convolve all inputs of each image with weights of its own."""
+        weight = self._of_heads().flatten(3) * saliency[..., None, None]
+        return self._convolve(x, weight.transpose(2, 3).flatten(1, 2), len(x))
+
+    def _with_scaled_inputs(self, x: Tensor, saliency: Tensor) -> Tensor:
+        """Convolve, for all images at once, a copy of the inputs for each head."""
+        copies = (x[:, None] * saliency[..., None, None]).flatten(1, 2)
+        weight = self._of_heads().transpose(1, 2).flatten(0, 1)
+        spec = self.spec
+        y = F.conv2d(copies, weight, None, spec.stride, self.padding, spec.dilation, self.heads)
+        return y.unflatten(1, (self.heads, -1)).transpose(1, 2)
+
+    def _of_heads(self) -> Tensor:
+        """Return the weights as (heads, C, K / heads, R, S)."""
+        return self.weight.unflatten(0, (self.heads, -1))
+
+    def _convolve(self, inputs: Tensor, weight: Tensor, images: int) -> Tensor:
+        """Convolve groups (G, inputs, H, W) of `images` with weights (G, outputs, inputs, R * S).
+
+        Returns:
+            (images, K / heads, heads, P, Q): outputs as they are shuffled.
+        """
+        spec = self.spec
+        if spec.taps == 1 and max(self.padding) == 0:
+            pixels = inputs[:, :, :: spec.stride[0], :: spec.stride[1]]
+            size = pixels.shape[2:]
+            y = torch.bmm(weight.squeeze(3), pixels.flatten(2))
+        else:
+            kernel = weight.flatten(0, 1).unflatten(2, spec.kernel_size)
+            joined = inputs.flatten(0, 1)[None]
+            y = F.conv2d(joined, kernel, None, spec.stride, self.padding, spec.dilation, len(inputs))
+            size = y.shape[2:]
+        return y.view(images, self.heads, -1, *size).transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, heads={self.heads}, kept={self.kept}"
