@@ -63,12 +63,10 @@ def test_the_learned_layer_costs_no_more_than_equal_parts():
         layer.set_progress(1)
         cost = count(regroup.deploy(layer), (20, 20), 24)
         equal_parts = Mixed(kernels=kernels).cost(ConvSpec(24, 16, 3, padding=1), (20, 20))
-        taps = sum(len(g["inputs"]) * g["kernel"] ** 2 for g in layer.grouping()["groups"])
+        taps = sum(len(g["inputs"]) * g["kernel"] ** 2 for g in layer.grouping()["kernels"])
         assert cost.macs == (taps + 16 * 24) * 400
-        budget = 24 * sum(k * k for k in kernels) / len(kernels)
-        assert budget - kernels[-1] ** 2 < taps <= budget
-        if len(kernels) == 3:
-            assert cost.macs <= equal_parts.macs
+        assert cost.macs <= equal_parts.macs
+        assert cost.macs > equal_parts.macs - kernels[-1] ** 2 * 400
 
 
 @pytest.mark.parametrize("progress", [0, 0.5])
@@ -80,7 +78,7 @@ def test_deployed_is_a_mixed_convolution_and_equals_the_learned_one(progress, po
     x = torch.randn(2, 24, 15, 13, dtype=torch.float64)
     plain = regroup.deploy(layer)
     (mixed,) = (m for m in plain.modules() if isinstance(m, MixedConv))
-    groups = [g for g in layer.grouping()["groups"] if g["inputs"]]
+    groups = [g for g in layer.grouping()["kernels"] if g["inputs"]]
     assert mixed.sizes == ([len(g["inputs"]) for g in groups] if progress else [24])
     if progress:
         assert [m.kernel_size[0] for m in mixed] == [g["kernel"] for g in groups]
@@ -151,7 +149,7 @@ def test_runs_of_any_length_end_with_sizes(epochs):
     model = network()
     train(model, data(shape=(3, 8, 8)), config(epochs=epochs))
     for table in groupings(model).values():
-        assert sorted(c for group in table["groups"] for c in group["inputs"]) == list(range(8))
+        assert sorted(c for group in table["kernels"] for c in group["inputs"]) == list(range(8))
 
 
 def test_a_plain_training_loop_needs_two_calls():
@@ -198,7 +196,7 @@ def test_a_table_of_another_layer_is_refused():
     for other in (MixedLearned(kernels=(3, 5)).build(SPEC), MixedLearned().build(ConvSpec(25, 16, 3))):
         with pytest.raises(PlanError, match="is not of a mixed_learned layer"):
             other.load_grouping(table)
-    for damaged in ({}, {**table, "kind": "mixed"}, {**table, "groups": table["groups"][:1]}):
+    for damaged in ({}, {**table, "kind": "mixed"}, {**table, "kernels": table["kernels"][:1]}):
         with pytest.raises(PlanError, match="is not of a mixed_learned layer"):
             layer.load_grouping(damaged)
 
@@ -206,7 +204,9 @@ def test_a_table_of_another_layer_is_refused():
 def test_wrong_parameters_are_said():
     with pytest.raises(StrategyError, match=r"kernels=\(3, 4\): must be rising ints"):
         MixedLearned(kernels=(3, 4))
-    with pytest.raises(StrategyError, match=r"budget=0\.3: must be at least 0\.3253, what the smallest"):
-        MixedLearned(budget=0.3)
+    with pytest.raises(StrategyError, match=r"budget=0\.3: must be at least 0\.3253, the smallest"):
+        MixedLearned(budget=0.3).build(SPEC)
+    with pytest.raises(StrategyError, match="budget=0: must be a number above 0"):
+        MixedLearned(budget=0)
     with pytest.raises((StrategyError, SpecError), match="centred"):
         MixedLearned().build(ConvSpec(8, 8, 2, stride=2))

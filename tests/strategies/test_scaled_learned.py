@@ -81,7 +81,7 @@ def test_the_seed_adds_the_scales_and_the_deployed_layer_concatenates_them():
     neurons = layer.seed.neurons(x)
     assert torch.equal(layer(x), neurons.view(2, 4, 8, 14, 14).sum(1))
     layer.set_progress(0.3)
-    table = layer.grouping()["groups"]
+    table = layer.grouping()["scales"]
     expected = torch.empty_like(layer(x))
     for i, group in enumerate(table):
         for k, neuron in zip(group["outputs"], group["neurons"], strict=True):
@@ -142,7 +142,7 @@ def network(seed=0):
 def test_runs_of_any_length_end_in_a_complete_allocation(epochs):
     model = network()
     train(model, data(shape=(3, 8, 8)), config(epochs=epochs))
-    groups = groupings(model)["2"]["groups"]
+    groups = groupings(model)["2"]["scales"]
     assert sorted(k for group in groups for k in group["outputs"]) == list(range(8))
 
 
@@ -180,7 +180,7 @@ def test_a_scalenet_seed_gives_the_structure_of_a_scalenet():
     assert tuple(learned_allocation(block, 8, 0.5).values()) == structure[0][0]
 
 
-@pytest.mark.parametrize("change", [{"kind": "scaled"}, {"groups": [{"scale": 1}]}, {"groups": 3}])
+@pytest.mark.parametrize("change", [{"kind": "scaled"}, {"scales": [{"scale": 1}]}, {"scales": 3}])
 def test_a_table_of_another_layer_is_refused(change):
     layer = uneven(ScaledLearned())
     layer.set_progress(1)

@@ -42,9 +42,18 @@ def _words(data: dict[str, Any]) -> list[str]:
         if name == "groups":
             sizes = ", ".join(f"{len(g['inputs'])}→{len(g['outputs'])}" for g in value)
             words.append(f"{len(value)} groups, inputs→outputs: {sizes}")
+        elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            words.append(f"{name}: {', '.join(_part(part) for part in value)}")
         elif name != "kind":
             words.append(f"{name}: {_short(value)}")
     return words
+
+
+def _part(part: dict[str, Any]) -> str:
+    """Say what one part of the channels has, like 'kernel 3: 12 inputs'."""
+    given = " ".join(f"{name} {value}" for name, value in part.items() if not isinstance(value, list))
+    counts = ", ".join(f"{len(value)} {name}" for name, value in part.items() if isinstance(value, list))
+    return f"{given}: {counts}"
 
 
 def _short(value: Any) -> str:

@@ -22,7 +22,7 @@ from regroup.ops.order import ChannelOrder, inverse
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned, learned_modules
-from regroup.strategies.mixed import MixedConv, mixed_parts
+from regroup.strategies.mixed import MixedConv, mixed_parts, split_channels
 
 
 def choose_sizes(gains: np.ndarray, costs: np.ndarray, budget: float) -> np.ndarray:
@@ -40,7 +40,7 @@ def choose_sizes(gains: np.ndarray, costs: np.ndarray, budget: float) -> np.ndar
         costs: likewise.
         budget: at least what all channels cost at the first size.
     """
-    rows = np.arange(len(gains))
+    rows, costs = np.arange(len(gains)), np.asarray(costs, dtype=np.float64)
     budget *= 1 + 2.0**-40  # a sum of costs that should be the budget exactly may be rounded up
 
     def best(price: float) -> np.ndarray:
@@ -165,15 +165,15 @@ class MixingConv(Learned):
         return nn.Sequential(*layers).eval()
 
     def grouping(self) -> dict:
-        """Return {"kind": "mixed_learned", "groups": [{"kernel": k, "inputs": [...]}, ...]}.
+        """Return {"kind": "mixed_learned", "kernels": [{"kernel": k, "inputs": [...]}, ...]}.
 
-        The channels of each kernel size; before they are chosen there are no groups.
+        The channels of each kernel size; before they are chosen the list is empty.
         """
-        groups = [
+        kernels = [
             {"kernel": k, "inputs": (self.size == i).nonzero().flatten().tolist()}
             for i, k in enumerate(self.kernels)
         ]
-        return {"kind": "mixed_learned", "groups": groups if self.chosen else []}
+        return {"kind": "mixed_learned", "kernels": kernels if self.chosen else []}
 
     def load_grouping(self, data: dict) -> None:
         """Take the sizes that `grouping` gave, instead of learning them.
@@ -183,17 +183,16 @@ class MixingConv(Learned):
         """
         channels = self.spec.in_channels
         try:
-            groups, kind = data["groups"], data["kind"]
-            sizes = {c: self.kernels.index(group["kernel"]) for group in groups for c in group["inputs"]}
-            count = sum(len(group["inputs"]) for group in groups)
+            parts, kind = data["kernels"], data["kind"]
+            sizes = {c: self.kernels.index(part["kernel"]) for part in parts for c in part["inputs"]}
+            count = sum(len(part["inputs"]) for part in parts)
         except (TypeError, KeyError, ValueError) as error:
-            raise PlanError(
-                "grouping", f"is not of a mixed_learned layer of {self.kernels}: {error}"
-            ) from None
+            reason = f"is not of a mixed_learned layer of kernels {self.kernels}: {error!r}"
+            raise PlanError("grouping", reason) from None
         complete = count == len(sizes) and sorted(sizes) == list(range(channels))
-        if kind != "mixed_learned" or not (complete or groups == []):
+        if kind != "mixed_learned" or not (complete or parts == []):
             raise PlanError("grouping", f"is not of a mixed_learned layer of {channels} channels")
-        if groups:
+        if parts:
             self.choose(torch.tensor([sizes[c] for c in range(channels)]))
 
     def extra_repr(self) -> str:
@@ -210,9 +209,15 @@ def _rings(kernels: Sequence[int]) -> Tensor:
 
 
 def _sizes(gains: np.ndarray, kernels: Sequence[int], budget: float) -> Tensor:
-    taps = np.square(np.array(kernels, dtype=np.float64))
-    costs = np.broadcast_to(taps, gains.shape)
-    return torch.from_numpy(choose_sizes(gains, costs, budget * len(gains) * taps.mean()))
+    costs = np.broadcast_to(np.square(np.array(kernels, dtype=np.float64)), gains.shape)
+    return torch.from_numpy(choose_sizes(gains, costs, budget * equal_taps(len(gains), kernels)))
+
+
+def equal_taps(channels: int, kernels: Sequence[int]) -> float:
+    """Return the taps of all channels in equal parts; where a part would be empty, of the mean kernel."""
+    if channels < len(kernels):
+        return channels * sum(k**2 for k in kernels) / len(kernels)
+    return sum(n * k**2 for n, k in zip(split_channels(channels, len(kernels)), kernels, strict=True))
 
 
 def share_budget(model: nn.Module, budget: float, cost: Callable[[str, ConvSpec], float]) -> dict[str, dict]:
@@ -293,11 +298,8 @@ class MixedLearned(Strategy):
         k = self.kernels
         if not k or k[0] < 1 or any((b - a) % 2 or b <= a for a, b in itertools.pairwise(k)):
             raise StrategyError("kernels", k, "rising ints of at least 1, all even or all odd")
-        least = k[0] ** 2 * len(k) / sum(side**2 for side in k)
-        if not least <= self.budget < math.inf:
-            raise StrategyError(
-                "budget", self.budget, f"at least {least:.4g}, what the smallest kernel takes"
-            )
+        if not 0 < self.budget < math.inf:
+            raise StrategyError("budget", self.budget, "a number above 0")
         if not 0 <= self.at <= 1:
             raise StrategyError("at", self.at, "within 0 ... 1")
         if not 0 <= self.sparsity < math.inf:
@@ -309,8 +311,12 @@ class MixedLearned(Strategy):
         return cls(), cls(kernels=(3, 5, 7, 9, 11))
 
     def check(self, spec: ConvSpec) -> None:
-        """Refuse a kernel that has no centre in common with the spec's."""
+        """Refuse kernels that are not centred where the spec's is, and a budget below the smallest kernel's."""
         mixed_parts(spec, self.kernels, [1] * len(self.kernels))
+        least = spec.in_channels * self.kernels[0] ** 2 / equal_taps(spec.in_channels, self.kernels)
+        if self.budget < least:
+            allowed = f"at least {least:.4g}, the smallest kernel for all {spec.in_channels} channels"
+            raise StrategyError("budget", self.budget, allowed)
 
     def _has_pointwise(self, spec: ConvSpec) -> bool:
         return self.pointwise or spec.in_channels != spec.out_channels

@@ -195,17 +195,17 @@ class ScalingConv(Learned):
         return nn.Sequential(plain, ChannelOrder(order).to(self.chosen.device)).eval()
 
     def grouping(self) -> dict:
-        """Return {"kind": "scaled_learned", "groups": [{"scale": r, "outputs": ..., "neurons": ...}, ...]}.
+        """Return {"kind": "scaled_learned", "scales": [{"scale": r, "outputs": ..., "neurons": ...}, ...]}.
 
-        The outputs of each scale, and which neuron of that scale of the seed makes each. Before the
-        allocation there are no groups.
+        The outputs of each scale, and which neuron of that scale of the seed makes each; before they are
+        chosen the list is empty.
         """
-        outputs, groups = self.spec.out_channels, []
+        outputs, parts = self.spec.out_channels, []
         for i, r in enumerate(self.scales):
             places = (self.chosen // outputs == i).nonzero().flatten()
             neurons = (self.chosen[places] % outputs).tolist()
-            groups.append({"scale": r, "outputs": places.tolist(), "neurons": neurons})
-        return {"kind": "scaled_learned", "groups": groups if self.allocated else []}
+            parts.append({"scale": r, "outputs": places.tolist(), "neurons": neurons})
+        return {"kind": "scaled_learned", "scales": parts if self.allocated else []}
 
     def load_grouping(self, data: dict) -> None:
         """Take an allocation that `grouping` gave: of this layer, or of one as large to train from scratch.
@@ -215,21 +215,21 @@ class ScalingConv(Learned):
         """
         outputs = self.spec.out_channels
         try:
-            groups = data["groups"]
-            scales = tuple(group["scale"] for group in groups)
-            places = [k for group in groups for k in group["outputs"]]
-            pairs = [(r, k) for r, group in zip(scales, groups, strict=True) for k in group["neurons"]]
+            parts = data["scales"]
+            scales = tuple(part["scale"] for part in parts)
+            places = [k for part in parts for k in part["outputs"]]
+            pairs = [(r, k) for r, part in zip(scales, parts, strict=True) for k in part["neurons"]]
             kind = data["kind"]
         except (TypeError, KeyError) as error:
             raise PlanError("grouping", f"is not of a scaled_learned layer: {error!r}") from None
-        fits = kind == "scaled_learned" and scales == (self.scales if groups else ())
-        fits &= sorted(places) == list(range(outputs)) if groups else True
+        fits = kind == "scaled_learned" and scales == (self.scales if parts else ())
+        fits &= sorted(places) == list(range(outputs)) if parts else True
         fits &= len(places) == len(pairs) == len(set(pairs)) and all(k in range(outputs) for _, k in pairs)
         if not fits:
             raise PlanError("grouping", f"is not of a layer of {outputs} outputs at scales {self.scales}")
         for place, (r, k) in zip(places, pairs, strict=True):
             self.chosen[place] = self.scales.index(r) * outputs + k
-        self.allocated.fill_(bool(groups))
+        self.allocated.fill_(bool(parts))
 
     def extra_repr(self) -> str:
         return f"{self.spec}, scales={self.scales}, budget={self.budget:g}"
@@ -350,13 +350,13 @@ class ScaledLearned(Strategy):
         """Compute every neuron by dense convolutions, and add those of an output or take the chosen one."""
         assert isinstance(module, ScalingConv)
         neurons = explicit_scales(module.seed.scaled, module.spec.stride, x)
-        outputs, groups = module.spec.out_channels, module.grouping()["groups"]
-        if not groups:
+        outputs, parts = module.spec.out_channels, module.grouping()["scales"]
+        if not parts:
             return module.seed.act(
                 sum(neurons[:, i : i + outputs] for i in range(0, neurons.shape[1], outputs))
             )
         y = torch.empty_like(neurons[:, :outputs])
-        for i, group in enumerate(groups):
-            for k, neuron in zip(group["outputs"], group["neurons"], strict=True):
+        for i, part in enumerate(parts):
+            for k, neuron in zip(part["outputs"], part["neurons"], strict=True):
                 y[:, k] = neurons[:, i * outputs + neuron]
         return module.seed.act(y)

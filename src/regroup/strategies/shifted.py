@@ -89,18 +89,17 @@ class ShiftingConv(Learned):
         return plain.eval()
 
     def grouping(self) -> dict:
-        """Return {"kind": "shifted", "bits": b, "block": B, "integers": true, "groups": [{"inputs": ...}]}.
+        """Return {"kind": "shifted", "bits": b, "block": B, "shifts": ..., "integers": true}.
 
-        The groups are the blocks, the same for all outputs; `integers` is false before `start`.
+        `shifts` is their shape (outputs, blocks, height, width); `integers` is false before `start`.
         """
-        depth, block = self.weight.shape[1], self.form.block
-        blocks = [{"inputs": list(range(i, min(i + block, depth)))} for i in range(0, depth, block)]
+        outputs, depth, *sides = self.weight.shape
         return {
             "kind": "shifted",
             "bits": self.form.bits,
-            "block": block,
+            "block": self.form.block,
+            "shifts": [outputs, self.form.blocks(depth), *sides],
             "integers": bool(self.shifting),
-            "groups": blocks,
         }
 
     def load_grouping(self, data: dict) -> None:
