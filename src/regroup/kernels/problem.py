@@ -249,8 +249,9 @@ class Softmax(Problem):
 
 @dataclass(frozen=True)
 class Pointwise(_Fused):
-    """Elementwise work that no convolution could absorb; may be in place (`y` the
-    same view as `x`) if there is no `order`.
+    """Elementwise work that no convolution could absorb.
+
+    Without an `order` it may be in place: `y` the same view as `x`.
 
     `y = epilogue(prologue(x))`: scale and shift, activation, gate, sum of two tensors, in this order.
     Without either it is a copy: of channels in another `order`, from NCHW to NHWC or back
