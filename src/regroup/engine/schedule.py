@@ -11,7 +11,7 @@ from regroup.engine.graph import Graph, Node
 from regroup.engine.lower import Task, lower
 from regroup.engine.places import Place, Slab
 from regroup.kernels import program as programs
-from regroup.kernels.program import Part, Program, Step
+from regroup.kernels.program import Program, Step
 from regroup.kernels.view import ARENA
 
 
@@ -94,11 +94,3 @@ def _lifetimes(groups: list[list[Task]]) -> list[Lifetime]:
 
 def _name(group: list[Task]) -> str:
     return " | ".join(dict.fromkeys(task.name for task in group))
-
-
-def part_names(schedule: Schedule) -> list[list[tuple[str, Part]]]:
-    """Return each step's parts with what they do, for people."""
-    return [
-        [(task.name, part) for task, part in zip(tasks, step.parts, strict=True)]
-        for step, tasks in zip(schedule.steps, schedule.tasks, strict=True)
-    ]
