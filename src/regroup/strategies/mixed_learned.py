@@ -311,7 +311,7 @@ class MixedLearned(Strategy):
         return cls(), cls(kernels=(3, 5, 7, 9, 11))
 
     def check(self, spec: ConvSpec) -> None:
-        """Refuse kernels that are not centred where the spec's is, and a budget below the smallest kernel's."""
+        """Refuse kernels not centred where the spec's is, and a budget below that of the smallest kernel."""
         mixed_parts(spec, self.kernels, [1] * len(self.kernels))
         least = spec.in_channels * self.kernels[0] ** 2 / equal_taps(spec.in_channels, self.kernels)
         if self.budget < least:
