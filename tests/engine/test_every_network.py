@@ -28,9 +28,7 @@ FAMILIES = """
     rdnet_tiny mambaout_femto efficientvit_b0 repvit_m0_9 gcresnet33ts
 """
 
-NAMES = (
-    [*list_models(), *(f"timm:{name}" for name in FAMILIES.split())] if "REGROUP_FUZZ" in os.environ else FEW
-)
+EVERY = [*list_models(), *(f"timm:{name}" for name in FAMILIES.split())]
 
 
 def _input(model: nn.Module) -> torch.Tensor:
