@@ -86,6 +86,7 @@ def test_fx_traces_forward_and_features(name: str) -> None:
     extractor = create_feature_extractor(model, {**nodes, "classifier": "logits"})
     with torch.no_grad():
         outputs, maps = extractor(x), model.forward_intermediates(x, intermediates_only=True)
-        assert torch.equal(outputs["logits"], model(x))
+        if type(model).forward_head is Backbone.forward_head:  # some have layers behind the classifier
+            assert torch.equal(outputs["logits"], model(x))
         if type(model).join is Backbone.join:  # of a pair of tensors a node shows one
             assert all(torch.equal(outputs[str(i)], expected) for i, expected in enumerate(maps))

@@ -55,6 +55,10 @@ def _resnets() -> dict[str, list[Reference]]:
     found["resnext50_32x4d"].append(of_pytorchcv("resnext", "resnext50_32x4d"))
     for name in ("resnet20", "resnet56", "resnet110"):
         found[name] = [of_pytorchcv("resnet_cifar", f"{name}_cifar10")]
+    shape = {"blocks": 29, "cardinality": 8, "bottleneck_width": 64, "num_classes": 10}
+    found["resnext29_8x64d"] = [of_pytorchcv("resnext_cifar", "get_resnext_cifar", **shape)]
+    shape = {"channels": [[16], [32], [64]], "init_block_channels": 16, "bottleneck": False}
+    found["resnet_small"] = [of_pytorchcv("resnet_cifar", "CIFARResNet", num_classes=10, **shape)]
     for name in ("resnext29_32x4d", "resnext29_16x64d"):
         found[name] = [of_pytorchcv("resnext_cifar", f"{name}_cifar10")]
     return found

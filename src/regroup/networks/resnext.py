@@ -78,7 +78,7 @@ SMALL = ResNetConfig(depths=(3, 3, 3), widths=(64, 128, 256), small=True, num_cl
 
 for groups, width, counts, error in (
     (32, 4, (4_775_754, 774.1, "L"), (3.15, None, "L")),
-    (8, 64, (34_426_698, 5387.3, "O"), (3.65, None, "R")),
+    (8, 64, (34_426_698, 5387.3, "L"), (3.65, None, "R")),
     (16, 64, (68_155_210, 10688.9, "L"), (3.58, None, "R")),
 ):
     config = dataclasses.replace(SMALL, groups=groups, group_width=width)
