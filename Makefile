@@ -17,7 +17,7 @@ check: .venv/.installed-dev         ## style, types, floors
 	$(BIN)/lint-imports
 
 fuzz: .venv/.installed-dev          ## the long random runs (hours): N=100000 problems a template
-	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest -m fuzz
+	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest tests/kernels/test_templates.py
 
 faults: .venv/.installed-dev        ## the long fault runs: 200 kills, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults

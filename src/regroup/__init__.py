@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from regroup.strategies import strategy as strategy
     from regroup.strategies.learning import deploy as deploy
     from regroup.strategies.learning import groupings as groupings
+    from regroup.strategies.learning import load_groupings as load_groupings
     from regroup.strategies.learning import penalty as penalty
     from regroup.strategies.learning import set_progress as set_progress
     from regroup.testing import check_strategy as check_strategy
@@ -48,6 +49,7 @@ _HOME = {
     "groupings": "strategies.learning",
     "list_models": "networks",
     "load_data": "training",
+    "load_groupings": "strategies.learning",
     "parse_strategy": "strategies",
     "penalty": "strategies.learning",
     "profile": "profiling.profile",
