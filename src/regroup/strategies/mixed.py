@@ -61,7 +61,7 @@ class MixedConv(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = x.split(self.sizes, 1)
-        return torch.cat([layer(part) for layer, part in zip(self, parts, strict=True)], 1)
+        return torch.cat([layer(parts[i]) for i, layer in enumerate(self)], 1)  # FX cannot iterate parts
 
 
 def mixed_parts(spec: ConvSpec, kernels: Sequence[int], split: str | Sequence[int]) -> list[ConvSpec]:
