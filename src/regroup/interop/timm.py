@@ -69,8 +69,14 @@ def _entry_point(network: Network) -> Callable[..., nn.Module]:
     return create
 
 
-for function in (resolution.nearest, resolution.maximum, resize_to):
-    register_notrace_function(function)  # they look at sizes, which FX cannot
+untraceable = (resolution.nearest, resolution.maximum, resize_to)
+"""Functions that look at sizes, which FX cannot; timm's tracer now leaves them whole.
+
+torchvision's `create_feature_extractor` does, given `tracer_kwargs={"autowrap_functions": untraceable}`.
+"""
+
+for function in untraceable:
+    register_notrace_function(function)
 for module in (DynamicGroupConv, Learned):
     register_notrace_module(module)  # they look at values
 
