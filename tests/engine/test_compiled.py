@@ -259,3 +259,12 @@ def test_pytorch_finds_the_backend_by_its_name(model):
 def test_published_networks_are_as_good_as_pytorch(name):
     model, x = load(name), torch.randn(2, 3, 64, 64)
     assert_as_good_as_pytorch(model, compile(model, x)(x), x)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.2])
+def test_a_leaky_relu_of_any_slope_is_right(slope):
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LeakyReLU(slope)).eval()
+    x = torch.randint(-3, 4, (1, 3, 5, 5)).float()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, -1.0)
+    assert torch.equal(compile(model, x)(x), model(x))

@@ -79,10 +79,9 @@ class ScaleShift(Op):
 
 @dataclass(frozen=True, eq=False)
 class Activate(Op):
-    """An activation function: one of `ACTIVATIONS`; `slope` is leaky_relu's."""
+    """An activation function: one of `ACTIVATIONS`; leaky_relu with PyTorch's default slope, 0.01."""
 
     kind: str
-    slope: float = 0.0
 
 
 ACTIVATIONS = (

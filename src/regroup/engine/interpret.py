@@ -79,7 +79,7 @@ def _(op: ScaleShift, x: Tensor) -> Tensor:
 @evaluate.register
 def _(op: Activate, x: Tensor) -> Tensor:
     if op.kind == "leaky_relu":
-        return F.leaky_relu(x, op.slope)
+        return F.leaky_relu(x, 0.01)
     return getattr(torch if op.kind in ("sigmoid", "tanh") else F, op.kind)(x)
 
 

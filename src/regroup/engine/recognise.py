@@ -166,8 +166,8 @@ def _clamp_min(a: _Arguments) -> Op | None:
 
 
 @_operator("leaky_relu")
-def _leaky_relu(a: _Arguments) -> Op:
-    return Activate("leaky_relu", a.negative_slope)
+def _leaky_relu(a: _Arguments) -> Op | None:
+    return Activate("leaky_relu") if a.negative_slope == 0.01 else None  # the only slope that kernels have
 
 
 @_operator("gelu")
