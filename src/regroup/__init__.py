@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regroup.comparison.runner import compare as compare
+    from regroup.conversion.packed import load_packed as load_packed
+    from regroup.conversion.packed import save_packed as save_packed
+    from regroup.conversion.quantise import quantise as quantise
     from regroup.conversion.replace import replace as replace
     from regroup.engine.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
@@ -50,10 +53,13 @@ _HOME = {
     "list_models": "networks",
     "load_data": "training",
     "load_groupings": "strategies.learning",
+    "load_packed": "conversion.packed",
     "parse_strategy": "strategies",
     "penalty": "strategies.learning",
     "profile": "profiling.profile",
+    "quantise": "conversion.quantise",
     "replace": "conversion.replace",
+    "save_packed": "conversion.packed",
     "set_progress": "strategies.learning",
     "strategy": "strategies",
     "train": "training",

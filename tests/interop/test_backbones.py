@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from examples import detection, segmentation
 
 from regroup.interop.torchvision import PyramidBackbone
 from regroup.networks import create_model, networks
 from tests.networks.representatives import representatives
-
-
-def test_faster_rcnn_on_our_network_trains() -> None:
-    losses = detection.main(steps=6, image=96, count=2)
-    assert min(losses[-2:]) < losses[0]
-
-
-def test_unet_on_our_network_trains() -> None:
-    losses = segmentation.main(steps=6, image=64, count=4)
-    assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("name", [n for n in representatives() if networks[n].claims.size[0] >= 128])
