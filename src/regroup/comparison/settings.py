@@ -28,7 +28,7 @@ class CompareConfig:
     """Strategies such as grouped:groups=4; none means every variant of every strategy. dense always runs."""
     where: str | None = None
     """Which convolutions to replace, as a pattern of names; none means all larger than 1x1 but the first."""
-    epochs: int = 10
+    epochs: int = 8
     """Passes over the training images."""
     seeds: int = 1
     """Trainings of each strategy, with seeds 0, 1, ...; with two or more the spread is told."""

@@ -158,6 +158,11 @@ def in_space(call: Call, output: Tensor) -> Tensor:
     return _again(call, lambda tensor: images, call.named).view(call.sources, *output.shape)
 
 
+def fresh(call: Call, output: Tensor) -> Tensor:
+    """Constants that take only the shape of a tensor: nothing influences them."""
+    return torch.zeros(call.sources, *output.shape)
+
+
 def along_dimension(call: Call, output: Tensor) -> Tensor:
     """Do the same for an operator that moves whole slices along a dimension, all sources at once."""
 
@@ -318,7 +323,8 @@ _POINTWISE = """clone _to_copy native_dropout masked_fill fill hardswish hardsig
     elu leaky_relu softplus _prelu_kernel"""
 _MOVED = """stack index _unsafe_index gather index_put slice_scatter select_scatter roll flip repeat tril triu
     cumsum im2col col2im upsample_nearest1d _adaptive_avg_pool3d avg_pool3d max_pool3d_with_indices"""
-_ALONG = "cat index_select"
+_ALONG = "cat index_select index_add"
+_FRESH = "new_zeros new_ones new_full zeros_like ones_like full_like"
 _IN_SPACE = """avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d constant_pad_nd reflection_pad2d
     replication_pad2d native_channel_shuffle channel_shuffle pixel_shuffle pixel_unshuffle
     upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa"""
@@ -339,6 +345,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_MOVED.split(), moved),
     **dict.fromkeys(_ALONG.split(), along_dimension),
+    **dict.fromkeys(_FRESH.split(), fresh),
     **dict.fromkeys(_IN_SPACE.split(), in_space),
     **dict.fromkeys(_REDUCED.split(), reduced),
     **dict.fromkeys(_BATCH_NORM.split(), batch_normed),

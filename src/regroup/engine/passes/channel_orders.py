@@ -77,8 +77,8 @@ def _sink_below_add(graph: Graph, node: Node, producers: dict[Value, Node]) -> b
     found = [
         (position[conv.output], i) for i, v in enumerate(node.inputs) if (conv := _conv_behind(v, producers))
     ]
-    if not found:
-        return False
+    if not found or (len(found) == 2 and found[0][0] == found[1][0]):
+        return False  # x + shuffle(x): whichever side the order is taken from, the other gets one
     _, chosen = max(found)
     order = producers[node.inputs[chosen]]
     if not isinstance(order.op, Select) or not _is_permutation(order):
