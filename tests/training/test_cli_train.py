@@ -49,7 +49,7 @@ def test_options_of_the_network_are_part_of_the_run(tmp_path, capsys):
         (("--strategy", "groped:groups=4"), "did you mean 'grouped'"),
         (("--model", "resnet_smal"), "resnet_small"),
         (("--data", "digitz"), "digits"),
-        (("--teacher", "/nowhere"), "/nowhere/weights"),
+        (("--teacher", "/nowhere"), "/nowhere: there is no such directory"),
         (("--opt", "sdg"), "opt='sdg'"),
     ],
 )

@@ -14,11 +14,11 @@ class Options:
     """Which network, for which input."""
 
     model: tyro.conf.Positional[str]
-    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
-    image: int = 224
-    """Height and width of the input image."""
-    channels: int = 3
-    """Channels of the input image."""
+    """A name of ours (`regroup models`), of timm's or of torchvision's; or a run of `regroup train`."""
+    image: int | None = None
+    """Height and width of the input image; none: 224, or those of the run's images."""
+    channels: int | None = None
+    """Channels of the input image; none: 3, or those of the run's images."""
     weights: Path | None = None
     """File of weights, for networks of ours; none: random ones."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
@@ -37,23 +37,16 @@ def run(options: Options) -> int:
 
     import torch
 
-    from regroup.cli._compiled import build, compiled
+    from regroup.cli._compiled import compiled
+    from regroup.cli._network import choose
     from regroup.errors import ConfigError
 
-    for name in ("image", "channels", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(name, value, "an int of at least 1")
     if options.threads is not None:
+        if options.threads < 1:
+            raise ConfigError("threads", options.threads, "an int of at least 1")
         torch.set_num_threads(options.threads)
-    model = build(
-        options.model,
-        options.weights,
-        pretrained=False,
-        channels=options.channels,
-        plugins=options.plugin,
-    )
-    shape = (1, options.channels, options.image, options.image)
-    found = compiled(model, shape, quiet=options.quiet or options.json).explain(json=options.json)
+    chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
+    shape = chosen.shape(options.image)
+    found = compiled(chosen.model, shape, quiet=options.quiet or options.json).explain(json=options.json)
     print(json.dumps(found, indent=1) if options.json else found)
     return 0

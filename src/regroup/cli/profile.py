@@ -12,8 +12,8 @@ import tyro
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import nn
 
+    from regroup.cli._network import Chosen
     from regroup.profiling.profile import LayerProfile, Profile
 
 
@@ -22,13 +22,13 @@ class Options:
     """What to profile, and how far to look into it."""
 
     model: tyro.conf.Positional[str]
-    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
-    image: int = 224
-    """Height and width of the input image."""
+    """A name of ours (`regroup models`), of timm's or of torchvision's; or a run of `regroup train`."""
+    image: int | None = None
+    """Height and width of the input image; none: 224, or those of the run's images."""
     batch: int = 1
     """Images in the input; every figure is for all of them."""
-    channels: int = 3
-    """Channels of the input image."""
+    channels: int | None = None
+    """Channels of the input image; none: 3, or those of the run's images."""
     depth: Annotated[int | None, tyro.conf.arg(aliases=["-d"])] = 2
     """Levels of modules to show; None: all of them."""
     json: bool = False
@@ -59,17 +59,17 @@ def run(options: Options) -> int:
     from regroup.profiling.cost import mode_of
     from regroup.profiling.profile import profile
 
-    for name in ("image", "batch", "channels"):
-        if getattr(options, name) < 1:
-            raise ConfigError(name, getattr(options, name), "an int of at least 1")
-    model = _build(options).to(options.device)
-    images = torch.rand(options.batch, options.channels, options.image, options.image, device=options.device)
+    if options.batch < 1:
+        raise ConfigError("batch", options.batch, "an int of at least 1")
+    chosen = _choose(options)
+    model = chosen.model.to(options.device)
+    images = torch.rand(chosen.shape(options.image, options.batch), device=options.device)
     try:
         with mode_of(model, False), torch.inference_mode():
             model(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError("image", options.image, f"a size that {options.model} takes", reason) from error
+        raise ConfigError("image", images.shape[2], f"a size that {options.model} takes", reason) from error
     found = profile(
         model,
         images,
@@ -85,17 +85,18 @@ def run(options: Options) -> int:
     return 0
 
 
-def _build(options: Options) -> nn.Module:
-    from regroup.cli._plugins import load_plugins
-    from regroup.networks.anywhere import create_any_model
+def _choose(options: Options) -> Chosen:
+    from regroup.cli._network import choose
+    from regroup.errors import ConfigError
 
-    load_plugins(options.plugin)
-    model = create_any_model(options.model, in_chans=options.channels)
+    chosen = choose(options.model, channels=options.channels, plugins=options.plugin)
     if options.strategy is not None:
         from regroup.conversion.replace import replace
 
-        print(replace(model, options.strategy, options.where), file=sys.stderr)
-    return model
+        if chosen.trained:
+            raise ConfigError("strategy", options.strategy, f"left out for a run: {options.model} is trained")
+        print(replace(chosen.model, options.strategy, options.where), file=sys.stderr)
+    return chosen
 
 
 def _print(found: Profile, options: Options) -> None:

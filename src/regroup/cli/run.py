@@ -18,7 +18,7 @@ class Options:
     """Which network, on which image."""
 
     model: tyro.conf.Positional[str]
-    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
+    """A name of ours (`regroup models`), of timm's or of torchvision's; or a run of `regroup train`."""
     image: Path
     """Image file."""
     pretrained: bool = False
@@ -39,18 +39,21 @@ def run(options: Options) -> int:
     """Print the most probable classes."""
     import json
 
-    from regroup.cli._compiled import build, compiled
+    from regroup.cli._compiled import compiled
+    from regroup.cli._network import choose
     from regroup.errors import ConfigError
 
     if options.top < 1:
         raise ConfigError("top", options.top, "an int of at least 1")
-    model = build(
-        options.model, options.weights, pretrained=options.pretrained, channels=3, plugins=options.plugin
+    chosen = choose(
+        options.model, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin
     )
-    x = read_image(options.image, model)
-    probabilities = compiled(model, tuple(x.shape), quiet=options.quiet or options.json)(x)[0].softmax(0)
+    trained = chosen.trained
+    x = trained.read(options.image) if trained else read_image(options.image, chosen.model)
+    scores = compiled(chosen.model, tuple(x.shape), quiet=options.quiet or options.json)(x)
+    probabilities = scores[0].softmax(0)
     best = probabilities.topk(min(options.top, len(probabilities)))
-    names = _class_names(len(probabilities))
+    names = trained.classes.__getitem__ if trained else _class_names(len(probabilities))
     rows = [
         {"class": index, "name": names(index), "probability": probability}
         for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -60,7 +63,7 @@ def run(options: Options) -> int:
         return 0
     for row in rows:
         print(f"{row['probability']:7.2%}  {row['class']:>4}  {row['name']}")
-    if not options.pretrained and options.weights is None:
+    if trained is None and not options.pretrained and options.weights is None:
         print("(random weights: give --pretrained or --weights)")
     return 0
 

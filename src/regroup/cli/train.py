@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +12,8 @@ from regroup.training.config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from regroup.training import DataSet, History
-
-_WEIGHTS = "weights"
-"""Directory of the trained weights, in that of the run."""
+    from regroup.cli._trained import Trained
+    from regroup.training import History
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Options(TrainConfig):
 def run(options: Options) -> int:
     """Train, and leave the weights in the output directory."""
     from regroup.cli._plugins import load_plugins
+    from regroup.cli._trained import Trained, load_run
     from regroup.training import load_data, train
 
     load_plugins(options.plugin)
@@ -57,9 +55,10 @@ def run(options: Options) -> int:
     config = TrainConfig(**{f.name: getattr(options, f.name) for f in fields(TrainConfig)})
     if config.output is None:
         config = replace(config, output=Path("runs") / _run_name(options))
-    network = _describe(options, data)
-    model = _build(network, seed=config.seed, pretrained=options.pretrained)
-    teacher = None if options.teacher is None else _load(options.teacher)
+    choices = options.model, _read_options(options.model_options), options.strategy, options.where
+    network = Trained.on(data, *choices)
+    model = network.build(seed=config.seed, pretrained=options.pretrained)
+    teacher = None if options.teacher is None else load_run(options.teacher)[0]
     history = train(model, data, config, teacher=teacher)
     if os.environ.get("RANK", "0") == "0":
         assert config.output is not None
@@ -67,29 +66,18 @@ def run(options: Options) -> int:
     return 0
 
 
-def _finish(output: Path, model: nn.Module, network: dict[str, Any], history: History) -> None:
+def _finish(output: Path, model: nn.Module, network: Trained, history: History) -> None:
+    from regroup.cli._trained import WEIGHTS
     from regroup.training import save_weights
     from regroup.training.sealed import verify_sealed
 
-    path = output / _WEIGHTS
+    path = output / WEIGHTS
     if path.exists():  # the run was over already: resuming it has changed nothing
         verify_sealed(path)
     else:
-        save_weights(path, model.cpu(), network=network)
+        save_weights(path, model.cpu(), network=network.to_json())
     last = history.last
     print(f"top-1 {last.top1:.2f} %, test loss {last.test_loss:.4f} after {last.epoch} epochs: {path}")
-
-
-def _describe(options: Options, data: DataSet) -> dict[str, Any]:
-    """Return what `_build` needs to make the same network again."""
-    return {
-        "model": options.model,
-        "options": _read_options(options.model_options),
-        "strategy": options.strategy,
-        "where": options.where,
-        "num_classes": len(data.classes),
-        "in_chans": data.shape[0],
-    }
 
 
 def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:
@@ -112,46 +100,6 @@ def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
-
-
-def _build(network: dict[str, Any], *, seed: int, pretrained: bool = False) -> nn.Module:
-    import torch
-
-    from regroup.conversion.replace import replace as replace_convolutions
-    from regroup.networks.anywhere import create_any_model
-
-    torch.manual_seed(seed)
-    model = create_any_model(
-        network["model"],
-        num_classes=network["num_classes"],
-        in_chans=network["in_chans"],
-        pretrained=pretrained,
-        **network["options"],
-    )
-    if network["strategy"] is not None:
-        changes = replace_convolutions(model, network["strategy"], network["where"])
-        if os.environ.get("RANK", "0") == "0":
-            print(changes, file=sys.stderr)
-    return model
-
-
-def _load(directory: Path) -> nn.Module:
-    """Return the trained network of a finished run.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    from regroup.errors import CheckpointError
-    from regroup.training.checkpoint import load_checkpoint, load_state
-
-    path = directory / _WEIGHTS
-    saved = load_checkpoint(path)
-    network = saved.get("network")
-    if not isinstance(network, dict) or "model" not in network:
-        raise CheckpointError(path, "does not say which network it holds")
-    model = _build(network, seed=0)
-    load_state(path, model, saved["weights"])
-    return model
 
 
 def _run_name(options: Options) -> str:

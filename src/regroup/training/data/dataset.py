@@ -127,6 +127,7 @@ class DataSet:
         std: of each channel; what `Loader` divides by.
         augmentation: how the training split is varied unless the user says otherwise.
         notes: what the user should be told: images skipped, files ignored, splits made up.
+        part: of an image in a file, how much of each side the test split shows: see `images.fit`.
 
     Raises:
         DataError: a split is empty, or there are fewer than two classes.
@@ -141,6 +142,7 @@ class DataSet:
     std: tuple[float, ...]
     augmentation: Augmentation = NO_AUGMENTATION
     notes: tuple[str, ...] = ()
+    part: float = 1.0
 
     def __post_init__(self) -> None:
         for which in ("train", "test"):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MEMORY = 64 << 20  # bytes up to which decoded images are kept for the next epoch
 _HELD_OUT = 0.2
+_PART = 0.875  # of each side of an image is evaluated
 _TEST_NAMES = ("val", "valid", "validation", "test")
 
 
@@ -119,6 +120,7 @@ def from_files(
         std=IMAGENET_STD if channels == 3 else (0.23,),
         augmentation=Augmentation("timm", flip=0.5),
         notes=tuple(notes),
+        part=_PART,
     )
 
 
@@ -154,7 +156,7 @@ class FolderSplit(RememberingSplit):
 
     def read(self, indices: Tensor) -> Tensor:
         _, height, width = self.shape
-        return torch.stack([fit(self.picture(i), (height, width), part=0.875) for i in indices.tolist()])
+        return torch.stack([fit(self.picture(i), (height, width), _PART) for i in indices.tolist()])
 
     def _stand_in(self, index: int, error: DataError) -> Image.Image:
         """Return the next readable image of the same class: always the same one, so that a resume agrees."""

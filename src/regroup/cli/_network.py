@@ -1,0 +1,100 @@
+"""The network that a command is to work on: by name, or that of a finished run of `regroup train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from regroup.cli._trained import Trained
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network in eval mode, without learned layers, for images of so many channels; and its run, if any."""
+
+    model: nn.Module
+    channels: int
+    trained: Trained | None = None
+
+    def shape(self, image: int | None, batch: int = 1) -> tuple[int, int, int, int]:
+        """Return the shape of its input: images as large as `image` says, or as the run's, or 224 x 224.
+
+        Raises:
+            ConfigError: `image` is no size.
+        """
+        from regroup.errors import ConfigError
+
+        if image is not None and image < 1:
+            raise ConfigError("image", image, "an int of at least 1")
+        channels, height, width = self.trained.shape if self.trained else (self.channels, 224, 224)
+        return batch, channels, image or height, image or width
+
+
+def choose(
+    name: str,
+    *,
+    channels: int | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    plugins: Iterable[Path] = (),
+) -> Chosen:
+    """Return the network called `name`, or of the run in the directory `name`.
+
+    A directory that has the name of a network needs "./" before it.
+
+    Args:
+        name: of a network of ours, timm's or torchvision's, or path of a directory.
+        channels: of the images; None: 3, or the run's.
+        weights: file of weights, for networks of ours.
+        pretrained: load the weights that the model hub has.
+        plugins: files that define further networks and strategies.
+
+    Raises:
+        UnknownNameError: it is neither.
+        ConfigError: something is given that a run has of its own, or that others' networks do not take.
+        CheckpointError: the directory is no finished run, or the weights cannot be used.
+    """
+    from regroup.cli._plugins import load_plugins
+    from regroup.errors import ConfigError, UnknownNameError
+
+    load_plugins(plugins)
+    if channels is not None and channels < 1:
+        raise ConfigError("channels", channels, "an int of at least 1")
+    given = {"channels": channels, "weights": weights and str(weights), "pretrained": pretrained or None}
+    if "/" in name or name.startswith("."):
+        return _of_run(Path(name), given)
+    try:
+        return _of_name(name, channels or 3, weights, pretrained)
+    except UnknownNameError:
+        if not Path(name).is_dir():
+            raise
+    return _of_run(Path(name), given)
+
+
+def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -> Chosen:
+    from regroup.errors import ConfigError
+    from regroup.networks import networks
+    from regroup.networks.anywhere import create_any_model
+
+    more: dict[str, Any] = {} if weights is None else {"weights": weights}
+    if more and name not in networks:
+        raise ConfigError("weights", str(weights), "left out for networks that are not regroup's own")
+    model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
+    return Chosen(model.eval(), channels)
+
+
+def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
+    from regroup.cli._trained import load_run
+    from regroup.errors import ConfigError
+    from regroup.strategies.learning import deploy
+
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(option, value, f"left out for a run: {directory} has its own")
+    model, trained = load_run(directory)
+    return Chosen(deploy(model), trained.shape[0], trained)
