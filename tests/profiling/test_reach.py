@@ -271,6 +271,19 @@ def test_grouped_layers_alone_never_mix_and_a_shuffle_between_makes_them():
     assert mixing(shuffled, x).depth == 2
 
 
+@settings(max_examples=30, deadline=None)
+@given(network())
+def test_mixing_from_all_grouped_convolutions_at_once_is_mixing_from_each(case):
+    channels, model = case
+    x = torch.rand(1, channels, *SIZE)
+    grouped = [
+        name for name, m in model.named_modules() if getattr(m, "groups", 1) > 1 and hasattr(m, "weight")
+    ]
+    if grouped:
+        apart = [mixing(model, x, start=name) for name in grouped]
+        assert mixing(model, x) == max(apart, key=lambda m: m.depth or 0)
+
+
 def test_mixing_depth_of_networks_follows_from_their_blocks():
     expected = {
         "resnet18": 1,  # dense

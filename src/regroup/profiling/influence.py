@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,59 +28,46 @@ from regroup.profiling.where import Where
 
 @dataclass
 class _Entry:
-    """What is known of one storage that holds data, which is what depends on the network's input."""
+    """What is known of one storage that a source has reached."""
 
     storage: StorageWeakRef
-    influence: Tensor | None = None
-    """(S, elements of the storage); None where no source has reached it."""
+    influence: Tensor
+    """(S, elements of the storage)."""
     depth: int = 0
     """Most convolutions and matrix products on a way from the source."""
 
 
-class Influence(TorchDispatchMode):
-    """Keep the influences while a network runs inside a `with`.
+class Track:
+    """What the sources that entered at one place influence.
 
     Args:
-        semiring: yes or no, or how much.
-        where: to say by whom an operator is called.
+        network: what is run.
         on_mixing: called with (layer, depth, influence) of each convolution and matrix product that a
-            source reaches; the influence is (S, *output shape).
+            source reaches; the influence is (S, *output shape). Where it says True the track ends.
     """
 
     def __init__(
-        self, semiring: Semiring, where: Where, on_mixing: Callable[[str, int, Tensor], None] | None = None
+        self, network: Influence, on_mixing: Callable[[str, int, Tensor], bool] | None = None
     ) -> None:
-        super().__init__()
-        self.semiring, self.where, self.on_mixing = semiring, where, on_mixing
+        self.semiring, self.network, self.on_mixing = network.semiring, network, on_mixing
         self.assumed: set[str] = set()
         self.sources = 0
         self._entries: dict[int, _Entry] = {}
-        self._untrained: set[int] = set()
-
-    def constants(self, model: nn.Module) -> None:
-        """Take note of the parameters that are zero throughout."""
-        zero = (p for p in model.parameters() if not p.any())
-        self._untrained = {_key(p) for p in zero}
-
-    def data(self, tensors: Iterable[Tensor]) -> None:
-        """Declare tensors as data: what the network is run on."""
-        for tensor in tensors:
-            self._entry(tensor)
 
     def seed(self, tensor: Tensor, influence: Tensor) -> None:
         """Say which source (S) influences which element of a tensor: (S, *tensor.shape)."""
         self.sources = len(influence)
+        self.network.declare_data([tensor])
         self._write(tensor, influence, depth=0)
 
     def reaches(self, tensor: Tensor) -> bool:
         """Tell whether any source reaches a tensor."""
-        entry = self._entries.get(_key(tensor))
-        return entry is not None and entry.influence is not None
+        return _key(tensor) in self._entries
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the influences on a tensor, (S, *its shape), as numbers; None if no source reaches it."""
         entry = self._entries.get(_key(tensor))
-        if entry is None or entry.influence is None:
+        if entry is None:
             return None
         elements = entry.influence.shape[1]
         view = entry.influence.as_strided(
@@ -89,13 +77,87 @@ class Influence(TorchDispatchMode):
 
     def is_data(self, tensor: Tensor) -> bool:
         """Tell whether a tensor depends on the network's input."""
-        return _key(tensor) in self._entries
+        return self.network.is_data(tensor)
 
     def passes(self, constant: Tensor) -> Tensor:
         """Return what a constant lets pass: where it is not zero, or its magnitudes."""
-        if self.is_data(constant) or _key(constant) in self._untrained:
+        if self.network.is_data(constant) or self.network.is_untrained(constant):
             return torch.ones_like(constant, dtype=torch.float32)
         return self.semiring.weights(constant)
+
+    def follow(self, func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: Any) -> bool:
+        """Let one call of an operator pass the influences on; tell whether the track ends here."""
+        reached = [t for t in _tensors((args, kwargs)) if self.reaches(t)]
+        if not reads_values(func):
+            for tensor in filter(self.reaches, _tensors(out)):
+                self._write(tensor, torch.zeros(self.sources, *tensor.shape), 0)
+            return False
+        return bool(reached) and self._record(Call(func, args, kwargs, out, self), reached)
+
+    def _record(self, call: Call, reached: list[Tensor]) -> bool:
+        rule = rule_for(call)
+        if rule is None:
+            self.assumed.add(str(call.func.overloadpacket))
+        depth = max(self._entries[_key(t)].depth for t in reached) + is_mixing(call)
+        outputs = _tensors(call.out)
+        for tensor in outputs:
+            influence = rule(call, tensor) if rule else call.everything(tensor)
+            self._write(tensor, influence, depth)
+        if self.on_mixing is None or not is_mixing(call):
+            return False
+        influence = self.of(outputs[0])
+        assert influence is not None  # just written
+        return self.on_mixing(self.network.where.now(), depth, influence)
+
+    def _write(self, tensor: Tensor, influence: Tensor, depth: int) -> None:
+        key = _key(tensor)
+        if key not in self._entries:
+            _forget(self._entries, lambda entry: entry.storage)
+            storage = tensor.untyped_storage()
+            elements = storage.nbytes() // tensor.element_size()
+            nothing = torch.zeros(len(influence), elements, dtype=self.semiring.dtype)
+            self._entries[key] = _Entry(StorageWeakRef(storage), nothing)
+        entry = self._entries[key]
+        place = entry.influence.as_strided(
+            (len(influence), *tensor.shape),
+            (entry.influence.shape[1], *tensor.stride()),
+            tensor.storage_offset(),
+        )
+        place.copy_(influence)
+        entry.depth = max(entry.depth, depth)
+
+
+class Influence(TorchDispatchMode):
+    """Keep the influences while a network runs inside a `with`.
+
+    Args:
+        semiring: yes or no, or how much.
+        where: to say by whom an operator is called.
+        model: whose parameters are constants.
+    """
+
+    def __init__(self, semiring: Semiring, where: Where, model: nn.Module) -> None:
+        super().__init__()
+        self.semiring, self.where = semiring, where
+        self.tracks: list[Track] = []
+        """Those that are being followed: each has sources of its own, which may enter at any time."""
+        self._data: dict[int, StorageWeakRef] = {}
+        self._untrained = {_key(p) for p in model.parameters() if not p.any()}
+
+    def declare_data(self, tensors: Iterable[Tensor]) -> None:
+        """Declare tensors as data, which is what the network is run on and all that depends on it."""
+        for tensor in tensors:
+            if _key(tensor) not in self._data:
+                _forget(self._data, lambda storage: storage)
+                self._data[_key(tensor)] = StorageWeakRef(tensor.untyped_storage())
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor depends on the network's input."""
+        return _key(tensor) in self._data
+
+    def is_untrained(self, constant: Tensor) -> bool:
+        """Tell whether a tensor is a parameter that is zero throughout."""
+        return _key(constant) in self._untrained
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -105,59 +167,22 @@ class Influence(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if any(self.is_data(t) for t in given) and not _is_alias(func, given, out):
-            self._record(Call(func, args, kwargs, out, self), given)
+        given = _tensors((args, kwargs))
+        if any(map(self.is_data, given)) and not _is_alias(func, given, out):
+            self.tracks = [t for t in self.tracks if not t.follow(func, args, kwargs, out)]
+            if reads_values(func):
+                self.declare_data(_tensors(out))
         return out
 
-    def _record(self, call: Call, given: list[Tensor]) -> None:
-        outputs = [t for t in tree_leaves(call.out) if isinstance(t, Tensor)]
-        reached = [t for t in given if self.reaches(t)]
-        if not reads_values(call.func):
-            for tensor in outputs:
-                if self.reaches(tensor):
-                    self._write(tensor, torch.zeros(self.sources, *tensor.shape), 0)
-            return
-        if not reached:
-            for tensor in outputs:
-                self._entry(tensor)
-            return
-        rule = rule_for(call)
-        if rule is None:
-            self.assumed.add(str(call.func.overloadpacket))
-        depth = max(self._entries[_key(t)].depth for t in reached) + is_mixing(call)
-        for tensor in outputs:
-            influence = rule(call, tensor) if rule else call.everything(tensor)
-            self._write(tensor, influence, depth)
-        if is_mixing(call) and self.on_mixing is not None:
-            influence = self.of(outputs[0])
-            assert influence is not None  # just written
-            self.on_mixing(self.where.now(), depth, influence)
 
-    def _entry(self, tensor: Tensor) -> _Entry:
-        key = _key(tensor)
-        if key not in self._entries:
-            self._forget()
-            self._entries[key] = _Entry(StorageWeakRef(tensor.untyped_storage()))
-        return self._entries[key]
+def _forget(known: dict[int, Any], storage_of: Callable[[Any], StorageWeakRef]) -> None:
+    """Drop what is known of tensors that are gone: a large network would not fit into memory."""
+    for key in [k for k, value in known.items() if storage_of(value).expired()]:
+        del known[key]
 
-    def _write(self, tensor: Tensor, influence: Tensor, depth: int) -> None:
-        entry = self._entry(tensor)
-        if entry.influence is None:
-            elements = tensor.untyped_storage().nbytes() // tensor.element_size()
-            entry.influence = torch.zeros(len(influence), elements, dtype=self.semiring.dtype)
-        place = entry.influence.as_strided(
-            (len(influence), *tensor.shape),
-            (entry.influence.shape[1], *tensor.stride()),
-            tensor.storage_offset(),
-        )
-        place.copy_(influence)
-        entry.depth = max(entry.depth, depth)
 
-    def _forget(self) -> None:
-        """Drop what is known of tensors that are gone: a large network would not fit into memory."""
-        for key in [k for k, e in self._entries.items() if e.storage.expired()]:
-            del self._entries[key]
+def _tensors(tree: object) -> list[Tensor]:
+    return [t for t in tree_leaves(tree) if isinstance(t, Tensor)]
 
 
 def _is_alias(func: torch._ops.OpOverload, given: list[Tensor], out: object) -> bool:
@@ -165,7 +190,7 @@ def _is_alias(func: torch._ops.OpOverload, given: list[Tensor], out: object) -> 
     if func._schema.is_mutable:
         return False
     keys = {_key(t) for t in given}
-    return all(_key(t) in keys for t in tree_leaves(out) if isinstance(t, Tensor))
+    return all(_key(t) in keys for t in _tensors(out))
 
 
 def _key(tensor: Tensor) -> int:

@@ -16,7 +16,8 @@ module takes or gives several tensors, their channels are counted on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,12 @@ from torch.utils._pytree import tree_leaves
 from regroup.errors import ConfigError
 from regroup.ops.reach import fill
 from regroup.profiling.cost import mode_of, no_opaque_attention
-from regroup.profiling.influence import Influence
+from regroup.profiling.influence import Influence, Track
 from regroup.profiling.rules import BOOLEAN, WEIGHTED, Semiring
 from regroup.profiling.where import Where
 
 CHUNK = 128  # sources that are followed at a time: bounds the memory
-SIDES = (64, 96, 128)  # sizes that `smallest` tries
+SIDES = (32, 64, 96, 128)  # sizes that `smallest` tries
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +148,12 @@ def mixing(model: nn.Module, *inputs: Tensor, start: str | None = None) -> Mixin
         ConfigError: no module of that name is run, or the model has no convolution.
     """
     if start is not None:
-        return _mixing(model, inputs, start)
+        return _mixings(model, inputs, [start])[0]
     convolutions = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)}
     grouped = [name for name, module in convolutions.items() if module.groups > 1]
     if not convolutions:
         raise ConfigError("start", start, "a module's name", "the model has no convolution to start from")
-    found = [_mixing(model, inputs, name) for name in grouped or list(convolutions)[:1]]
+    found = _mixings(model, inputs, grouped or list(convolutions)[:1])
     return max(found, key=lambda m: m.depth or 0)
 
 
@@ -183,10 +184,11 @@ def depth(model: nn.Module, *inputs: Tensor) -> int:
     """
     depths = [0]
 
-    def on_mixing(_layer: str, depth: int, _influence: Tensor) -> None:
+    def on_mixing(_layer: str, depth: int, _influence: Tensor) -> bool:
         depths.append(depth)
+        return False
 
-    _run(model, inputs, "", None, BOOLEAN, slice(1), on_mixing)
+    _run(model, inputs, [_Start("", slice(1), on_mixing)], None, BOOLEAN)
     return max(depths)
 
 
@@ -194,31 +196,58 @@ class _EnoughError(Exception):
     """Stop running a model: what was asked is known."""
 
 
-def _mixing(model: nn.Module, inputs: tuple[Tensor, ...], start: str) -> Mixing:
-    steps: list[MixingStep] = []
+@dataclass(eq=False)
+class _Start:
+    """A module from which sources are followed."""
 
-    def on_mixing(layer: str, depth: int, influence: Tensor) -> None:
+    name: str
+    sources: slice | None = None
+    """Which of the channels that enter it; None means all."""
+    on_mixing: Callable[[str, int, Tensor], bool] | None = None
+    """See `Track`."""
+    entering: int | None = None
+    """Channels that enter it; None before it is run."""
+    track: Track | None = None
+
+
+def _mixings(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -> list[Mixing]:
+    """Return how what enters each of the modules is mixed; the model runs once for all."""
+    steps: dict[str, list[MixingStep]] = {name: [] for name in names}
+    unfinished = set(names)
+
+    def on_mixing(start: str, layer: str, depth: int, influence: Tensor) -> bool:
         matrix = _by_channel(influence, torch.amax)
-        steps.append(MixingStep(layer, depth, int(matrix.count_nonzero()) / matrix.numel()))
-        if steps[-1].fill == 1:
+        steps[start].append(MixingStep(layer, depth, int(matrix.count_nonzero()) / matrix.numel()))
+        if steps[start][-1].fill < 1:
+            return False
+        unfinished.remove(start)
+        if not unfinished:
             raise _EnoughError
+        return True
 
-    influence = _run(model, inputs, start, None, BOOLEAN, slice(None), on_mixing)[1]
-    return Mixing(start, tuple(steps), tuple(sorted(influence.assumed)))
+    starts = [_Start(name, on_mixing=functools.partial(on_mixing, name)) for name in names]
+    _run(model, inputs, starts, None, BOOLEAN)
+    return [Mixing(s.name, tuple(steps[s.name]), _assumed(s)) for s in starts]
+
+
+def _assumed(start: _Start) -> tuple[str, ...]:
+    return tuple(sorted(start.track.assumed)) if start.track else ()
 
 
 def _between(
     model: nn.Module, inputs: tuple[Tensor, ...], start: str, end: str, semiring: Semiring
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Return the influences (leaving, entering), some entering channels at a time, and what was assumed."""
-    columns, assumed, entering, first = [], set(), None, 0
+    columns, assumed, entering, first = [], set[str](), None, 0
     while entering is None or first < entering:
         found: list[Tensor] = []
-        entering, influence = _run(model, inputs, start, (end, found), semiring, slice(first, first + CHUNK))
+        source = _Start(start, slice(first, first + CHUNK))
+        _run(model, inputs, [source], (end, found), semiring)
         if not found:
             raise ConfigError("end", end, f"a module that what enters {start or 'the network'} reaches")
         columns.append(found[0])
-        assumed |= influence.assumed
+        assumed.update(_assumed(source))
+        entering = source.entering
         first += CHUNK
     return torch.cat(columns, 1), tuple(sorted(assumed))
 
@@ -226,67 +255,68 @@ def _between(
 def _run(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    start: str,
+    starts: Sequence[_Start],
     end: tuple[str, list[Tensor]] | None,
     semiring: Semiring,
-    sources: slice,
-    on_mixing: Callable[[str, int, Tensor], None] | None = None,
-) -> tuple[int, Influence]:
-    """Run until the end, whose influences go into the list; return the number of channels that enter."""
+) -> None:
+    """Run until the end, where what the first start influences goes into the list."""
     modules = dict(model.named_modules())
-    for parameter, name in (("start", start), *([("end", end[0])] if end else [])):
+    named = [("start", start.name) for start in starts] + ([("end", end[0])] if end else [])
+    for parameter, name in named:
         if name not in modules:
             raise ConfigError(parameter, name, "the name of a module of the model")
-    entering: list[int] = []
 
-    def seed(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if not entering:
+    def seed(start: _Start, _module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if start.track is None:
             tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.ndim > 1]
-            entering.append(_seed(influence, tensors, sources))
+            start.track = Track(network, start.on_mixing)
+            start.entering = _seed(start.track, tensors, start.sources)
+            network.tracks.append(start.track)
 
     def read(_module: nn.Module, _args: object, out: object) -> None:
         tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.ndim > 1]
-        if entering and end is not None and any(map(influence.reaches, tensors)):
-            end[1].append(torch.cat([_rows(influence, t, semiring) for t in tensors]))
+        track = starts[0].track
+        if track is not None and end is not None and any(map(track.reaches, tensors)):
+            end[1].append(torch.cat([_rows(track, t, semiring) for t in tensors]))
             raise _EnoughError
 
-    handles = [modules[start].register_forward_pre_hook(seed, with_kwargs=True)]
+    hooks = [(start.name, functools.partial(seed, start)) for start in starts]
+    handles = [modules[name].register_forward_pre_hook(hook, with_kwargs=True) for name, hook in hooks]
     if end is not None:
         handles.append(modules[end[0]].register_forward_hook(read))
     try:
         with mode_of(model, False), no_opaque_attention(), Where(model) as where, torch.no_grad():
-            influence = Influence(semiring, where, on_mixing)
-            influence.constants(model)
-            influence.data(t for t in tree_leaves(inputs) if isinstance(t, Tensor))
-            with influence:
+            network = Influence(semiring, where, model)
+            network.declare_data(t for t in tree_leaves(inputs) if isinstance(t, Tensor))
+            with network:
                 model(*inputs)
     except _EnoughError:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    if not entering:
-        raise ConfigError("start", start, "a module that is run and is given a tensor")
-    return entering[0], influence
+    for start in starts:
+        if not start.entering:
+            raise ConfigError("start", start.name, "a module that is run and is given a tensor")
 
 
-def _seed(influence: Influence, tensors: list[Tensor], sources: slice) -> int:
+def _seed(track: Track, tensors: list[Tensor], sources: slice | None) -> int:
     """Make each channel of the tensors a source; return how many there are."""
     entering = sum(t.shape[1] for t in tensors)
-    wanted = torch.eye(entering)[sources]
+    wanted = torch.eye(entering)[sources or slice(None)]
     first = 0
     for tensor in tensors:
         mine = wanted[:, first : first + tensor.shape[1]]
         shaped = mine.view(len(wanted), 1, -1, *[1] * (tensor.ndim - 2))
-        influence.seed(tensor, shaped.expand(-1, *tensor.shape))
+        track.seed(tensor, shaped.expand(-1, *tensor.shape))
         first += tensor.shape[1]
     return entering
 
 
-def _rows(influence: Influence, tensor: Tensor, semiring: Semiring) -> Tensor:
-    found = influence.of(tensor)
+def _rows(track: Track, tensor: Tensor, semiring: Semiring) -> Tensor:
+    found = track.of(tensor)
     if found is None:
-        return torch.zeros(tensor.shape[1], influence.sources)
+        return torch.zeros(tensor.shape[1], track.sources)
     return _by_channel(found, semiring.spread)
 
 
