@@ -38,6 +38,9 @@ NETWORKS = (
 
 Runtime = Callable[[], Tensor]
 
+_PAUSE, _WARM_UP, _TIMED = 0.03, 0.03, 0.03
+"""Seconds of a turn."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -124,20 +127,28 @@ def prepared(name: str) -> nn.Module:
 def take_turns(runtimes: dict[str, Runtime], seconds: float) -> dict[str, Timing]:
     """Time each runtime, round after round.
 
-    Before its timed calls each gets a pause and a call that does not count: the threads of the one before go
-    on spinning for a while, and the caches hold the other's weights.
+    Before its timed calls each gets a pause, since the threads of the one before go on spinning for a while,
+    and then calls that do not count: the caches hold the other's weights, and the processor's clock takes
+    some milliseconds to rise again.
     """
     samples: dict[str, list[float]] = {name: [] for name in runtimes}
     end = time.perf_counter() + seconds * len(runtimes)
     while time.perf_counter() < end or len(samples["regroup"]) < 15:
         for name, run in runtimes.items():
-            time.sleep(0.03)
-            run()
-            for _ in range(3):
-                start = time.perf_counter()
-                run()
-                samples[name].append(time.perf_counter() - start)
+            time.sleep(_PAUSE)
+            _calls(run, _WARM_UP)
+            samples[name] += _calls(run, _TIMED)
     return {name: Timing(tuple(taken)) for name, taken in samples.items()}
+
+
+def _calls(run: Runtime, seconds: float) -> list[float]:
+    """Call for so many seconds, three times at least; return the seconds that each call took."""
+    taken: list[float] = []
+    while sum(taken) < seconds or len(taken) < 3:
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 def compare(name: str, batch: int, threads: int, seconds: float, peers: list[str]) -> Row:

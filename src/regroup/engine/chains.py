@@ -17,10 +17,10 @@ from regroup.kernels.program import Part, why_not
 from regroup.kernels.target import Target
 from regroup.kernels.view import ARENA
 
-_SHARE = 0.5
+_SHARE = 0.2
 """Of a core's second-level cache: an intermediate result that takes more is not written out as a whole."""
 
-_ROWS = 28
+_ROWS = 14
 """Least rows of the result: with fewer, what neighbouring threads both compute is too much of the work."""
 
 
