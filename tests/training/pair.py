@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import regroup
 from regroup.training import train
 from tests.training.cases import config, data
 
@@ -33,11 +34,12 @@ def outcome(**changes):
     return {
         "weights": [parameter.tolist() for parameter in model.parameters()],
         "buffers": [buffer.tolist() for buffer in model.buffers()],
+        "grouping": regroup.groupings(model),
         "results": [{**r.to_json(), "seconds": 0, "images_per_second": 0} for r in history.epochs],
     }
 
 
-def in_fork(rank, port, path, parts):
+def in_fork(rank, port, path, outcome, parts):
     pid = os.fork()
     if pid:
         return pid
@@ -51,12 +53,12 @@ def in_fork(rank, port, path, parts):
         os._exit(code)
 
 
-def pair(directory, parts):
+def pair(directory, parts, outcome=outcome):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     paths = [directory / f"rank{rank}" for rank in range(2)]
-    for pid in [in_fork(rank, port, path, parts) for rank, path in enumerate(paths)]:
+    for pid in [in_fork(rank, port, path, outcome, parts) for rank, path in enumerate(paths)]:
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
             sys.exit("a process failed")
     return [json.loads(path.read_text()) for path in paths]
