@@ -12,10 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import order, reach
-from regroup.ops.dynamic import DynamicGroupConv, Saliency, gathers, hidden_units, packed, ranked
+from regroup.ops.dynamic import (
+    DynamicGroupConv,
+    Saliency,
+    gathers,
+    hidden_units,
+    packed,
+    ranked,
+    scales_weights,
+)
 from regroup.ops.layers import conv, crop_and_conv, explicit, norm_act
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec, Cost, Size, divisors
@@ -86,7 +95,19 @@ class DynamicConv(Learned):
             self._lasso = saliency.mean((0, 2)).sum()
         x = self.crop(x)
         scale = saliency * self.keeps(saliency)
+        size = x.shape[2], x.shape[3]
+        if x.device.type == "cpu" and scales_weights(self.spec, self.heads, size):
+            return self.shuffle(self._with_scaled_weights(x, scale))
         return self.shuffle(self.conv((x[:, None] * scale[..., None, None]).flatten(1, 2)))
+
+    def _with_scaled_weights(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Convolve each image with weights of its own: on large maps that is less to multiply than copies."""
+        conv, images = self.conv, len(x)
+        weight = conv.weight.unflatten(0, (self.heads, -1)) * scale[:, :, None, :, None, None]
+        joined, kernels = x.flatten(0, 1)[None], weight.flatten(0, 2)
+        y = F.conv2d(joined, kernels, None, conv.stride, conv.padding, conv.dilation, images)  # type: ignore[bad-argument-type]
+        y = y.view(images, -1, *y.shape[2:])
+        return y if conv.bias is None else y + conv.bias[:, None, None]
 
     def keeps(self, saliency: Tensor) -> Tensor:
         """Return which inputs are kept: bool (N, heads, C), all but the `inactive` smallest of each row.
