@@ -167,6 +167,12 @@ class Code:
             f"call {self.vector} {name}(ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer)",
         )
 
+    def prefetch(self, pointer: Value, floats: Operand) -> None:
+        """Ask for the cache line `floats` floats on; any address is allowed, even one beyond all memory."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        at = self.emit("ptr", f"getelementptr float, ptr {pointer}, i64 {floats}")
+        self.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 2, i32 1)")
+
     def store(self, vector: Value, pointer: Value, count: int = 0) -> None:
         """Store the first `count` lanes of a vector (all by default); no other byte is touched."""
         if count in (0, self.lanes):

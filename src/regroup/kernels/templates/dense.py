@@ -25,10 +25,13 @@ from regroup.kernels.templates.base import (
     split,
 )
 from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.reduce import Reduction
+from regroup.kernels.templates.reduce import Reduction, Turn
 from regroup.kernels.templates.stage import Direct, Source, Unit, pack_prologue, stage
 from regroup.kernels.templates.tail import Tail
 from regroup.kernels.view import Halo, View
+
+_STREAMED = 1 << 16
+"""Floats (256 KiB): more weights than this come from far away; they are fetched early."""
 
 
 class Dense(Kernel):
@@ -142,7 +145,7 @@ class _Writer:
                 self.code,
                 block % count,
                 self.kernel.blocks,
-                lambda vector, run: self._block(there, source, group, vector, run),
+                lambda vector, run: self._block(there, source, group, vector, run, unit),
             )
 
         choose(self.code, unit, self.kernel.units, in_unit)
@@ -165,17 +168,37 @@ class _Writer:
             return Unit(0, start, 1, run[1])
         return Unit(start, 0, run[1], self.conv.y.width)
 
-    def _block(self, unit: Unit, source: Source, group: Operand, vector: Operand, run: Run) -> None:
+    def _block(
+        self,
+        unit: Unit,
+        source: Source,
+        group: Operand,
+        vector: Operand,
+        run: Run,
+        number: Operand = 0,
+    ) -> None:
         lanes, kernel = self.code.lanes, self.kernel
         last = self.conv.group_out - (run[0] + run[1] * run[2] - 1) * lanes
         counts = [lanes] * (run[1] - 1) + [min(lanes, last)]
         weights = self.weights + group * kernel.group_floats + vector * ((kernel.terms + 1) * lanes)
         channel = group * self.conv.group_out + vector * lanes
         columns = [(0, unit.width, 1)] if kernel.flat else kernel.columns
+        done = 0
         for first, width, count in columns:
             for i in self.code.each(0, count):
-                column = i * width + first
-                self._tile(unit, source, (column, width), (group, channel), weights, counts)
+                column, turn = i * width + first, self._turn(run[1], number, i + done)
+                self._tile(unit, source, (column, width), (group, channel), weights, counts, turn)
+            done += count
+
+    def _turn(self, vectors: int, unit: Operand, column: Operand) -> Turn | None:
+        """Return which share of the next block's weights a tile fetches early: units of pixels share them."""
+        kernel = self.kernel
+        if not kernel.by_weights or kernel.packed < _STREAMED:
+            return None
+        columns = 1 if kernel.flat else pieces(kernel.columns)
+        number = self.code.value(unit, "i64") * columns + column
+        block = (kernel.terms + 1) * vectors * self.code.lanes
+        return Turn(block, number, pieces(kernel.units) * columns)
 
     def _tile(
         self,
@@ -185,6 +208,7 @@ class _Writer:
         place: tuple[Operand, Operand],
         weights: Value,
         counts: list[int],
+        turn: Turn | None,
     ) -> None:
         (column, width), (group, channel) = columns, place
         lanes, nv = self.code.lanes, len(counts)
@@ -192,7 +216,7 @@ class _Writer:
         offsets = [source.pixel(dy, dx) for dy, dx in pixels]
         start = source.pointer + column * (source.stride[1] * source.pixel_pitch)
         tail = self.kernel.tail if counts[-1] < lanes else None
-        sums = Reduction(self.code, self.conv, source, offsets, nv, tail).write(
+        sums = Reduction(self.code, self.conv, source, offsets, nv, tail, turn).write(
             start, group, weights + nv * lanes
         )
         # the bias last: a large one would make every sum on top of it round more

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv
+from regroup.kernels.templates.base import ceil_div
 from regroup.kernels.templates.stage import Source
 from regroup.kernels.templates.tail import Tail
 
@@ -15,6 +18,15 @@ _STRETCH, _SHORT_STRETCH = range(48, 129), range(16, 65)
 
 The short ones are for one pixel, where the weights' way from memory takes longer than the sums.
 """
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A tile's share of weights that lie `ahead` floats on: share `number` of `shares`."""
+
+    ahead: int
+    number: Operand
+    shares: int
 
 
 class Reduction:
@@ -29,6 +41,7 @@ class Reduction:
         pixels: offset of each pixel of the tile from the first.
         vectors: vectors of output channels, a shared one included.
         tail: how pixels share the last vector, if they do.
+        turn: share of the next tiles' weights to fetch early.
     """
 
     def __init__(
@@ -39,8 +52,10 @@ class Reduction:
         pixels: list[int],
         vectors: int,
         tail: Tail | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.code, self.pixels, self.vectors, self.tail = code, pixels, vectors, tail
+        self.turn = turn
         self.full = vectors - (tail is not None)
         self.channels, self.pitch, self.groups = conv.group_in, source.channel_pitch, conv.groups
         self.order = None if conv.order is None else [c * self.pitch for c in conv.order]
@@ -117,6 +132,7 @@ class Reduction:
         table = None if self.order is None else self.code.table(self.order)
 
         def body(c: Operand, sums: list[Value]) -> list[Value]:
+            self._fetch_early(weights + c * width, step)
             for u in range(step):
                 if table is None:
                     here = start + c * self.pitch + u * self.pitch
@@ -126,6 +142,15 @@ class Reduction:
             return sums
 
         return self.code.carry(first, first + count, step, sums, body)
+
+    def _fetch_early(self, weights: Value, terms: int) -> None:
+        """Fetch a share of what lies ahead of the weights of some terms: few lines at a time, evenly."""
+        if self.turn is None:
+            return
+        lines, number, shares = terms * self.vectors, self.turn.number, self.turn.shares
+        first = number * lines // shares
+        for i in range(ceil_div(lines, shares)):
+            self.code.prefetch(weights, (first + i) * self.code.lanes + self.turn.ahead)
 
     def _all_channels(self, start: Value, weights: Value, sums: list[Value]) -> list[Value]:
         for c in range(self.channels):
