@@ -284,6 +284,25 @@ def test_mixing_from_all_grouped_convolutions_at_once_is_mixing_from_each(case):
         assert mixing(model, x) == max(apart, key=lambda m: m.depth or 0)
 
 
+def test_channels_that_influence_the_same_are_followed_as_one_and_counted_each():
+    """Behind the first layer two groups are left of six channels; around the second a shortcut leads."""
+    model = nn.Sequential(
+        nn.Conv2d(6, 8, 1, groups=2),
+        nn.ReLU(),
+        Residual(nn.Conv2d(8, 8, 1, groups=4)),
+        nn.BatchNorm2d(8),
+        nn.ChannelShuffle(2),
+        nn.Conv2d(8, 8, 3, groups=2),
+    )
+    x = torch.rand(1, 6, 8, 8)
+    found = mixing(model, x, start="0")
+    assert [(step.layer, step.fill) for step in found.steps] == [("0", 0.5), ("2.inner", 0.5), ("5", 1.0)]
+    for start in ("0", "2"):
+        following = model[int(start) :]
+        channels = 6 if start == "0" else 8
+        assert torch.equal(reach(model, x, start=start).matrix, measured_reach(following, channels, (8, 8)))
+
+
 def test_mixing_depth_of_networks_follows_from_their_blocks():
     expected = {
         "resnet18": 1,  # dense

@@ -42,8 +42,8 @@ class Track:
 
     Args:
         network: what is run.
-        on_mixing: called with (layer, depth, influence) of each convolution and matrix product that a
-            source reaches; the influence is (S, *output shape). Where it says True the track ends.
+        on_mixing: called with (layer, depth, output) of each convolution and matrix product that a source
+            reaches. Where it says True the track ends.
     """
 
     def __init__(
@@ -53,12 +53,24 @@ class Track:
         self.assumed: set[str] = set()
         self.sources = 0
         self._entries: dict[int, _Entry] = {}
+        self._seeds: list[StorageWeakRef] = []
+        self._row = torch.empty(0, dtype=torch.long)
 
     def seed(self, tensor: Tensor, influence: Tensor) -> None:
         """Say which source (S) influences which element of a tensor: (S, *tensor.shape)."""
         self.sources = len(influence)
+        self._row = torch.arange(self.sources)
+        self._seeds.append(StorageWeakRef(tensor.untyped_storage()))
         self.network.declare_data([tensor])
         self._write(tensor, influence, depth=0)
+
+    def by_channel(self, tensor: Tensor) -> Tensor:
+        """Return how each source influences each channel: (channels, sources) from (N, channels, ...)."""
+        influence = self.of(tensor)
+        if influence is None:
+            return torch.zeros(tensor.shape[1], len(self._row))
+        flat = influence.flatten(3) if influence.ndim > 3 else influence[..., None]
+        return self.semiring.spread(flat, (1, 3), False).t()[:, self._row]
 
     def reaches(self, tensor: Tensor) -> bool:
         """Tell whether any source reaches a tensor."""
@@ -105,14 +117,13 @@ class Track:
             self._write(tensor, influence, depth)
         if self.on_mixing is None or not is_mixing(call):
             return False
-        influence = self.of(outputs[0])
-        assert influence is not None  # just written
-        return self.on_mixing(self.network.where.now(), depth, influence)
+        return self.on_mixing(self.network.where.now(), depth, outputs[0])
 
     def _write(self, tensor: Tensor, influence: Tensor, depth: int) -> None:
         key = _key(tensor)
         if key not in self._entries:
             _forget(self._entries, lambda entry: entry.storage)
+            influence = self._merge(influence)
             storage = tensor.untyped_storage()
             elements = storage.nbytes() // tensor.element_size()
             nothing = torch.zeros(len(influence), elements, dtype=self.semiring.dtype)
@@ -125,6 +136,32 @@ class Track:
         )
         place.copy_(influence)
         entry.depth = max(entry.depth, depth)
+
+    def _merge(self, written: Tensor) -> Tensor:
+        """When what the sources entered by is gone, follow those that influence the same as one.
+
+        All channels of a group do so behind a grouped convolution, unless a shortcut leads around it.
+
+        Args:
+            written: influences (S, ...) that are about to be kept; they are returned for the sources that
+                are left.
+        """
+        if not self._seeds or not all(seed.expired() for seed in self._seeds):
+            return written
+        self._seeds = []
+        known = [written.flatten(1), *(entry.influence for entry in self._entries.values())]
+        generator = torch.Generator().manual_seed(0)
+        sums = [k.float() @ torch.rand(k.shape[1], generator=generator) for k in known]
+        _, row = torch.unique(torch.stack(sums, 1), dim=0, return_inverse=True)
+        first = torch.full((int(row.max()) + 1,), len(row)).scatter_reduce(
+            0, row, torch.arange(len(row)), "amin"
+        )
+        if not all(torch.equal(k, k[first][row]) for k in known):
+            return written  # two sums were equal by chance
+        self.sources, self._row = len(first), row[self._row]
+        for entry in self._entries.values():
+            entry.influence = entry.influence[first]
+        return written[first]
 
 
 class Influence(TorchDispatchMode):

@@ -184,7 +184,7 @@ def depth(model: nn.Module, *inputs: Tensor) -> int:
     """
     depths = [0]
 
-    def on_mixing(_layer: str, depth: int, _influence: Tensor) -> bool:
+    def on_mixing(_layer: str, depth: int, _output: Tensor) -> bool:
         depths.append(depth)
         return False
 
@@ -215,17 +215,21 @@ def _mixings(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str])
     steps: dict[str, list[MixingStep]] = {name: [] for name in names}
     unfinished = set(names)
 
-    def on_mixing(start: str, layer: str, depth: int, influence: Tensor) -> bool:
-        matrix = _by_channel(influence, torch.amax)
-        steps[start].append(MixingStep(layer, depth, int(matrix.count_nonzero()) / matrix.numel()))
-        if steps[start][-1].fill < 1:
+    def on_mixing(start: _Start, layer: str, depth: int, output: Tensor) -> bool:
+        assert start.track is not None  # it calls
+        matrix = start.track.by_channel(output)
+        fill = int(matrix.count_nonzero()) / matrix.numel()
+        steps[start.name].append(MixingStep(layer, depth, fill))
+        if fill < 1:
             return False
-        unfinished.remove(start)
+        unfinished.remove(start.name)
         if not unfinished:
             raise _EnoughError
         return True
 
-    starts = [_Start(name, on_mixing=functools.partial(on_mixing, name)) for name in names]
+    starts = [_Start(name) for name in names]
+    for start in starts:
+        start.on_mixing = functools.partial(on_mixing, start)
     _run(model, inputs, starts, None, BOOLEAN)
     return [Mixing(s.name, tuple(steps[s.name]), _assumed(s)) for s in starts]
 
@@ -277,7 +281,7 @@ def _run(
         tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.ndim > 1]
         track = starts[0].track
         if track is not None and end is not None and any(map(track.reaches, tensors)):
-            end[1].append(torch.cat([_rows(track, t, semiring) for t in tensors]))
+            end[1].append(torch.cat([track.by_channel(t) for t in tensors]))
             raise _EnoughError
 
     hooks = [(start.name, functools.partial(seed, start)) for start in starts]
@@ -311,15 +315,3 @@ def _seed(track: Track, tensors: list[Tensor], sources: slice | None) -> int:
         track.seed(tensor, shaped.expand(-1, *tensor.shape))
         first += tensor.shape[1]
     return entering
-
-
-def _rows(track: Track, tensor: Tensor, semiring: Semiring) -> Tensor:
-    found = track.of(tensor)
-    if found is None:
-        return torch.zeros(tensor.shape[1], track.sources)
-    return _by_channel(found, semiring.spread)
-
-
-def _by_channel(influence: Tensor, spread: Callable[..., Tensor]) -> Tensor:
-    """Return (channels, sources) from (sources, N, channels, ...)."""
-    return spread(influence.flatten(3) if influence.ndim > 3 else influence[..., None], (1, 3), False).t()
