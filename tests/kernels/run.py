@@ -20,6 +20,7 @@ from regroup.kernels import jit, templates
 from regroup.kernels import problem as p
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.fetch import CURSOR
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.view import View
 from tests.kernels.memory import Guarded
@@ -72,14 +73,16 @@ class Bench:
             pointers.append(buffer.ctypes.data - view.first * 4)
         weights = self.regions[-1].take(kernel.packed, at_end)
         weights[:] = kernel.pack({n: t.numpy() for n, t in parameters.items()})
-        scratch = self.regions[-2].take(kernel.scratch, at_end)
-        scratch.view(np.uint32)[:] = _UNTOUCHED
+        private = self.regions[-2].take(CURSOR + kernel.scratch, at_end)
+        private.view(np.uint32)[:] = _UNTOUCHED
+        # no memory is there: what is fetched ahead is not read
+        private[:CURSOR].view(np.int64)[:2] = 0, 1 << 16
         table = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, weights.ctypes.data)
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(
             address
         )
         for low, high in _ranges(kernel.items, rng):
-            call(table, low, high, scratch.ctypes.data)
+            call(table, low, high, private.ctypes.data + 4 * CURSOR)
         self._check(problem, output, tensors, parameters, exact)
 
     def _check(

@@ -47,9 +47,11 @@ def _links(first: Task, by_input: dict[Slab, Task], touched: Counter[Slab]) -> l
     for kinds in _PATTERNS:
         found = [first]
         while len(found) < len(kinds) and _kind(found[-1]) in kinds[len(found) - 1]:
-            slab = found[-1].writes.slab
-            following = by_input.get(slab)
-            if following is None or touched[slab] != 2 or slab.buffer != ARENA:
+            place = found[-1].writes
+            following = by_input.get(place.slab)
+            if following is None or touched[place.slab] != 2 or place.slab.buffer != ARENA:
+                break
+            if following.reads[0].flat or set(following.reads[0].channels) != set(place.channels):
                 break
             found.append(following)
         complete = len(found) == len(kinds) and _kind(found[-1]) in kinds[-1]
@@ -71,6 +73,7 @@ def _kind(task: Task) -> str:
 
 
 _PATTERNS = (
+    (("dense",), ("pointwise",), ("depthwise",), ("pointwise",)),
     (("pointwise", "dense"), ("depthwise",), ("pointwise",)),
     (("pointwise", "dense"), ("depthwise",)),
     (("depthwise",), ("pointwise",)),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ import numpy as np
 from regroup.errors import EngineError
 from regroup.kernels import jit, templates
 from regroup.kernels.cache import Cache
-from regroup.kernels.problem import Problem
+from regroup.kernels.fused import Epilogue, Prologue
+from regroup.kernels.problem import Chain, Problem
 from regroup.kernels.runner import FIELDS, MAX_BUFFERS, MAX_VIEWS, runner, serial_stubs
 from regroup.kernels.target import Target
+from regroup.kernels.templates import fetch
 from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.fetch import CURSOR
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.threads import entry_points
 from regroup.kernels.view import ARENA, WEIGHTS, View
@@ -122,6 +125,7 @@ class Program:
             "parts": layout.parts.ctypes.data,
             "views": layout.views.ctypes.data,
             "steps": layout.steps.ctypes.data,
+            "fetches": layout.fetches.ctypes.data,
             "first_step": first,
             "last_step": last,
             "images": images,
@@ -165,7 +169,7 @@ def build(
 def why_not(problem: Problem, target: Target | None = None) -> str | None:
     """Return why no template does `problem`, or None if one does."""
     try:
-        templates.choose(problem, target or Target.host())
+        _kernel(at_origin(problem), target or Target.host())
     except templates.KernelError as error:
         return str(error)
     return None
@@ -199,7 +203,8 @@ class _Layout:
         views = [v for problems in self.problems for p in problems for v in p.views if v.buffer == ARENA]
         extent = max((v.offset + v.last + 1 for v in views), default=0)
         self.arena_floats = _lines(max(arena_floats, extent))
-        self.scratch_floats = _lines(max((k.scratch for ks in self.kernels for k in ks), default=0))
+        scratch = max((k.scratch for ks in self.kernels for k in ks), default=0)
+        self.scratch_floats = CURSOR + _lines(scratch)
 
     def _tables(self, names: dict[Kernel, str]) -> None:
         addresses = {kernel: self.loaded.address(name) for kernel, name in names.items()}
@@ -216,6 +221,9 @@ class _Layout:
                 parts.append((addresses[kernel], kernel.items, len(views), len(places)))
                 views += places
             steps.append(len(parts))
+        at = iter(self.weights_at)
+        starts = [[next(at) for _ in kernels] for kernels in self.kernels]
+        self.fetches = np.array(fetch.plan(self.kernels, starts), np.int64).reshape(-1, 3)
         self.weight_floats = weights
         self.buffer_count = 1 + max([WEIGHTS, *(buffer for buffer, _ in views)])
         assert self.buffer_count <= MAX_BUFFERS
@@ -236,12 +244,17 @@ class _Chosen:
         assert problem.x.channel_pitch != 1 or halo.union(need) == halo, f"{problem} reads beyond its halo"
         shape = at_origin(problem)
         if shape not in self._kernels:
-            self._kernels[shape] = templates.choose(shape, self._target)
+            self._kernels[shape] = _kernel(shape, self._target)
         return self._kernels[shape]
 
     @property
     def kernels(self) -> list[Kernel]:
         return list(self._kernels.values())
+
+
+@lru_cache(maxsize=1000)
+def _kernel(problem: Problem, target: Target) -> Kernel:
+    return templates.choose(problem, target)
 
 
 def at_origin(problem: Problem) -> Problem:
@@ -250,11 +263,11 @@ def at_origin(problem: Problem) -> Problem:
     def moved(value: Any) -> Any:
         if isinstance(value, View):
             return value.geometry()
-        if isinstance(value, tuple):
-            return tuple(moved(v) for v in value)
-        if hasattr(value, "__dataclass_fields__"):
-            return replace(value, **{f.name: moved(getattr(value, f.name)) for f in fields(value)})
-        return value
+        parts = {k: v for k, v in vars(value).items() if isinstance(v, (View, Problem, Prologue, Epilogue))}
+        changed = {name: moved(part) for name, part in parts.items()}
+        if isinstance(value, Chain):
+            changed["links"] = tuple(moved(link) for link in value.links)
+        return replace(value, **changed) if changed else value
 
     return moved(problem)
 

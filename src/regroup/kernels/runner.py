@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.target import Target
+from regroup.kernels.templates.fetch import CURSOR, MOST
+from regroup.kernels.view import WEIGHTS
 
 FIELDS = (
     "parts",
     "views",
     "steps",
+    "fetches",
     "first_step",
     "last_step",
     "images",
@@ -52,7 +55,8 @@ class _Runner:
         self.worker = code.select(alone, 0, self.thread, "i64")
         self.workers = code.select(alone, 1, self.threads, "i64")
         self.meet = code.compare("eq", fields["image_per_thread"], 0)
-        self.scratch = self._pointer(fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
+        self.cursor = self._pointer(fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
+        self.scratch = self.cursor + CURSOR
         first = code.select(alone, self.thread, 0, "i64")
         step = code.select(alone, self.threads, 1, "i64")
         turns = code.emit("i64", f"sdiv i64 {fields['images'] - first + step - 1}, {step}")
@@ -70,11 +74,23 @@ class _Runner:
             self._set(self.local, b, start + moved * 4)
         for step in code.each(fields["first_step"], fields["last_step"]):
             steps = self._pointer(fields["steps"])
+            self._look_ahead(step)
             for part in code.each(self._entry(steps, step), self._entry(steps, step + 1)):
                 self._part(part)
             for _ in code.when(self.meet):
                 barrier = self._pointer(fields["barrier"])
                 code.line(f"call void {barrier}()")
+
+    def _look_ahead(self, step: Operand) -> None:
+        """Point the thread's cursor at the weights that it will need next."""
+        code, table = self.code, self._pointer(self.fields["fetches"])
+        start, count, shared = (self._entry(table, step * 3 + i) for i in range(3))
+        split = code.compare("ne", shared, 0)
+        low = code.select(split, count * self.worker // self.workers, 0, "i64")
+        high = code.select(split, count * (self.worker + 1) // self.workers, count, "i64")
+        weights = self._entry(self.local, WEIGHTS)
+        self._set(self.cursor, 0, weights + (start + low) * 4)
+        self._set(self.cursor, 1, weights + (start + code.smaller(high, low + MOST)) * 4)
 
     def _part(self, part: Operand) -> None:
         code = self.code

@@ -19,7 +19,8 @@ class Kernel(ABC):
 
     The generated function is `void name(ptr views, i64 low, i64 high, ptr scratch)`: it does the work items
     `low` to `high`, each of which writes outputs of its own, in any order and on any thread. `views` holds a
-    pointer for each of `problem.views` and, last, one to the packed weights.
+    pointer for each of `problem.views` and, last, one to the packed weights. Before `scratch` lies the
+    thread's `fetch.py` cursor.
 
     Attributes:
         template: what way it is, for people.
@@ -30,6 +31,7 @@ class Kernel(ABC):
         rows: output rows of a unit of work where units are rows in order, else 0.
         per_unit: items of a unit.
         packed: floats of packed weights.
+        by_weights: items go through the weights in order, so that a range of items needs a range of them.
         scratch: floats of private memory that the function needs.
         cycles: estimated time of all items on one core.
     """
@@ -40,6 +42,7 @@ class Kernel(ABC):
     rows: int = 0
     per_unit: int = 1
     packed: int = 0
+    by_weights: bool = False
     scratch: int = 0
     cycles: float = 0.0
 

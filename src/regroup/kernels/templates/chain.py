@@ -54,8 +54,9 @@ class Fused(Kernel):
         self.buffers = [link.y for link in links[:-1]]
         self.room = self._room()
         sizes = [rows * view.row_pitch for rows, view in zip(self.room, self.buffers, strict=True)]
-        self.starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-        self.scratch = self.starts[-1] + max(link.scratch for link in self.links)
+        inner = _lines(max(link.scratch for link in self.links))
+        self.starts = [inner + sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self.scratch = self.starts[-1]
         self.at = [sum(_lines(link.packed) for link in self.links[:i]) for i in range(len(links) + 1)]
         self.packed = self.at[-1]
         self.tile = f"{self.band} rows: " + ", ".join(link.tile for link in self.links)
@@ -107,7 +108,7 @@ class _Writer:
         self.weights = views.pop() if kernel.packed else None
         self.places = self._places(views)
         self.buffers = [scratch + start for start in kernel.starts[:-1]]
-        self.rest = scratch + kernel.starts[-1]
+        self.scratch = scratch
         for condition in code.when(code.compare("slt", low, high)):
             del condition
             done = self._first_rows(low)
@@ -179,7 +180,7 @@ class _Writer:
         if link.packed and self.weights is not None:
             places.append(self.weights + kernel.at[i])
         table = code.pointers(places)
-        code.invoke(f"{self.name}_{i}", table, low * link.per_unit, high * link.per_unit, self.rest)
+        code.invoke(f"{self.name}_{i}", table, low * link.per_unit, high * link.per_unit, self.scratch)
 
     def _origin(self, i: int, base: Value) -> Value:
         """Return where row 0 of the whole output of link `i` would be, if its buffer begins at row `base`."""

@@ -24,6 +24,7 @@ from regroup.kernels.templates.base import (
     runs,
     split,
 )
+from regroup.kernels.templates.fetch import fetch_ahead
 from regroup.kernels.templates.finish import Finish, Pixel
 from regroup.kernels.templates.reduce import Reduction, Turn
 from regroup.kernels.templates.stage import Direct, Source, Unit, pack_prologue, stage
@@ -216,6 +217,7 @@ class _Writer:
         offsets = [source.pixel(dy, dx) for dy, dx in pixels]
         start = source.pointer + column * (source.stride[1] * source.pixel_pitch)
         tail = self.kernel.tail if counts[-1] < lanes else None
+        fetch_ahead(self.code)
         sums = Reduction(self.code, self.conv, source, offsets, nv, tail, turn).write(
             start, group, weights + nv * lanes
         )

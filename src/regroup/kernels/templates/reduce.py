@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv
 from regroup.kernels.templates.base import ceil_div
+from regroup.kernels.templates.fetch import fetch_ahead
 from regroup.kernels.templates.stage import Source
 from regroup.kernels.templates.tail import Tail
 
@@ -112,6 +113,7 @@ class Reduction:
             return self._range(start, group, weights, sums, 0, self.channels)
 
         def body(first: Operand, sums: list[Value]) -> list[Value]:
+            fetch_ahead(self.code)
             zeros = [self.code.vec(0.0)] * len(sums)
             part = self._range(start, group, weights, zeros, first, stretch)
             return [total + one for total, one in zip(sums, part, strict=True)]
