@@ -68,6 +68,8 @@ def conv(rng: Random, exact: bool, groups: tuple[int, int, int] | None = None) -
     if rng.random() < 0.3:
         stored = rng.randint(1, 2 * count * group_in)
         order = tuple(rng.randrange(stored) for _ in range(count * group_in))
+    elif count > 1 and rng.random() < 0.4:
+        order = _side_by_side(rng, count, group_in)
     y = view(rng, *out, count * group_out)
     bare = View.nhwc(*size, stored)
     made = p.Conv(bare, y, kernel_size=k, stride=s, padding=pad, dilation=d, groups=count, order=order)
@@ -79,10 +81,19 @@ def conv(rng: Random, exact: bool, groups: tuple[int, int, int] | None = None) -
     return replace(made, x=x, prologue=before, epilogue=epilogue(rng, y, exact))
 
 
+def _side_by_side(rng: Random, groups: int, inputs: int) -> tuple[int, ...]:
+    """Return an order in which the j-th inputs of some neighbouring groups follow one another."""
+    together, js = rng.choice((2, 4, 8, groups)), list(range(inputs))
+    rng.shuffle(js)
+    stored = sorted((g // together, js[j], g % together, j) for g in range(groups) for j in range(inputs))
+    where = {(b * together + g, j): i for i, (b, _, g, j) in enumerate(stored)}
+    return tuple(where[g, j] for g in range(groups) for j in range(inputs))
+
+
 def grouped(rng: Random, exact: bool) -> p.Conv:
     """Return a convolution of several groups, narrow or wide."""
     widths = (1, 2, 3, 4, 5, 7, 8, 12, 17)
-    return conv(rng, exact, (rng.choice((2, 3, 4, 5, 8, 17)), rng.choice(widths), rng.choice(widths)))
+    return conv(rng, exact, (rng.choice((2, 3, 4, 4, 5, 8, 17)), rng.choice(widths), rng.choice(widths)))
 
 
 def depthwise(rng: Random, exact: bool) -> p.Conv:

@@ -23,6 +23,8 @@ from regroup.engine.graph import (
 )
 from regroup.engine.places import Place, Slab
 from regroup.kernels.problem import Conv as ConvProblem
+from regroup.kernels.target import Target
+from regroup.kernels.templates.blocks import side_by_side
 from regroup.kernels.view import Halo, View
 
 _ALIASES = (Select, Concat, Reshape)
@@ -66,6 +68,41 @@ class Layout:
             return Place(places[0].slab, sum((p.channels for p in places), ()))
         before, after = node.inputs[0].shape, node.op.shape
         return places[0].flattened() if before != after and before[1:] not in ((), (1, 1)) else places[0]
+
+    def in_memory(self, node: Node) -> tuple[int, ...]:
+        """Return the channels of a convolution's output as they shall follow one another in memory.
+
+        They are in order, unless a convolution of narrow groups is all that reads them: then the inputs of
+        its neighbouring groups lie side by side, as far as the groups of `node` allow.
+        """
+        op, count = _main(node.op), node.output.shape[0]
+        assert isinstance(op, Conv)
+        rank = self._rank(node.output) if len(node.inputs) == 1 else {}
+        if len(rank) < count:
+            return tuple(range(count))
+        each = count // op.groups
+        ranges = [range(start, start + each) for start in range(0, count, each)]
+        return tuple(c for mine in ranges for c in sorted(mine, key=rank.__getitem__))
+
+    def _rank(self, value: Value) -> dict[int, tuple[int, int, int]]:
+        """Return how the only reader of `value` wants its channels sorted; nothing if it does not care."""
+        channels = tuple(range(value.shape[0]))
+        while True:
+            readers = self._consumers[value]
+            if len(readers) != 1 or readers[0].inputs != (value,) or value in self._graph.outputs:
+                return {}
+            (reader,) = readers
+            if not isinstance(reader.op, Select):
+                break
+            channels, value = tuple(channels[c] for c in reader.op.channels), reader.output
+        op = _main(reader.op)
+        if not isinstance(op, Conv) or getattr(reader.op, "before", ()):
+            return {}
+        beside = side_by_side(op.groups, op.weight.shape[0] // op.groups, Target.host())
+        each = len(channels) // op.groups
+        if beside == 1:
+            return {}
+        return {c: (i // each // beside, i % each, i // each % beside) for i, c in enumerate(channels)}
 
     def may_overwrite(self, node: Node, value: Value) -> bool:
         """Tell whether `node` may write its result over `value`: nobody else reads that memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatchmethod
+from math import prod
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ class _Lowering:
         x, prologue, scales = self._prologue(fused.before, node)
         depthwise = op.groups == op.weight.shape[0] == node.inputs[0].shape[0]
         # channel by channel: the output follows the order that its input has in memory
-        channels = x.physical if depthwise and x.is_one_run else tuple(range(op.weight.shape[0]))
+        channels = x.physical if depthwise and x.is_one_run else self.layout.in_memory(node)
         order = None if depthwise and x.is_one_run else x.order
         y = self._settle(node, channels)
         epilogue, operands = self._epilogue(slots_of(fused, node.inputs, node.output), channels)
@@ -305,34 +306,34 @@ class _Lowering:
     def _prologue(self, before: Sequence[Op], node: Node) -> tuple[Place, Prologue, dict[str, Tensor]]:
         """Return where the input lies, what is done to it first, and with which numbers.
 
-        The numbers belong to channels in memory. Where one channel is read as several, each with a scale of
-        its own, an extra step writes them apart.
+        The numbers belong to channels in memory. An extra step does it where one channel is read as several,
+        each with a scale of its own, and where weights are so many that they had better be read only once.
         """
         x = self.layout.place[node.inputs[0]]
         affine = next((op for op in before if isinstance(op, ScaleShift)), None)
         activation = next((op.kind for op in before if isinstance(op, Activate)), "none")
         if affine is None:
             return x, Prologue(False, activation), {}
-        stored = [c - x.first for c in x.channels]
-        scale, shift = (torch.zeros(max(stored) + 1, dtype=torch.float64) for _ in range(2))
-        scale[stored], shift[stored] = affine.scale.double(), affine.shift.double()
-        prologue = Prologue(True, activation)
-        if torch.equal(scale[stored], affine.scale.double()) and torch.equal(
-            shift[stored], affine.shift.double()
-        ):
-            return x, prologue, {"in_scale": scale, "in_shift": shift}
-        apart = Place(
-            Slab(x.slab.height, x.slab.width, len(x.channels), x.slab.halo), tuple(range(len(x.channels)))
-        )
+        given = torch.stack([affine.scale, affine.shift]).double()
+        stored = list(x.order or range(len(x.channels)))
+        there = torch.zeros(2, max(stored) + 1, dtype=torch.float64)
+        there[:, stored] = given
+        prologue, order, alike = Prologue(True, activation), None, torch.equal(there[:, stored], given)
+        if alike and not _weights_outweigh(node):
+            return x, prologue, {"in_scale": there[0], "in_shift": there[1]}
+        if not alike:
+            there, stored, order = given, [*range(len(stored))], x.order
+        apart = Slab(x.slab.height, x.slab.width, max(stored) + 1, x.slab.halo)
+        written = Place(apart, tuple(range(apart.channels)))
         self._add(
-            "gather + norm",
+            "norm apart",
             (x,),
-            apart,
-            lambda: kernels.Pointwise(x.view(), apart.view(), prologue, order=x.order),
-            {"in_scale": affine.scale, "in_shift": affine.shift},
+            written,
+            lambda: kernels.Pointwise(x.view(), written.view(), prologue, order=order),
+            {"in_scale": there[0], "in_shift": there[1]},
             node,
         )
-        return apart, Prologue(), {}
+        return Place(apart, tuple(stored)), Prologue(), {}
 
     def _operand(self, value: Value | None, channels: tuple[int, ...]) -> Place | None:
         return None if value is None else self._aligned(value, channels)
@@ -379,6 +380,12 @@ def _inside(view: View, padding: tuple[int, int, int, int]) -> View:
         halo=Halo(old.top + top, old.left + left, old.bottom + bottom, old.right + right),
         offset=view.offset + top * view.row_pitch + left * view.pixel_pitch,
     )
+
+
+def _weights_outweigh(node: Node) -> bool:
+    """Tell whether a convolution has more weights than inputs."""
+    op = node.op.op if isinstance(node.op, Fused) else node.op
+    return isinstance(op, Conv) and op.weight.numel() > prod(node.inputs[0].shape)
 
 
 def _view(place: Place | None) -> View | None:

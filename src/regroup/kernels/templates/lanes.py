@@ -1,13 +1,17 @@
 """Depthwise and narrow-grouped convolution: a vector of output channels spans whole groups.
 
-Lane l holds output channel l of a block; its group's j-th input channel is brought to it by a constant
+A lane holds one output channel of a block; its group's j-th input channel is brought to it by a constant
 permutation of the block's input vectors, and every permuted copy feeds all taps and pixels that need it.
 Depthwise is the case of one channel a group and no permutation.
+
+Where the j-th inputs of a block's groups lie side by side (`engine/layout.py` sees to it where it can), they
+are loaded and repeated in one instruction: then neighbouring lanes belong to neighbouring groups, and only
+the sums are permuted, once. A block that fills half a vector or less then takes two pixels at a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,29 +19,15 @@ from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv, Prologue
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, choose, pieces, runs, split
+from regroup.kernels.templates.blocks import Block, BlockRun, block_runs
 from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.walk import gather
+from regroup.kernels.templates.walk import gather, repeat
 
 _LONGEST = 2500
 """Multiply-adds that are written out at most; longer code takes seconds to compile."""
 
 _ITEMS = 16
 """Enough work items to share evenly among threads; rows are cut by channels to reach it."""
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Output channels that one vector holds, and where their inputs come from.
-
-    Attributes:
-        outputs: valid lanes.
-        limit: input channels from the block's first on that may be read.
-        picks: for each input j of a group, the input channel of each lane, counted from the block's first.
-    """
-
-    outputs: int
-    limit: int
-    picks: tuple[tuple[int, ...], ...]
 
 
 class Lanes(Kernel):
@@ -49,24 +39,37 @@ class Lanes(Kernel):
         rows: output rows of a register tile.
         columns: output columns of a register tile.
         banded: work items are single rows of all channels, in order.
+        pairs: each vector holds the sums of two pixels, half a tile apart.
     """
 
-    def __init__(self, problem: Conv, target: Target, rows: int, columns: int, banded: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Conv,
+        target: Target,
+        rows: int,
+        columns: int,
+        banded: bool = False,
+        pairs: bool = False,
+    ) -> None:
         super().__init__(problem, target)
         self.conv = conv = problem
         self.template = "depthwise" if conv.group_in == conv.group_out == 1 else "narrow groups"
         self.whole = max(1, target.lanes // conv.group_out) if conv.group_out > 1 else target.lanes
-        self.block_runs = _block_runs(conv, self.whole)
-        count = sum(n for *_, n in self.block_runs)
+        self.block_runs = block_runs(conv, self.whole)
+        self.blocks = count = sum(run.count for run in self.block_runs)
+        self.pixels = 2 if pairs else 1
         self.units = runs(conv.y.height, min(rows, conv.y.height))
-        self.columns = split(conv.y.width, columns)
+        halves = split(conv.y.width // self.pixels, columns)
+        self.columns = [(start * self.pixels, width, n) for start, width, n in halves]
         self.tile_rows, self.banded = self.units[0][1], banded
-        self.rows = 1 if banded else self.tile_rows
+        # a 1x1 convolution of so many channels goes by weights: a thread finds here what it has written
+        self.by_weights = not banded and conv.y.channels > conv.y.height * conv.y.width
+        self.rows = 1 if banded else 0 if self.by_weights else self.tile_rows
         self.per_unit = 1 if banded else min(count, max(1, ceil_div(_ITEMS, pieces(self.units))))
         self.items = conv.y.height if banded else pieces(self.units) * self.per_unit
         self.terms = conv.kernel_size[0] * conv.kernel_size[1] * conv.group_in
         self.packed = count * (self.terms + 1) * target.lanes
-        self.tile = f"{self.tile_rows}x{self.columns[0][1]}"
+        self.tile = f"{self.tile_rows}x{self.columns[0][1] * self.pixels}"
         self.cycles = self._estimate() * count
 
     def _estimate(self) -> float:
@@ -93,10 +96,13 @@ class Lanes(Kernel):
 
     def _sources(self) -> tuple[int, int, int]:
         """Return of a block: its input vectors, its permutations, and the vectors that these read."""
-        lanes, picks = self.target.lanes, self.block_runs[0][0].picks
-        used = [len({o // lanes for o in row}) for row in picks]
+        lanes, block = self.target.lanes, self.block_runs[0].block
         if self.template == "depthwise":
             return 1, 0, 1
+        picks = [block.spread(row) for row in block.picks]
+        if block.repeats:
+            return len(picks), 0, len(picks) * self.pixels
+        used = [len({o // lanes for o in row}) for row in picks]
         return len({o // lanes for row in picks for o in row}), sum(max(1, n - 1) for n in used), sum(used)
 
     def _emit(self, name: str) -> list[Code]:
@@ -111,8 +117,10 @@ class Lanes(Kernel):
                 writer.rows(y, 1, 0)
             return [code]
         for item in code.each(low, high):
-            part = item % self.per_unit
-            choose(code, item // self.per_unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
+            unit, part = item // self.per_unit, item % self.per_unit
+            if self.by_weights:
+                unit, part = item % pieces(self.units), item // pieces(self.units)
+            choose(code, unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
         return [code]
 
     def _pack(self, parameters: Parameters) -> np.ndarray:
@@ -121,10 +129,14 @@ class Lanes(Kernel):
         rows = weight.reshape(self.terms, conv.y.channels)
         bias = parameters["bias"] if conv.epilogue.bias else np.zeros(conv.y.channels, np.float32)
         table = np.concatenate([bias[None], rows])
-        width = self.whole * conv.group_out
-        blocks = [table[:, start : start + width] for start in range(0, conv.y.channels, width)]
-        padded = [np.pad(block, ((0, 0), (0, lanes - block.shape[1]))) for block in blocks]
-        return np.ascontiguousarray(padded, np.float32).ravel()
+        packed = np.zeros((self.blocks, self.terms + 1, self.pixels, lanes // self.pixels), np.float32)
+        number = 0
+        for run in self.block_runs:
+            for i in range(run.count):
+                mine = [run.output + i * run.block.outputs + lane for lane in run.block.lanes]
+                packed[number, :, :, : len(mine)] = table[:, None, mine]
+                number += 1
+        return packed.ravel()
 
 
 class _Writer:
@@ -139,27 +151,26 @@ class _Writer:
         first = 0
         for first_column, width, count in kernel.columns:
             for i in code.each(0, count):
-                column = i * width + first_column
+                column = i * (width * kernel.pixels) + first_column
                 first = 0
-                for block, start, number in kernel.block_runs:
-                    low, high = _share(code, first, number, part, kernel)
+                for run in kernel.block_runs:
+                    low, high = _share(code, first, run.count, part, kernel)
                     for b in code.each(low, high):
-                        self._tile(block, (b - first) if first else b, start, b, (y, rows), (column, width))
-                    first += number
+                        self._tile(run, (b - first) if first else b, b, (y, rows), (column, width))
+                    first += run.count
 
     def _tile(
         self,
-        block: _Block,
+        run: BlockRun,
         index: Operand,
-        start: tuple[int, int],
         number: Operand,
         rows: tuple[Operand, int],
         columns: tuple[Operand, int],
     ) -> None:
-        code, conv, kernel = self.code, self.conv, self.kernel
+        code, conv, kernel, block = self.code, self.conv, self.kernel, run.block
         (y, height), (x, width) = rows, columns
-        inputs = start[0] + index * (kernel.whole * conv.group_in) if conv.order is None else start[0]
-        outputs = index * (kernel.whole * conv.group_out) + start[1]
+        inputs = index * run.stride + run.input
+        outputs = index * block.outputs + run.output
         weights = self.weights + number * ((kernel.terms + 1) * code.lanes)
         corner = -conv.padding[0] * conv.x.row_pitch - conv.padding[1] * conv.x.pixel_pitch
         at = self.x + y * (conv.stride[0] * conv.x.row_pitch)
@@ -167,10 +178,20 @@ class _Writer:
         self.width = width
         sums = self._sums(block, at, weights, height, width)
         for (dy, dx), total in sums.items():
-            self.finish.store([total], Pixel(y, x, dy, dx), outputs, [block.outputs])
+            for side in range(kernel.pixels):
+                mine = self._in_order(block, total, side)
+                self.finish.store([mine], Pixel(y, x, dy, dx + side * width), outputs, [block.outputs])
+
+    def _in_order(self, block: Block, total: Value, side: int) -> Value:
+        """Return the output channels of one of a vector's pixels, in order."""
+        lanes, first = block.lanes, side * (self.code.lanes // self.kernel.pixels)
+        picks = [first + lanes.index(c) for c in range(block.outputs)]
+        if picks == list(range(block.outputs)):
+            return total
+        return self.code.permute(total, picks + [-1] * (self.code.lanes - len(picks)))
 
     def _sums(
-        self, block: _Block, at: Value, weights: Value, height: int, width: int
+        self, block: Block, at: Value, weights: Value, height: int, width: int
     ) -> dict[tuple[int, int], Value]:
         """Write the sums of a tile: row of inputs by row of inputs.
 
@@ -204,27 +225,67 @@ class _Writer:
         return dict(zip(places, sums, strict=True))
 
     def _row(
-        self, block: _Block, at: Value, weights: Value, uses: list[tuple[int, int]], sums: list[Value]
+        self, block: Block, at: Value, weights: Value, uses: list[tuple[int, int]], sums: list[Value]
     ) -> list[Value]:
         """Write what one row of inputs adds: to output rows `oy` by tap rows `ky`, the pairs of `uses`."""
+        code, inputs = self.code, self.conv.group_in
+        if not block.looped:
+            for j, row in enumerate(block.picks):
+                taps = weights + j * code.lanes
+                sums = self._products(lambda at, row=row: self._input(block, row, at), at, taps, uses, sums)
+            return sums
+        table = code.table([row[0] for row in block.picks])
+        step = next(s for s in (4, 3, 2, 1) if inputs % s == 0)
+
+        def body(j: Operand, sums: list[Value]) -> list[Value]:
+            for i in range(step):
+                here = at + code.load_int(table, j + i)
+                taps = weights + (j + i) * code.lanes
+                sums = self._products(lambda at: self._repeated(block, at), here, taps, uses, sums)
+            return sums
+
+        return code.carry(0, inputs, step, sums, body)
+
+    def _products(
+        self,
+        load: Callable[[Value], Value],
+        at: Value,
+        weights: Value,
+        uses: list[tuple[int, int]],
+        sums: list[Value],
+    ) -> list[Value]:
+        """Write what one input of each group adds, along a row."""
         code, conv = self.code, self.conv
         (_, kw), stride, dilation = conv.kernel_size, conv.stride[1], conv.dilation[1]
         sums, width = list(sums), self.width
-        for j in range(conv.group_in):
-            taps = {
-                (ky, kx): code.load(weights + ((ky * kw + kx) * conv.group_in + j) * code.lanes)
-                for _, ky in uses
-                for kx in range(kw)
-            }
-            for ix in sorted({ox * stride + kx * dilation for ox in range(width) for kx in range(kw)}):
-                v = gather(code, at + ix * conv.x.pixel_pitch, block.picks[j], block.limit)
-                for kx in range(kw):
-                    ox, rest = divmod(ix - kx * dilation, stride)
-                    if rest or not 0 <= ox < width:
-                        continue
-                    for oy, ky in uses:
-                        sums[oy * width + ox] = code.fma(v, taps[ky, kx], sums[oy * width + ox])
+        taps = {
+            (ky, kx): code.load(weights + (ky * kw + kx) * conv.group_in * code.lanes)
+            for _, ky in uses
+            for kx in range(kw)
+        }
+        for ix in sorted({ox * stride + kx * dilation for ox in range(width) for kx in range(kw)}):
+            v = load(at + ix * conv.x.pixel_pitch)
+            for kx in range(kw):
+                ox, rest = divmod(ix - kx * dilation, stride)
+                if rest or not 0 <= ox < width:
+                    continue
+                for oy, ky in uses:
+                    sums[oy * width + ox] = code.fma(v, taps[ky, kx], sums[oy * width + ox])
         return sums
+
+    def _input(self, block: Block, row: tuple[int, ...], at: Value) -> Value:
+        """Return the vector of one input of each group, for the pixel at an address."""
+        if block.repeats:
+            return self._repeated(block, at + row[0])
+        return gather(self.code, at, block.spread(row), block.limit)
+
+    def _repeated(self, block: Block, at: Value) -> Value:
+        code, conv = self.code, self.conv
+        v = repeat(code, at, block.groups)
+        if self.kernel.pixels == 1:
+            return v
+        other = repeat(code, at + self.width * conv.stride[1] * conv.x.pixel_pitch, block.groups)
+        return code.select(code.lane_mask(range(code.lanes // 2, code.lanes)), other, v)
 
 
 def _is_tap(distance: int, dilation: int, taps: int) -> bool:
@@ -235,46 +296,9 @@ def _share(code: Code, first: int, number: int, part: Operand, kernel: Lanes) ->
     """Return the blocks of a run, numbered from `first`, that belong to `part` of a row's blocks."""
     if kernel.per_unit == 1:
         return first, first + number
-    count = sum(n for *_, n in kernel.block_runs)
-    part = code.value(part, "i64")
+    part, count = code.value(part, "i64"), kernel.blocks
     low, high = part * count // kernel.per_unit, (part + 1) * count // kernel.per_unit
     return code.larger(low, first), code.smaller(high, first + number)
-
-
-def _block_runs(conv: Conv, whole: int) -> list[tuple[_Block, tuple[int, int], int]]:
-    """Return runs of equal blocks: the block, the first input and output channel, how many.
-
-    `whole` groups fit a vector. With an order, each block is a run of its own.
-    """
-    full, rest = divmod(conv.groups, whole)
-    found = []
-    if conv.order is None:
-        if full:
-            found.append((_block(conv, 0, whole), (0, 0), full))
-        if rest:
-            start = full * whole
-            found.append((_block(conv, start, rest), (start * conv.group_in, start * conv.group_out), 1))
-        return found
-    for start in range(0, conv.groups, whole):
-        block = _block(conv, start, min(whole, conv.groups - start))
-        found.append((block, (0, start * conv.group_out), 1))
-    return found
-
-
-def _block(conv: Conv, first: int, count: int) -> _Block:
-    """Return the block of `count` groups from group `first` on."""
-    order = conv.order or range(conv.in_channels)
-    base = first * conv.group_in if conv.order is None else 0
-    limit = count * conv.group_in if conv.order is None else conv.x.channels
-    picks = tuple(
-        tuple(
-            order[g * conv.group_in + j] - base
-            for g in range(first, first + count)
-            for _ in range(conv.group_out)
-        )
-        for j in range(conv.group_in)
-    )
-    return _Block(count * conv.group_out, limit, picks)
 
 
 def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Lanes]:
@@ -290,7 +314,13 @@ def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Lanes]:
         shapes = shapes[1:]
     if conv.group_in == 1 and conv.kernel_size[0] <= 3:  # short enough to write several rows out
         shapes += [(2, 7), (3, 5), (4, 4)] if registers32 else [(2, 3)]
-    blocks = 1 if conv.order is None else ceil_div(conv.groups, max(1, target.lanes // conv.group_out))
-    row = blocks * conv.group_in * conv.kernel_size[1]
+    whole = max(1, target.lanes // conv.group_out)
+    blocks = block_runs(conv, whole)
+    inputs = sum(4 if run.block.looped else conv.group_in for run in blocks)
+    row = inputs * conv.kernel_size[1]
+    halves = 2 * conv.groups * conv.group_out <= target.lanes and blocks[0].block.repeats
+    pairs = halves and conv.y.width % 2 == 0
+    if pairs:
+        shapes += [(2, 7), (2, 4)]
     shapes = [(rows, columns) for rows, columns in shapes if row * rows * columns <= _LONGEST]
-    return [Lanes(conv, target, rows, columns, banded) for rows, columns in shapes]
+    return [Lanes(conv, target, rows, columns, banded, pairs) for rows, columns in shapes]

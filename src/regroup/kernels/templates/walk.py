@@ -75,3 +75,11 @@ def _one_by_one(code: Code, pointer: Value, picks: Sequence[int]) -> Value:
         if offset >= 0:
             v = code.insert(v, code.load_scalar(pointer + offset), lane)
     return v
+
+
+def repeat(code: Code, pointer: Value, count: int) -> Value:
+    """Return a vector that holds the `count` floats at `pointer` again and again."""
+    if count == 1:
+        return code.broadcast(pointer)
+    few = code.emit(f"<{count} x float>", f"load <{count} x float>, ptr {pointer}, align 4")
+    return code.permute(few, [lane % count for lane in range(code.lanes)])
