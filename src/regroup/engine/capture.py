@@ -1,26 +1,21 @@
 """Record a model as a graph of PyTorch operators, in a fraction of a second.
 
-The model runs once on fake tensors, which have shapes but no numbers, below PyTorch's functionalization,
-so that in-place operators and views arrive as plain functions. This is what torch.export does, without its
-guards, pickling and checks of every step, which take ten times as long. Whatever depends on a tensor's
-numbers (`if x.sum() > 0`) cannot be recorded and is reported.
+The model runs once on tensors that have shapes but no numbers, below PyTorch's functionalization, so that
+in-place operators and views arrive as plain functions. This is what torch.export does, without its guards,
+pickling and checks of every step, which take thirty times as long. Whatever depends on a tensor's numbers
+(`if x.sum() > 0`) cannot be recorded and is reported.
 
-What depends on weights alone is computed here, once.
+What depends on weights alone is computed while recording, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,8 +25,21 @@ from regroup.errors import EngineError
 BATCH = 5
 """Batch size of the recording that serves every batch size; one that no network has as a constant."""
 
-_ZEROS = (torch.ops.aten.new_zeros.default, torch.ops.aten.zeros_like.default)
+_aten = torch.ops.aten
+
+_ZEROS = (_aten.new_zeros.default, _aten.zeros_like.default)
 """Read a tensor's shape and type only, so the result is a constant."""
+
+_VIEWS = (_aten.view.default, _aten._unsafe_view.default)
+
+_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+_NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+
+_ACTIVATIONS = tuple(
+    getattr(_aten, name).default
+    for name in ("relu", "hardtanh", "silu", "hardswish", "hardsigmoid", "sigmoid", "gelu", "leaky_relu")
+)
 
 
 @dataclass(eq=False)
@@ -58,115 +66,168 @@ class Capture:
         return pytree.tree_unflatten(leaves, self.structure)
 
 
-@dataclass(frozen=True)
-class _Call:
-    function: Any
-    args: tuple
-    kwargs: dict
-    results: list
-
-
-class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[_Call] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        leaves = pytree.tree_leaves(result)
-        if any(isinstance(leaf, Tensor) for leaf in leaves):
-            self.calls.append(_Call(func, args, kwargs or {}, leaves))
-        return result
-
-
 def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
     """Record `model` on inputs shaped like `examples`, their first dimension replaced by `batch`.
 
     Raises:
         EngineError: the model's flow depends on the numbers in a tensor, or it does not run.
     """
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    inputs = [_dense(fake, e, batch) for e in examples]
-    recorder = _Recorder()
+    recorder = _Recorder(batch)
+    inputs = [recorder.input(i, example) for i, example in enumerate(examples)]
     try:
-        with torch.no_grad(), fake, recorder:
+        with torch.no_grad(), recorder:
             result = torch.func.functionalize(model, remove="mutations_and_views")(*inputs)
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        reason = f"its flow or a shape depends on the numbers in a tensor ({error.func})"
-        raise EngineError(f"cannot record the network: {reason}") from error
+    except EngineError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EngineError(f"cannot record the network: {reason}") from error
     leaves, structure = pytree.tree_flatten(result)
-    return _Builder(inputs, batch).build(recorder.calls, leaves, structure)
+    graph = recorder.graph
+    graph.outputs = [leaf.value for leaf in leaves if isinstance(leaf, _Unknown)]
+    graph.remove_dead()
+    constants = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, _Unknown)}
+    return Capture(graph, structure, constants)
 
 
-def _dense(fake: FakeTensorMode, example: Tensor, batch: int) -> Tensor:
-    with fake:
-        return torch.empty(batch, *example.shape[1:], dtype=example.dtype)
+class _Unknown(Tensor):
+    """A tensor without numbers: on the CPU, as far as the model can tell.
+
+    Attributes:
+        meta: its shape and strides, for PyTorch to compute with.
+        value: what it is in the graph.
+    """
+
+    meta: Tensor
+    value: Value
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, meta: Tensor, value: Value) -> _Unknown:
+        layout = {"strides": meta.stride(), "storage_offset": meta.storage_offset()}
+        self = Tensor._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device="cpu", **layout)
+        self.meta, self.value = meta, value
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise EngineError(f"cannot record the network: {func} outside of the recording")
 
 
-class _Builder:
-    """Turns recorded calls into a graph: each fake tensor becomes a value or a constant."""
+class _Recorder(TorchDispatchMode):
+    """Makes a node of every operator on unknown numbers; the others are computed."""
 
-    def __init__(self, inputs: list[Tensor], batch: int) -> None:
+    def __init__(self, batch: int) -> None:
+        super().__init__()
         self.batch = batch
-        self.known: dict[int, Value | Tensor] = {}
         self.graph = Graph()
-        for position, tensor in enumerate(inputs):
-            self.graph.inputs.append(self._value(tensor, f"input{position}"))
+        self._shapes: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def build(self, calls: list[_Call], leaves: list, structure: pytree.TreeSpec) -> Capture:
-        with torch.no_grad():
-            for call in calls:
-                self._call(call)
-        constants = {}
-        for position, leaf in enumerate(leaves):
-            found = self._find(leaf)
-            if isinstance(found, Value):
-                self.graph.outputs.append(found)
-            else:
-                constants[position] = found
-        self.graph.remove_dead()
-        return Capture(self.graph, structure, constants)
+    def input(self, position: int, example: Tensor) -> Tensor:
+        """Return what stands for an input."""
+        meta = torch.empty(self.batch, *example.shape[1:], dtype=example.dtype, device="meta")
+        unknown = self._unknown(meta, f"input{position}")
+        self.graph.inputs.append(unknown.value)
+        return unknown
 
-    def _call(self, call: _Call) -> None:
-        args, structure = pytree.tree_flatten((call.args, call.kwargs))
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        known = not any(isinstance(arg, _Unknown) for arg in _leaves((*args, *kwargs.values())))
+        _refuse(func, (*args, *kwargs.values()), known)
+        if known and torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        if func in _ZEROS:
+            shape = self._shape_of(func, args, kwargs)
+            return torch.zeros(shape.shape, dtype=shape.dtype)
+        return self._record(func, args, kwargs)
+
+    def _record(self, func: Any, args: tuple, kwargs: dict) -> Any:
         values: list[Value] = []
-        for i, arg in enumerate(args):
-            args[i] = found = self._find(arg)
-            if isinstance(found, Value):
-                if found not in values:
-                    values.append(found)
-                args[i] = Ref(values.index(found))
-        args, kwargs = pytree.tree_unflatten(args, structure)
-        random = torch.Tag.nondeterministic_seeded in call.function.tags
-        if random and any(isinstance(arg, torch.Generator) for arg in pytree.tree_leaves((args, kwargs))):
-            raise EngineError("cannot record the network: it draws from a random generator of its own")
-        if call.function in _ZEROS:
-            (zeros,) = call.results
-            self.known[id(zeros)] = torch.zeros(tuple(zeros.shape), dtype=zeros.dtype)
-            return
-        if not values and not random:
-            results = pytree.tree_leaves(call.function(*args, **kwargs))
-            self.known.update((id(f), r) for f, r in zip(call.results, results, strict=True))
-            return
+
+        def stored(arg: object) -> object:
+            if not isinstance(arg, _Unknown):
+                return arg
+            if arg.value not in values:
+                values.append(arg.value)
+            return Ref(values.index(arg.value))
+
         # a view depends on strides, and what runs natively before it need not have those of the recording
-        aten = torch.ops.aten
-        is_view = call.function in (aten.view.default, aten._unsafe_view.default)
-        function = aten.reshape.default if is_view else call.function
-        op = Torch(function, args, kwargs)
+        function = _aten.reshape.default if func in _VIEWS else func
+        op = Torch(function, _mapped(stored, args), {k: _mapped(stored, v) for k, v in kwargs.items()})
+        result = self._shape_of(func, args, kwargs)
         name = function.__name__.split(".")[0].removesuffix("_copy")
-        outputs = tuple(self._value(tensor, name) for tensor in call.results)
-        self.graph.nodes.append(Node(op, tuple(values), outputs))
+        unknowns: list[_Unknown] = []
 
-    def _find(self, arg: object) -> object:
-        return self.known.get(id(arg), arg) if isinstance(arg, Tensor) else arg
+        def named(leaf: object) -> object:
+            if isinstance(leaf, Tensor):
+                unknowns.append(leaf := self._unknown(leaf, name))
+            return leaf
 
-    def _value(self, fake: Tensor, name: str) -> Value:
-        shape = tuple(fake.shape)
+        result = _mapped(named, result)
+        self.graph.nodes.append(Node(op, tuple(values), tuple(u.value for u in unknowns)))
+        return result
+
+    def _shape_of(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Return the results of an operator, without numbers."""
+        metas = _mapped(self._meta, args)
+        if func in _ACTIVATIONS:
+            return torch.empty_like(metas[0])
+        if func in _NORMS and not (func is _NORMS[0] and args[5]):
+            return torch.empty_like(metas[0]), *(metas[0].new_empty(0) for _ in range(2))
+        if func is _aten.convolution.default and not args[6]:
+            return _convolution(*metas[:2], *args[3:6])
+        return func(*metas, **{k: _mapped(self._meta, v) for k, v in kwargs.items()})
+
+    def _meta(self, arg: object) -> object:
+        """Return an argument without numbers."""
+        if isinstance(arg, _Unknown):
+            return arg.meta
+        if isinstance(arg, Tensor):
+            if id(arg) not in self._shapes:  # kept alive, so that no other tensor gets its identity
+                meta = torch.empty_strided(arg.shape, arg.stride(), dtype=arg.dtype, device="meta")
+                self._shapes[id(arg)] = (arg, meta)
+            return self._shapes[id(arg)][1]
+        return torch.device("meta") if isinstance(arg, torch.device) else arg
+
+    def _unknown(self, meta: Tensor, name: str) -> _Unknown:
+        shape = tuple(meta.shape)
         batched = bool(shape) and shape[0] == self.batch
-        native = batched and fake.dtype == torch.float32
-        value = Value(shape[1:] if batched else shape, name, batched, native)
-        self.known[id(fake)] = value
-        return value
+        native = batched and meta.dtype == torch.float32
+        return _Unknown(meta, Value(shape[1:] if batched else shape, name, batched, native))
+
+
+def _refuse(func: Any, args: Sequence[object], known: bool) -> None:
+    """Raise an error for what a recording would get wrong."""
+    tags, reason = func.tags, ""
+    if not known and any(tag in tags for tag in _DEPENDENT):
+        reason = f"its flow or a shape depends on the numbers in a tensor ({func})"
+    elif func._schema.is_mutable:  # what was made while recording changes below functionalization
+        reason = f"it changes a tensor of its own ({func})"
+    elif any(isinstance(arg, torch.Generator) for arg in args):
+        reason = "it draws from a random generator of its own"
+    if reason:
+        raise EngineError(f"cannot record the network: {reason}")
+
+
+def _convolution(x: Tensor, weight: Tensor, stride: list, padding: list, dilation: list) -> Tensor:
+    """Return a convolution's result, without numbers: PyTorch takes long over that."""
+    sizes = (
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    )
+    return x.new_empty(x.shape[0], weight.shape[0], *sizes)
+
+
+def _leaves(args: Iterable[object]) -> Iterator[object]:
+    for arg in args:
+        if isinstance(arg, (list, tuple)):
+            yield from _leaves(arg)
+        else:
+            yield arg
+
+
+def _mapped(function: Callable[[object], object], arg: Any) -> Any:
+    """Return `arg` with `function` applied to what is in its lists and tuples."""
+    if isinstance(arg, (list, tuple)):
+        return type(arg)(_mapped(function, one) for one in arg)
+    return function(arg)

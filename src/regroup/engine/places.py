@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from regroup.kernels.view import ARENA, Halo, View
 
@@ -67,22 +68,22 @@ class Place:
         pixels = [y * view.row_pitch + x * view.pixel_pitch for y in range(height) for x in range(width)]
         return Place(self.slab, tuple(p + c for c in self.channels for p in pixels), flat=True)
 
-    @property
+    @cached_property
     def first(self) -> int:
         """The lowest channel of the slab that it uses."""
         return min(self.channels)
 
-    @property
+    @cached_property
     def is_one_run(self) -> bool:
         """It fills a range of channels of the slab, in some order."""
         return sorted(self.channels) == list(range(self.first, self.first + len(self.channels)))
 
-    @property
+    @cached_property
     def is_in_order(self) -> bool:
         """It fills a range of channels of the slab, in its own order."""
         return self.channels == tuple(range(self.channels[0], self.channels[0] + len(self.channels)))
 
-    @property
+    @cached_property
     def physical(self) -> tuple[int, ...]:
         """Its channels as they follow one another in memory."""
         return tuple(sorted(range(len(self.channels)), key=self.channels.__getitem__))
@@ -102,7 +103,8 @@ class Place:
             return View.vector(last + 1 - self.first, buffer=whole.buffer, offset=whole.offset + self.first)
         return whole.slice(self.first, last + 1 - self.first)
 
-    @property
+    @cached_property
     def order(self) -> tuple[int, ...] | None:
         """Channel of `view()` for each of its own, None when it is in order."""
-        return None if self.is_in_order else tuple(c - self.first for c in self.channels)
+        first = self.first
+        return None if self.is_in_order else tuple(c - first for c in self.channels)
