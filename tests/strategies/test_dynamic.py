@@ -27,6 +27,7 @@ from regroup.testing import ODD_SPECS, SPECS
 
 SPEC = ConvSpec(16, 24, 3, stride=2, padding=1, bias=True)
 POINT = ConvSpec(16, 24, 1, bias=True)
+SAME = ConvSpec(16, 24, (3, 5), padding=(2, 2), dilation=(2, 1), bias=True)
 
 
 def error(result, expected):
@@ -95,7 +96,7 @@ def test_of_equal_saliencies_exactly_as_many_go_as_should_and_the_first_stay():
     assert kept == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("spec", [SPEC, POINT], ids=str)
+@pytest.mark.parametrize("spec", [SPEC, POINT, SAME], ids=str)
 @pytest.mark.parametrize("at_once", [1, 2**11, 2**19])
 def test_on_integers_all_forms_agree_exactly(spec, at_once, monkeypatch):
     monkeypatch.setattr(ops, "GATHERED_WEIGHTS", at_once)
@@ -116,16 +117,28 @@ def test_on_integers_all_forms_agree_exactly(spec, at_once, monkeypatch):
             assert torch.equal(plain(x), expected)
 
 
-@pytest.mark.parametrize("spec", [SPEC, POINT], ids=str)
-def test_deployed_it_lies_within_the_rounding_bound(spec):
+@pytest.mark.parametrize("number", [1, 5, 11, 12])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_largest_are_the_first_of_the_ranked_where_they_tie_too(dtype, number):
+    saliency = torch.randint(0, 4, (3, 2, 12)).to(dtype) / 8
+    saliency[saliency == 0] *= -1  # zeros of both signs are equal
+    saliency[0, 0, ::2] = 0
+    saliency[2, 1, 3] = float("inf")
+    expected = ops.ranked(saliency)[..., :number].sort().values
+    assert torch.equal(ops.largest(saliency, number).sort().values, expected)
+
+
+@pytest.mark.parametrize("spec", [SPEC, POINT, SAME], ids=str)
+@pytest.mark.parametrize("size", [12, 40])
+def test_deployed_it_lies_within_the_rounding_bound(spec, size):
     layer = Dynamic(gate=0.25).build(spec).eval()
     constant_saliency(layer, torch.rand(4, 16))
     set_progress(layer, 1)
-    plain, x = deploy(layer), torch.randn(4, 16, 40, 40)
+    plain, x = deploy(layer), torch.randn(4, 16, size, size)
     magnitude = copy.deepcopy(layer).double()
     for parameter in (magnitude.conv.weight, magnitude.conv.bias):
         parameter.data.abs_()
-    assert ops.gathers(spec, 4, plain.kept, (40, 40))
+    assert ops.gathers(spec, 4, plain.kept, (size, size))
     with torch.no_grad():
         exact = copy.deepcopy(layer).double()(x.double())
         # one product more for the scale, one sum more for the bias

@@ -53,8 +53,12 @@ class Saliency(nn.Module):
         nn.init.ones_(self.expand.bias)  # type: ignore[bad-argument-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        means = x.mean((2, 3), keepdim=True)
-        return F.relu(self.expand(F.relu(self.reduce(means)))).view(x.shape[0], -1, x.shape[1])
+        # a convolution of one pixel, in groups, takes several times as long as the same by matrices
+        hidden = F.relu(F.linear(x.mean((2, 3)), self.reduce.weight.flatten(1)))
+        hidden = hidden.unflatten(1, (self.expand.groups, -1)).transpose(0, 1)
+        weight = self.expand.weight.flatten(1).unflatten(0, (self.expand.groups, -1)).transpose(1, 2)
+        bias = self.expand.bias.view(self.expand.groups, 1, -1)  # type: ignore[missing-attribute]
+        return F.relu(torch.baddbmm(bias, hidden, weight)).transpose(0, 1)
 
 
 def hidden_units(channels: int, squeeze: int) -> int:
@@ -65,6 +69,17 @@ def hidden_units(channels: int, squeeze: int) -> int:
 def ranked(saliency: Tensor) -> Tensor:
     """Return the channels by falling saliency (last axis); of equal ones the first comes first."""
     return torch.argsort(saliency, dim=-1, descending=True, stable=True)
+
+
+def largest(saliency: Tensor, number: int) -> Tensor:
+    """Return the first `number` of `ranked`, in any order: (..., number)."""
+    if saliency.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return ranked(saliency)[..., :number]
+    channels = saliency.shape[-1]
+    # numbers that are not negative are in the order of their bits; below them, the first channel is largest
+    bits = (saliency.float() + 0.0).view(torch.int32).long() << 32
+    keys = bits | torch.arange(channels - 1, -1, -1, device=saliency.device)
+    return keys.topk(number, dim=-1, sorted=False).indices
 
 
 def scales_weights(spec: ConvSpec, heads: int, size: Size) -> bool:
@@ -124,7 +139,7 @@ class DynamicGroupConv(nn.Module):
         self.saliency = Saliency(spec.in_channels, heads, squeeze)
         whole = spec.with_channels(heads * spec.in_channels, spec.out_channels)
         self.crop, layer = crop_and_conv(whole, heads)
-        self.padding = layer.padding
+        self.padding: Size = layer.padding  # type: ignore[bad-assignment]
         self.weight = nn.Parameter(packed(layer.weight.detach(), heads))
         self.bias = layer.bias
 
@@ -134,24 +149,26 @@ class DynamicGroupConv(nn.Module):
         size = x.shape[2], x.shape[3]
         x = self.crop(x)
         if self.kept < self.spec.in_channels:
-            ranks = ranked(saliency)
+            index = largest(saliency, self.kept)
             if gathers(self.spec, self.heads, self.kept, size):
-                index = ranks[..., : self.kept]
                 return self._finished(self._by_chunks(self._gathered, self.kept, x, saliency, index))
-            saliency = saliency.scatter(2, ranks[..., self.kept :], 0)
+            kept = torch.zeros_like(saliency, dtype=torch.bool).scatter(2, index, True)
+            saliency = saliency.masked_fill(~kept, 0)
         if scales_weights(self.spec, self.heads, size):
             inputs = self.spec.in_channels
             return self._finished(self._by_chunks(self._with_scaled_weights, inputs, x, saliency))
         return self._finished(self._with_scaled_inputs(x, saliency))
 
     def _finished(self, y: Tensor) -> Tensor:
-        """Join the heads of (N, K / heads, heads, P, Q) and add the bias."""
-        y = y.flatten(1, 2)
+        """Shuffle the outputs, (N, heads * K / heads, P, Q), and add the bias."""
+        y = y.unflatten(1, (self.heads, -1)).transpose(1, 2).flatten(1, 2)
         return y if self.bias is None else y + self.bias.view(self.heads, -1).t().reshape(-1, 1, 1)
 
     def _by_chunks(self, convolve: Callable[..., Tensor], inputs: int, *tensors: Tensor) -> Tensor:
         """Convolve as many images at a time as have weights for `inputs` inputs that fit in the cache."""
         at_once = max(1, GATHERED_WEIGHTS // (self.spec.out_channels * inputs * self.spec.taps))
+        if len(tensors[0]) <= at_once:
+            return convolve(*tensors)
         return torch.cat([convolve(*part) for part in zip(*(t.split(at_once) for t in tensors), strict=True)])
 
     def _gathered(self, x: Tensor, saliency: Tensor, index: Tensor) -> Tensor:
@@ -161,48 +178,60 @@ class DynamicGroupConv(nn.Module):
         first = torch.arange(n, device=x.device)[:, None, None] * channels
         inputs = x.flatten(0, 1).index_select(0, (index + first).flatten())
         first = torch.arange(self.heads, device=x.device)[:, None] * channels
-        weight = self.weight.index_select(0, (index + first).flatten()).flatten(2)
+        weight = self.weight.index_select(0, (index + first).flatten())
         if scales_weights(self.spec, self.heads, (height, width)):
-            weight = weight * scale
+            weight = weight * scale[..., None]
         else:
             inputs = inputs * scale
-        weight = weight.unflatten(0, (n * self.heads, self.kept)).transpose(1, 2)
-        return self._convolve(inputs.unflatten(0, (n * self.heads, self.kept)), weight, n)
+        weight = weight.unflatten(0, (n * self.heads, self.kept))
+        return self._convolve(inputs[None], weight).unflatten(1, (n, -1)).flatten(0, 1)
 
     def _with_scaled_weights(self, x: Tensor, saliency: Tensor) -> Tensor:
         """Convolve all inputs of each image with weights of its own."""
-        weight = self._of_heads().flatten(3) * saliency[..., None, None]
-        return self._convolve(x, weight.transpose(2, 3).flatten(1, 2), len(x))
+        kernel = self._of_heads() * saliency[..., None, None, None]
+        kernel = kernel.transpose(2, 3).flatten(0, 2)
+        return self._conv(x.flatten(0, 1)[None], kernel, len(x)).unflatten(1, (len(x), -1)).flatten(0, 1)
 
     def _with_scaled_inputs(self, x: Tensor, saliency: Tensor) -> Tensor:
         """Convolve, for all images at once, a copy of the inputs for each head."""
         copies = (x[:, None] * saliency[..., None, None]).flatten(1, 2)
-        weight = self._of_heads().transpose(1, 2).flatten(0, 1)
-        spec = self.spec
-        y = F.conv2d(copies, weight, None, spec.stride, self.padding, spec.dilation, self.heads)
-        return y.unflatten(1, (self.heads, -1)).transpose(1, 2)
+        return self._convolve(copies, self._of_heads())
 
     def _of_heads(self) -> Tensor:
         """Return the weights as (heads, C, K / heads, R, S)."""
         return self.weight.unflatten(0, (self.heads, -1))
 
-    def _convolve(self, inputs: Tensor, weight: Tensor, images: int) -> Tensor:
-        """Convolve groups (G, inputs, H, W) of `images` with weights (G, outputs, inputs, R * S).
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolve (B, G * inputs, H, W) in G groups with weights (G, inputs, outputs, R, S).
+
+        Where there are more weights than pixels, nothing must copy the weights into another order. A
+        convolution backward takes them in theirs, and turned by half a turn: as the image is for it.
 
         Returns:
-            (images, K / heads, heads, P, Q): outputs as they are shuffled.
+            (B, G * outputs, P, Q).
         """
+        groups, spec = len(weight), self.spec
+        if spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
+            pixels = x[0, :, :: spec.stride[0], :: spec.stride[1]]
+            y = torch.bmm(weight[..., 0, 0].transpose(1, 2), pixels.flatten(1).unflatten(0, (groups, -1)))
+            return y.flatten(0, 1).unflatten(1, pixels.shape[1:])[None]
+        size = x.shape[2], x.shape[3]
+        if self._keeps_size and not scales_weights(spec, self.heads, size):
+            turned = x.flip(2, 3)
+            y = F.conv_transpose2d(
+                turned, weight.flatten(0, 1), None, 1, self.padding, 0, groups, spec.dilation
+            )
+            return y.flip(2, 3)
+        return self._conv(x, weight.transpose(1, 2).flatten(0, 1), groups)
+
+    def _conv(self, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
+        return F.conv2d(x, kernel, None, self.spec.stride, self.padding, self.spec.dilation, groups)
+
+    @property
+    def _keeps_size(self) -> bool:
         spec = self.spec
-        if spec.taps == 1 and max(self.padding) == 0:
-            pixels = inputs[:, :, :: spec.stride[0], :: spec.stride[1]]
-            size = pixels.shape[2:]
-            y = torch.bmm(weight.squeeze(3), pixels.flatten(2))
-        else:
-            kernel = weight.flatten(0, 1).unflatten(2, spec.kernel_size)
-            joined = inputs.flatten(0, 1)[None]
-            y = F.conv2d(joined, kernel, None, spec.stride, self.padding, spec.dilation, len(inputs))
-            size = y.shape[2:]
-        return y.view(images, self.heads, -1, *size).transpose(1, 2)
+        reach = ((k - 1) * d for k, d in zip(spec.kernel_size, spec.dilation, strict=True))
+        return spec.stride == (1, 1) and tuple(reach) == tuple(2 * p for p in self.padding)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, heads={self.heads}, kept={self.kept}"
