@@ -179,6 +179,15 @@ def test_changed_weights_are_never_stale(change):
     assert_as_good_as_pytorch(model, after, x)
 
 
+def test_a_frozen_network_keeps_its_weights():
+    model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
+    frozen = compile(model, x, frozen=True)
+    before = frozen(x)
+    _in_place(model)
+    _new_module(model)
+    assert torch.equal(frozen(x), before)
+
+
 def test_threads_that_share_a_network_do_not_disturb_each_other(fast):
     inputs = [torch.randn(2, 3, 12, 12) for _ in range(8)]
     expected = [fast(x) for x in inputs]
