@@ -38,6 +38,11 @@ NETWORKS = (
 
 Runtime = Callable[[], Tensor]
 
+OURS = ("regroup", "regroup, frozen")
+"""The first makes sure at every call that the model's weights are those it was compiled with; the others, and
+the second, took a copy.
+"""
+
 _PAUSE, _WARM_UP, _TIMED = 0.03, 0.03, 0.03
 """Seconds of a turn."""
 
@@ -51,11 +56,10 @@ class Row:
     seconds: dict[str, tuple[float, float, float]]
     compile_seconds: float
 
-    @property
-    def speedup(self) -> float:
+    def speedup(self, ours: str = "regroup") -> float:
         """Time of the fastest other runtime over that of regroup."""
-        others = [median for name, (_, median, _) in self.seconds.items() if name != "regroup"]
-        return min(others) / self.seconds["regroup"][1]
+        others = [median for name, (_, median, _) in self.seconds.items() if name not in OURS]
+        return min(others) / self.seconds[ours][1]
 
 
 def eager(model: nn.Module, x: Tensor, threads: int) -> Runtime:
@@ -157,8 +161,10 @@ def compare(name: str, batch: int, threads: int, seconds: float, peers: list[str
     start = time.perf_counter()
     fast = regroup.engine.compiled.compile(model, x)
     compile_seconds = time.perf_counter() - start
+    frozen = regroup.engine.compiled.compile(model, x, frozen=True)
     with torch.no_grad():
-        runtimes = {peer: PEERS[peer](model, x, threads) for peer in peers} | {"regroup": lambda: fast(x)}
+        runtimes = {peer: PEERS[peer](model, x, threads) for peer in peers}
+        runtimes |= dict(zip(OURS, (lambda: fast(x), lambda: frozen(x)), strict=True))
         check(name, model, x, runtimes)
         timings = take_turns(runtimes, seconds)
     per_image = {n: (t.low / batch, t.median / batch, t.high / batch) for n, t in timings.items()}
@@ -179,7 +185,7 @@ def check(name: str, model: nn.Module, x: Tensor, runtimes: dict[str, Runtime]) 
 def table(rows: list[Row]) -> Table:
     """Return medians in milliseconds per image, quartiles beside those of regroup."""
     found = Table(box=None)
-    for column in ("network", "batch", *rows[0].seconds, "quartiles", "speed-up"):
+    for column in ("network", "batch", *rows[0].seconds, "quartiles", "speed-up", "frozen"):
         found.add_column(column, justify="left" if column == "network" else "right")
     for row in rows:
         low, _, high = row.seconds["regroup"]
@@ -188,7 +194,8 @@ def table(rows: list[Row]) -> Table:
             str(row.batch),
             *(f"{1e3 * median:.2f}" for _, median, _ in row.seconds.values()),
             f"{1e3 * low:.2f} .. {1e3 * high:.2f}",
-            f"{row.speedup:.2f}",
+            f"{row.speedup():.2f}",
+            f"{row.speedup(OURS[1]):.2f}",
         )
     return found
 
@@ -201,7 +208,7 @@ def picture(rows: list[Row], path: Path) -> None:
     figure, axes = plt.subplots(1, len(batches), figsize=(5 * len(batches), 4.5), sharey=True, squeeze=False)
     for axis, batch in zip(axes[0], batches, strict=True):
         shown = [row for row in rows if row.batch == batch][::-1]
-        peers = [name for name in shown[0].seconds if name != "regroup"]
+        peers = [name for name in shown[0].seconds if name not in OURS]
         for i, peer in enumerate(peers):
             places = [j + (len(peers) / 2 - i - 0.5) * 0.8 / len(peers) for j in range(len(shown))]
             times = [row.seconds[peer][1] / row.seconds["regroup"][1] for row in shown]
