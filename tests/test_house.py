@@ -56,6 +56,12 @@ def test_files_are_short():
     assert not long
 
 
+def test_the_median_network_file_is_short():
+    """Files with a family are the networks'; what they share and foreign layouts have files of their own."""
+    texts = [path.read_text() for path in (SOURCE / "networks").glob("*.py")]
+    assert statistics.median(len(t.splitlines()) for t in texts if "\nfamily = " in t) < 130
+
+
 def test_functions_fit_on_a_screen():
     assert not [place(p, f) for p, f in FUNCTIONS if lines(f) > 80]
     assert statistics.median(lines(f) for _, f in FUNCTIONS) <= 12

@@ -116,6 +116,42 @@ def shufflenet_v2(s: Sketch, x: Tensor, widths: tuple[int, ...]) -> Tensor:
     return s.linear("classifier.0", x.mean((2, 3)), 1000, bias=False)
 
 
+def shufflenet_v2_large(
+    s: Sketch, x: Tensor, depths: tuple[int, ...], aux: bool
+) -> Tensor | tuple[Tensor, ...]:
+    """The official code, whose gates are linear layers; in training with the logits of the heads."""
+
+    def unit(at: str, x: Tensor, out: int, k: int = 1, stride: int = 1, **more: int) -> Tensor:
+        return s.norm(f"{at}.bn", s.conv(f"{at}.conv", x, out, k, stride, **more), eps=1e-9)
+
+    for i, out in enumerate((64, 64, 128)):
+        x = F.relu(unit(f"first_conv.{i}", x, out, 3, 1 if i else 2))
+    x, extra = F.max_pool2d(x, 3, 2, 1), []
+    for stage, depth in enumerate(depths):
+        half = 128 * 2**stage
+        for b in range(depth):
+            at, stride = (
+                f"features.{stage}.{stage + 2}{'abcdefghijklmnopqrstuvwxyz'[b]}",
+                2 if stage and not b else 1,
+            )
+            past, x = x[:, ::2], x[:, 1::2]
+            y = F.relu(unit(f"{at}.branch_main.0", x, half))
+            y = F.relu(unit(f"{at}.branch_main.1", y, half, 3, stride, groups=8))
+            y = unit(f"{at}.branch_main.2", y, half)
+            hidden = F.relu(s.linear(f"{at}.se_fc1", y.mean((2, 3)), half))
+            y = y * s.linear(f"{at}.se_fc2", hidden, half).sigmoid()[:, :, None, None]
+            past, y = (past, x + y) if b else (unit(f"{at}.proj", past, half, 3, stride), y)
+            x = F.relu(torch.cat((past, y), 1))
+            x = F.relu(unit(f"{at}.down", x, 2 * half)) if stride == 2 else x
+        if aux and stage < len(depths) - 1:
+            at = f"predict_{56 // 2**stage}"
+            y = F.relu(unit(f"{at}.conv.0", F.max_pool2d(x, 3, 2, 1), 2 * half))
+            y = F.relu(unit(f"{at}.conv.1", y, 2 * half, 3))
+            extra.insert(0, s.head(f"{at}.fc", y))
+    out = s.head("fc", F.relu(unit("conv_last", x, 1280, 3)))
+    return (out, *extra) if aux and s.training else out
+
+
 def classic() -> dict[str, list[Reference]]:
     found = {}
     for name in ("alexnet", "alexnet_caffe", "caffenet", "alexnet_dense"):
@@ -132,4 +168,8 @@ def classic() -> dict[str, list[Reference]]:
     for name in list_models("shufflenet_v2*official"):
         run = partial(shufflenet_v2, widths=networks[name].config.widths)
         found[name] = Reference("definition", partial(Sketch, run), short)
+    aux = {"depths": (2, 2, 2, 2), "aux": True}
+    found["shufflenet_v2_large"] = Reference(
+        "definition", partial(Sketch, partial(shufflenet_v2_large, **aux)), aux
+    )
     return {name: [reference] for name, reference in found.items()}

@@ -59,7 +59,10 @@ def test_auxiliary_head_of_inception_equals_torchvisions() -> None:
     assert largest_error(ours.heads["2_4"](x), theirs.AuxLogits(x)) < 1e-10
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("googlenet_bn", 13_004_888), ("inception_v3", 27_161_264)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("googlenet_bn", 13_004_888), ("inception_v3", 27_161_264), ("shufflenet_v2_large", 140_685_664)],
+)
 def test_auxiliary_heads_are_counted_trained_and_reset(name: str, parameters: int) -> None:
     with torch.device("meta"):
         model = create_model(name, aux=True).train()

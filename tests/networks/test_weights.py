@@ -12,7 +12,9 @@ from torch import Tensor
 
 from regroup.errors import CheckpointError, NetworkError
 from regroup.networks import create_model, list_models, networks
+from regroup.networks import hub as hub_of_weights
 from regroup.networks import weights as loading
+from tests.networks.definitions_classic import classic
 
 State = dict[str, Tensor]
 
@@ -109,17 +111,24 @@ def test_content_that_is_no_state_dict_is_refused(content: object) -> None:
         create_model("resnet18", weights=content)
 
 
-def test_weights_of_the_other_shuffle_order_are_refused() -> None:
-    official = create_model("shufflenet_v1_g3_050_official").state_dict()
-    renamed = {}
-    prefixes = networks["shufflenet_v1_g3_050"].layouts[0].prefixes(create_model("shufflenet_v1_g3_050"))
-    for key, tensor in official.items():
-        prefix = max((o for o in prefixes.values() if key.startswith(o + ".")), key=len)
-        theirs = next(t for t, o in prefixes.items() if o == prefix)
-        renamed[theirs + key[len(prefix) :]] = tensor
-    create_model("shufflenet_v1_g3_050_official", weights=renamed)
-    with pytest.raises(CheckpointError, match="order='official'"):
-        create_model("shufflenet_v1_g3_050", weights=renamed)
+@pytest.mark.parametrize("name", ["shufflenet_v1_g3_050", "shufflenet_v1_g8_050", "shufflenet_v2_050"])
+def test_shufflenet_is_built_in_the_channel_order_of_its_weights(name: str) -> None:
+    ours = f"{name}_official"
+    (reference,) = classic()[ours]
+    theirs, options = reference.build().double().eval(), reference.options
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    for called in (name, ours):
+        model = create_model(called, weights=theirs.state_dict(), **options).double().eval()
+        assert model.config.order == "official"
+        torch.testing.assert_close(model(x), theirs(x))
+    with pytest.raises(CheckpointError, match=r"is for a network with order='official'.* this one has order"):
+        create_model(ours, weights=theirs.state_dict(), order="paper", **options)
+
+
+def test_a_prefix_that_is_a_whole_key_leaves_no_dot() -> None:
+    layout = loading.Layout("theirs", lambda model: {"scale": "stem.scale", "a": "b"})
+    state = {"scale": torch.ones(1), "a.weight": torch.ones(1)}
+    assert set(layout.translate(create_model("resnet20"), state)) == {"stem.scale", "b.weight"}
 
 
 def test_every_pretrained_name_is_known_to_its_hub() -> None:
@@ -137,7 +146,7 @@ def test_every_pretrained_name_is_known_to_its_hub() -> None:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> State:
     state = theirs()
-    monkeypatch.setitem(loading._HUBS, "torchvision", lambda name: dict(state))
+    monkeypatch.setitem(hub_of_weights._HUBS, "torchvision", lambda name: dict(state))
     return state
 
 
@@ -158,7 +167,7 @@ def test_pretrained_without_network_or_without_weights_says_what_to_do(
     def offline(name: str) -> State:
         raise OSError("Network is unreachable")
 
-    monkeypatch.setitem(loading._HUBS, "torchvision", offline)
+    monkeypatch.setitem(hub_of_weights._HUBS, "torchvision", offline)
     with pytest.raises(CheckpointError, match=r"cannot be downloaded .*unreachable.*weights=PATH"):
         create_model("resnet18", pretrained=True)
     with pytest.raises(CheckpointError, match=r"no hub has its weights.*weights=PATH"):

@@ -165,7 +165,8 @@ def create_model(
         pretrained: load the weights that timm's or torchvision's hub has; a classifier of another size than
             theirs stays new.
         weights: a .safetensors or .pth file, or a state dict, in our layout or in that of the official
-            repository, torchvision, timm or pytorchcv. It must fit wholly.
+            repository, torchvision, timm or pytorchcv. It must fit wholly. Where implementations differ in
+            the order of channels (ShuffleNet), the network is built in the order of the weights.
         overrides: fields of the network's config: widths, depths, groups, drop_rate, global_pool ...
 
     Returns:
@@ -176,6 +177,7 @@ def create_model(
         NetworkError: an unknown parameter, or one that cannot work.
         CheckpointError: the weights cannot be read, got or used.
     """
+    from regroup.networks import hub
     from regroup.networks import weights as loading
 
     network = networks[name]
@@ -183,11 +185,15 @@ def create_model(
         raise NetworkError("pretrained", True, "False where weights= is given")
     if num_classes is not None:
         overrides["num_classes"] = num_classes
-    model = build(network, in_chans=in_chans, **overrides)
+
+    def make(**implied: Any) -> Backbone:
+        return build(network, in_chans=in_chans, **implied | overrides)
+
     if weights is not None:
-        loading.load_weights(model, weights, network.layouts)
-    elif pretrained:
-        loading.load_pretrained(model, network)
+        return loading.build_for(make, weights, network.layouts)
+    model = make()
+    if pretrained:
+        hub.load_pretrained(model, network)
     return model
 
 

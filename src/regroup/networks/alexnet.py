@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvAct, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import alexnet as layouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ class AlexNet(Backbone):
     min_size = 67
 
     def __init__(self, config: AlexNetConfig) -> None:
+        if config.norm not in ("paper", "caffe", "none"):
+            raise NetworkError("norm", config.norm, "'paper', 'caffe' or 'none'")
         c, g = config.widths, config.groups
         stem = ConvAct(config.in_chans, c[0], 11, 4, padding=config.padding)
         rest = [ConvAct(c[1], c[2], 3), ConvAct(c[2], c[3], 3, groups=g), ConvAct(c[3], c[4], 3, groups=g)]
@@ -105,8 +108,8 @@ class AlexNet(Backbone):
     def init_weights(self) -> None:
         """Section 5 of the paper: biases 1 in convolutions 2, 4, 5 and the hidden layers."""
         super().init_weights()
-        convs = [self.get_submodule(name) for name in (*CONVS[1::2], CONVS[4])]
-        for layer in (*convs, *self.hidden.children()):
+        _, second, _, fourth, fifth = (m for m in self.modules() if isinstance(m, nn.Conv2d))
+        for layer in (second, fourth, fifth, *self.hidden.children()):
             if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
                 nn.init.ones_(layer.bias)
 
@@ -147,32 +150,11 @@ def _tower_conv(towers: list[Tensor], layer: nn.Conv2d) -> list[Tensor]:
     ]
 
 
-CONVS = ("stem.conv", "stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
-HIDDEN = ("hidden.1", "hidden.4", "classifier")
-
-
-def _names(convs: tuple[str, ...], linears: tuple[str, ...]) -> dict[str, str]:
-    return dict(zip((*convs, *linears), (*CONVS, *HIDDEN), strict=True))
-
-
-CAFFE = _names(tuple(f"conv{i}" for i in range(1, 6)), ("fc6", "fc7", "fc8"))
-TORCHVISION = _names(
-    tuple(f"features.{i}" for i in (0, 3, 6, 8, 10)), tuple(f"classifier.{i}" for i in (1, 4, 6))
-)
-PYTORCHCV = _names(
-    tuple(f"features.stage{s}.unit{u}.conv" for s, u in ((1, 1), (2, 1), (3, 1), (3, 2), (3, 3))),
-    tuple(f"output.fc{i}.fc" if i < 3 else "output.fc3" for i in (1, 2, 3)),
-)
-
 family = Family(
     AlexNet,
     paper="Krizhevsky et al., NeurIPS 2012",
     source="akrizhevsky/cuda-convnet2",
-    layouts=(
-        Layout("Caffe", lambda model: CAFFE),
-        Layout("torchvision", lambda model: TORCHVISION),
-        Layout("pytorchcv", lambda model: PYTORCHCV),
-    ),
+    layouts=layouts.ALEXNET,
     pool_size=(6, 6),
 )
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 POOLS = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 
 
+COUNTS = ("in_chans", "groups", "group_width", "factor", "heads", "beta")
+"""Fields of configs that are at least 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What every network can be told; each network's config adds its own numbers.
@@ -34,6 +38,15 @@ class Config:
     in_chans: int = 3
     drop_rate: float = 0.0
     global_pool: str = "avg"
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith("drop_rate") and not 0 <= value < 1:
+                raise NetworkError(name, value, "at least 0 and below 1")
+            if name == "width" and value <= 0:
+                raise NetworkError(name, value, "above 0")
+            if name in COUNTS and (not isinstance(value, int) or value < 1):
+                raise NetworkError(name, value, "an int of at least 1")
 
 
 class Backbone(FeatureMaps):
@@ -125,8 +138,11 @@ class Backbone(FeatureMaps):
         self.classifier = self.new_classifier(num_classes) if num_classes else nn.Identity()
 
     def new_classifier(self, num_classes: int) -> nn.Module:
-        """Return a classifier (N, head_hidden_size) -> (N, num_classes) with new weights."""
-        layer = nn.Linear(self.head_hidden_size, num_classes)
+        """Return a classifier (N, head_hidden_size) -> (N, num_classes) with new weights.
+
+        It has a bias, unless the config has the field `bias` and it is False.
+        """
+        layer = nn.Linear(self.head_hidden_size, num_classes, bias=getattr(self.config, "bias", True))
         self.init_layer(layer)
         return layer
 

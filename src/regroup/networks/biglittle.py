@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, SqueezeExcite, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import biglittle as layouts
+from regroup.networks.skeletons import check_depths
 from regroup.strategies.biglittle import BigLittleSum
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (4, 8, 18, 3), 152: (5, 12, 30, 3)}
@@ -116,6 +118,9 @@ class BigLittleNet(Backbone):
     """Stages of two branches and a fusion that halves the size; the last stage is a plain ResNet's."""
 
     def __init__(self, config: BigLittleConfig) -> None:
+        if not isinstance(config.alpha, int) or config.alpha < 1 or config.widths[0] % config.alpha:
+            raise NetworkError("alpha", config.alpha, f"a divisor of {config.widths[0]} channels")
+        check_depths(config.depths, len(config.widths))
         channels = config.widths[0]
         first = stem(config.in_chans, channels, config.alpha)
         stages, widths, reductions = [], [channels], [4]
@@ -142,47 +147,7 @@ class BigLittleNet(Backbone):
                 nn.init.zeros_(module.conv3.norm.weight)
 
 
-def _official(model: Backbone) -> dict[str, str]:
-    parts = {"conv1": "0.conv", "bn1": "0.norm", "b_conv0": "1.big.conv", "bn_b0": "1.big.norm"}
-    parts |= {"bl_init": "3.conv", "bn_bl_init": "3.norm"}
-    for i in range(3):
-        parts |= {f"l_conv{i}": f"1.little.{i}.conv", f"bn_l{i}": f"1.little.{i}.norm"}
-    prefixes = {theirs: f"stem.{ours}" for theirs, ours in parts.items()} | {"fc": "classifier"}
-    for ours, block in model.named_modules():
-        if not isinstance(block, Bottleneck):
-            continue
-        _, stage, *path = ours.split(".")
-        layer = f"layer{int(stage) + 1}"
-        if len(path) == 4:  # 0.0.big.1 and the like
-            theirs = f"{layer}.{path[2]}.{path[3]}"
-        else:
-            theirs = f"{layer}.{path[0]}" if int(stage) == len(model.stages) - 1 else f"{layer}.fusion.0"
-        first = 0 if isinstance(block.pool, nn.Identity) else 1  # their pooling has number 0
-        prefixes[theirs] = ours
-        prefixes[f"{theirs}.downsample.{first}"] = f"{ours}.shortcut.conv"
-        prefixes[f"{theirs}.downsample.{first + 1}"] = f"{ours}.shortcut.norm"
-    for s in range(len(model.stages) - 1):
-        little = model.get_submodule(f"stages.{s}.0.0.little")
-        expand = f"stages.{s}.0.0.little.{len(list(little.children())) - 1}"
-        prefixes[f"layer{s + 1}.little_e.0"] = f"{expand}.conv"
-        prefixes[f"layer{s + 1}.little_e.1"] = f"{expand}.norm"
-    return prefixes
-
-
-LAYOUTS = (
-    Layout(
-        "IBM/BigLittleNet",
-        _official,
-        {
-            **{f"conv{i}": f"conv{i}.conv" for i in (1, 2, 3)},
-            **{f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)},
-            "se_layer.fc1": "squeeze.reduce",
-            "se_layer.fc2": "squeeze.expand",
-        },
-    ),
-)
-
-family = Family(BigLittleNet, paper="arXiv:1807.03848", source="IBM/BigLittleNet", layouts=LAYOUTS)
+family = Family(BigLittleNet, paper="arXiv:1807.03848", source="IBM/BigLittleNet", layouts=layouts.BIG_LITTLE)
 
 for depth, alpha, beta, counts, error in (
     (50, 2, 4, (26_694_568, 2856.1), (22.41, "R")),

@@ -129,27 +129,3 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """Round to a multiple of `divisor`, never below 90 % of `channels`: MobileNet's rule."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def split_at_strides(
-    channels: int, blocks: Iterable[tuple[nn.Module, int, int]]
-) -> tuple[list[nn.Module], list[Stage], list[int]]:
-    """Split blocks into stages where the stride is not 1.
-
-    Args:
-        channels: of the stem before the blocks.
-        blocks: (block, its stride, its output channels).
-
-    Returns:
-        The blocks before the first stride, the stages, and the channels of all feature maps.
-    """
-    first: list[nn.Module] = []
-    stages: list[list[nn.Module]] = []
-    widths = [channels]
-    for block, stride, out_channels in blocks:
-        if stride != 1:
-            stages.append([])
-            widths.append(out_channels)
-        (stages[-1] if stages else first).append(block)
-        widths[-1] = out_channels
-    return first, [Stage(stage) for stage in stages], widths

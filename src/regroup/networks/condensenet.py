@@ -4,6 +4,7 @@ All layers feed all later ones, across stages too. The networks are as deployed,
 train one from scratch, build it with `learned=True`, and deploy it when training is over:
 
 >>> from regroup.networks import create_model
+>>> from regroup.strategies.learning import deploy, set_progress
 >>> model = create_model("condensenet_cifar_50", learned=True)
 >>> set_progress(model, 1)
 >>> deployed = create_model("condensenet_cifar_50", weights=deploy(model).state_dict())
@@ -11,28 +12,26 @@ train one from scratch, build it with `learned=True`, and deploy it when trainin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import CheckpointError, NetworkError
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import Stage
-from regroup.networks.weights import Layout, State, load_weights
+from regroup.networks.backbone import Config
+from regroup.networks.layouts import condensenet as layouts
+from regroup.networks.skeletons import DenseNetLike
 from regroup.ops.indexed import IndexedGroupConv, IndexedLinear
 from regroup.ops.layers import ACTIVATIONS, conv
 from regroup.spec import ConvSpec
 from regroup.strategies.condensed import CondensedConv, CondensedLinear
-from regroup.strategies.condensing import CondensingConv
-from regroup.strategies.learning import deploy, learned_modules, set_progress
+from regroup.strategies.learning import learned_modules
 
 
 @dataclass(frozen=True, kw_only=True)
-class CondenseNetConfig(Config):
-    """Numbers of a CondenseNet.
+class CondensedConfig(Config):
+    """Numbers that CondenseNets of both versions have.
 
     Args:
         depths: layers of each stage.
@@ -40,9 +39,8 @@ class CondenseNetConfig(Config):
         groups: of all convolutions but the first; must divide all channel numbers.
         factor: by how much condensing has thinned the inputs of each group: one in `factor` is left.
         bottleneck: channels between the two convolutions of a layer, as a multiple of the growth.
-        kept: share of the features that the classifier reads.
         small: for small images: the first convolution has stride 1.
-        learned: the groups, and the classifier, are still to choose their inputs.
+        learned: the groups are still to choose their inputs.
         lasso: group lasso while they do, see `condensed`; the paper has 1e-5 on ImageNet.
         conv_drop_rate: dropout before condensed convolutions while they do.
     """
@@ -52,11 +50,21 @@ class CondenseNetConfig(Config):
     groups: int = 4
     factor: int = 4
     bottleneck: int = 4
-    kept: float = 0.5
     small: bool = False
     learned: bool = False
     lasso: float = 0.0
     conv_drop_rate: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondenseNetConfig(CondensedConfig):
+    """Numbers of a CondenseNet.
+
+    Args:
+        kept: share of the features that the classifier reads; it chooses them when it is `learned`.
+    """
+
+    kept: float = 0.5
 
 
 class NormActConv(nn.Module):
@@ -74,7 +82,7 @@ class NormActConv(nn.Module):
         return self.conv(self.act(self.norm(x)))
 
 
-def condensed_conv(spec: ConvSpec, config: Any, act: str = "relu") -> nn.Module:
+def condensed_conv(spec: ConvSpec, config: CondensedConfig, act: str = "relu") -> nn.Module:
     """Return batch norm, activation and condensed convolution, as the config says learned or as deployed."""
     if not config.learned:
         return IndexedGroupConv(spec, config.groups, spec.in_channels // config.factor, act=act)
@@ -110,25 +118,11 @@ class CondensedLayer(nn.Module):
         return torch.cat([x, self.conv2(self.conv1(x))], 1)
 
 
-class CondenseNet(Backbone):
-    """A 3x3 convolution, stages of growing width with average pooling between them."""
-
-    min_size = 32
+class CondenseNet(DenseNetLike):
+    """Condensed layers, and a classifier that reads some of their features."""
 
     def __init__(self, config: CondenseNetConfig) -> None:
-        channels = 2 * config.growth[0]
-        step = 1 if config.small else 2
-        stem = nn.Conv2d(config.in_chans, channels, 3, step, 1, bias=False)
-        widths, stages = [channels], []
-        for index, (depth, growth) in enumerate(zip(config.depths, config.growth, strict=True)):
-            layers = [CondensedLayer(channels + i * growth, growth, config) for i in range(depth)]
-            stages.append(Stage(layers, nn.AvgPool2d(2) if index else None))
-            channels += depth * growth
-            widths.append(channels)
-        tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
-        reductions = [step, *(step * 2**i for i in range(len(stages)))]
-        super().__init__(config, stem, stages, widths, reductions, tail=tail)
-        self.min_size = step * 2 ** (len(stages) - 1)
+        super().__init__(config, lambda stage, c: CondensedLayer(c, config.growth[stage], config))
 
     def new_classifier(self, num_classes: int) -> nn.Module:
         """Return a classifier that reads a share of the features, with new weights."""
@@ -138,54 +132,11 @@ class CondenseNet(Backbone):
         return IndexedLinear(features, num_classes, int(features * share))
 
 
-def _official(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_conv": "stem", "features.norm_last": "tail.0"}
-    for s, b, name in model.blocks():
-        prefixes[f"features.denseblock_{s + 1}.denselayer_{b + 1}"] = name
-    return prefixes | {"classifier.linear": "classifier"}
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_block.conv": "stem", "features.post_activ.bn": "tail.0"}
-    prefixes |= {f"features.stage{s + 1}.unit{b + 1}": name for s, b, name in model.blocks()}
-    return prefixes | {"output.linear": "classifier", "output": "classifier"}
-
-
-def adopt_learning(model: Backbone, state: State) -> State:
-    """Take a state that the official code saved while it trained, with masks instead of indices.
-
-    A learned network takes it as it is. For a deployed one condensing must be over; the state is deployed.
-
-    Raises:
-        CheckpointError: it is not over.
-    """
-    if not any(key.endswith("._mask") for key in state):
-        return state
-    network: Any = type(model)
-    learning = model if learned_modules(model) else network(replace(model.config, learned=True))
-    result = {k: v for k, v in state.items() if not k.endswith(("._count", "._stage", "._mask"))}
-    for name, module in learned_modules(learning).items():
-        if isinstance(module, CondensedLinear):
-            result[f"{name}.kept"] = module.kept
-        elif isinstance(module, CondensingConv) and f"{name}._mask" in state:
-            result[f"{name}.kept"] = module.kept_of(state[f"{name}._mask"])
-    if learning is model:
-        return result
-    load_weights(learning, result)
-    if any(isinstance(m, CondensingConv) and not m.complete() for m in learning.modules()):
-        raise CheckpointError("weights", "condensing is not over: load them with learned=True and train on")
-    set_progress(learning, 1)
-    return deploy(learning).state_dict()
-
-
 family = Family(
     CondenseNet,
     paper="arXiv:1711.09224",
     source="ShichenLiu/CondenseNet",
-    layouts=(
-        Layout("ShichenLiu/CondenseNet", _official, {"conv_1": "conv1", "conv_2": "conv2"}, adopt_learning),
-        Layout("pytorchcv", _pytorchcv, {"bn": "norm"}),
-    ),
+    layouts=layouts.CONDENSENET,
 )
 
 for groups, counts, errors in (

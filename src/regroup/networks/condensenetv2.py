@@ -13,45 +13,28 @@ from torch import Tensor, nn
 
 from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import SqueezeExcite, Stage
-from regroup.networks.condensenet import NormActConv, adopt_learning, condensed_conv
-from regroup.networks.weights import Layout, State
+from regroup.networks.blocks import SqueezeExcite
+from regroup.networks.condensenet import CondensedConfig, NormActConv, condensed_conv
+from regroup.networks.layouts import condensenet as layouts
+from regroup.networks.skeletons import DenseNetLike, check_depths
 from regroup.ops.scattered import ScatteredGroupConv
 from regroup.spec import ConvSpec
 from regroup.strategies.reactivated import ReactivatedConv
 
 
 @dataclass(frozen=True, kw_only=True)
-class CondenseNetV2Config(Config):
-    """Numbers of a CondenseNet V2.
+class CondenseNetV2Config(CondensedConfig):
+    """Numbers of a CondenseNet V2. Groups that renew old features choose and thin their outputs.
 
     Args:
-        depths: layers of each stage.
-        growth: channels that a layer of each stage adds.
         hidden: width of the layer before the classifier.
-        groups: of all convolutions but the first; must divide all channel numbers.
-        factor: by how much condensing has thinned the inputs of each group, and the outputs of each group
-            that renews old features: one in `factor` is left.
-        bottleneck: channels between the two convolutions of a layer, as a multiple of the growth.
         swish_from: the stage from which on the activation is hard swish instead of ReLU.
         squeeze_from: the stage from which on new features pass a gate.
-        learned: the groups are still to choose their inputs and outputs.
-        lasso: group lasso while they do, see `condensed`; the paper has none.
-        conv_drop_rate: dropout before condensed convolutions while they do.
     """
 
-    depths: tuple[int, ...]
-    growth: tuple[int, ...]
     hidden: int
-    groups: int = 8
-    factor: int = 8
-    bottleneck: int = 4
     swish_from: int = 2
     squeeze_from: int = 3
-    learned: bool = False
-    lasso: float = 0.0
-    conv_drop_rate: float = 0.0
 
 
 def reactivated_conv(spec: ConvSpec, config: CondenseNetV2Config, act: str) -> nn.Module:
@@ -91,67 +74,32 @@ class ReactivatedLayer(nn.Module):
         return torch.cat([x + self.reactivate(new), new], 1)
 
 
-class CondenseNetV2(Backbone):
-    """A 3x3 convolution, stages of growing width with average pooling between, a gate, a hidden layer.
+class CondenseNetV2(DenseNetLike):
+    """Reactivated layers, and after the pooling a gate and a hidden layer.
 
     Batch norms start with weight 1. The official code first gives 0 to those of the reactivation, and then 1
     like to all others; with ReLU, 0 would never change.
     """
 
-    min_size = 32
-
     def __init__(self, config: CondenseNetV2Config) -> None:
-        channels = 2 * config.growth[0]
-        stem = nn.Conv2d(config.in_chans, channels, 3, 2, 1, bias=False)
-        widths, stages = [channels], []
-        for index, (depth, growth) in enumerate(zip(config.depths, config.growth, strict=True)):
-            act = "hardswish" if index >= config.swish_from else "relu"
-            squeeze = index >= config.squeeze_from
-            layers = [
-                ReactivatedLayer(channels + i * growth, growth, act, squeeze, config) for i in range(depth)
-            ]
-            stages.append(Stage(layers, nn.AvgPool2d(2) if index else None))
-            channels += depth * growth
-            widths.append(channels)
-        tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
-        gate = SqueezeExcite(channels, channels // 16, bias=False)
-        head = nn.Sequential(gate, nn.Flatten(), nn.Linear(channels, config.hidden), nn.Hardswish())
-        reductions = [2, *(2 * 2**i for i in range(len(stages)))]
-        hidden = head, config.hidden
-        super().__init__(config, stem, stages, widths, reductions, tail=tail, hidden=hidden)
+        def layer(stage: int, in_channels: int) -> nn.Module:
+            act = "hardswish" if stage >= config.swish_from else "relu"
+            squeeze = stage >= config.squeeze_from
+            return ReactivatedLayer(in_channels, config.growth[stage], act, squeeze, config)
 
+        check_depths(config.depths, len(config.growth))
+        added = sum(d * g for d, g in zip(config.depths, config.growth, strict=True))
+        features = 2 * config.growth[0] + added
+        gate = SqueezeExcite(features, features // 16, bias=False)
+        head = nn.Sequential(gate, nn.Flatten(), nn.Linear(features, config.hidden), nn.Hardswish())
+        super().__init__(config, layer, hidden=(head, config.hidden))
 
-def _official(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_conv": "stem", "features.norm_last": "tail.0", "fc": "hidden.2"}
-    for k, part in ((0, "reduce"), (2, "expand")):
-        prefixes[f"features.se_last.fc.{k}"] = f"hidden.0.{part}"
-    for s, b, name in model.blocks():
-        prefixes[f"features.denseblock_{s + 1}.denselayer_{b + 1}"] = name
-    return prefixes
-
-
-def _list_rows(model: Backbone, state: State) -> State:
-    """Turn matrices with one 1 in every row into the list of its columns; others stay, and do not fit."""
-    for key in [key for key in state if key.endswith("reactivate.index") and state[key].ndim == 2]:
-        matrix = state[key]
-        if bool((matrix.count_nonzero(1) == 1).all() and (matrix.sum(1) == 1).all()):
-            state[key] = matrix.argmax(1)
-    return adopt_learning(model, state)
-
-
-PARTS = {
-    "conv_1": "conv1",
-    "conv_2": "conv2",
-    "sfr": "reactivate",
-    "se.fc.0": "squeeze.reduce",
-    "se.fc.2": "squeeze.expand",
-}
 
 family = Family(
     CondenseNetV2,
     paper="arXiv:2104.04382",
     source="jianghaojun/CondenseNetV2",
-    layouts=(Layout("jianghaojun/CondenseNetV2", _official, PARTS, _list_rows),),
+    layouts=layouts.CONDENSENET_V2,
 )
 
 for name, depths, growth, groups, hidden, counts, error in (

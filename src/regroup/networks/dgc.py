@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.backbone import Config
 from regroup.networks.condensenet import NormActConv
-from regroup.networks.weights import Layout, State
-from regroup.ops.dynamic import DynamicGroupConv, Saliency, packed
+from regroup.networks.layouts import condensenet as layouts
+from regroup.networks.skeletons import DenseNetLike, ResNetLike
+from regroup.ops.dynamic import DynamicGroupConv, Saliency
 from regroup.spec import ConvSpec
 from regroup.strategies.dynamic import DynamicConv, dropped_at
 
@@ -76,6 +77,8 @@ def dynamic_conv(
     in_channels: int, out_channels: int, config: DynamicConfig, kernel_size: int = 1, stride: int = 1
 ) -> nn.Module:
     """Return batch norm, ReLU and dynamic convolution, as the config says learned or as deployed."""
+    if not 0 < config.gate <= 1:
+        raise NetworkError("gate", config.gate, "above 0 and at most 1")
     spec = ConvSpec(in_channels, out_channels, 1, stride).with_kernel(kernel_size)
     if config.learned:
         return DynamicConv(spec, config.heads, config.gate, squeeze=config.squeeze, norm=True, act="relu")
@@ -116,114 +119,48 @@ class DynamicBlock(nn.Module):
         return self.act(y + self.shortcut(x))
 
 
-class DynamicBackbone(Backbone):
-    """A network with dynamic convolutions."""
+def start_salient(model: nn.Module) -> None:
+    """Start dynamic convolutions with all inputs about equally salient.
 
-    def init_weights(self) -> None:
-        """As by default, and all inputs start about equally salient.
-
-        With the official start a new network overflows in eval mode, before batch norm has seen images.
-        """
-        super().init_weights()
-        for module in self.modules():
-            if isinstance(module, DynamicGroupConv):
-                fan_out = module.spec.taps * module.spec.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            if isinstance(module, Saliency):
-                nn.init.normal_(module.expand.weight, std=0.01)
-                nn.init.ones_(module.expand.get_parameter("bias"))
+    With the official start a new network overflows in eval mode, before batch norm has seen images.
+    """
+    for module in model.modules():
+        if isinstance(module, DynamicGroupConv):
+            fan_out = module.spec.taps * module.spec.out_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if isinstance(module, Saliency):
+            nn.init.normal_(module.expand.weight, std=0.01)
+            nn.init.ones_(module.expand.get_parameter("bias"))
 
 
-class DynamicCondenseNet(DynamicBackbone):
-    """A 3x3 convolution, stages of growing width with average pooling between them."""
-
-    min_size = 32
+class DynamicCondenseNet(DenseNetLike):
+    """A CondenseNet of dynamic layers."""
 
     def __init__(self, config: DynamicCondenseNetConfig) -> None:
-        channels = 2 * config.growth[0]
-        step = 1 if config.small else 2
-        stem = nn.Conv2d(config.in_chans, channels, 3, step, 1, bias=False)
-        widths, stages = [channels], []
-        for index, (depth, growth) in enumerate(zip(config.depths, config.growth, strict=True)):
-            layers = [DynamicLayer(channels + i * growth, growth, config) for i in range(depth)]
-            stages.append(Stage(layers, nn.AvgPool2d(2) if index else None))
-            channels += depth * growth
-            widths.append(channels)
-        tail = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
-        reductions = [step, *(step * 2**i for i in range(len(stages)))]
-        super().__init__(config, stem, stages, widths, reductions, tail=tail)
-        self.min_size = step * 2 ** (len(stages) - 1)
+        super().__init__(config, lambda stage, c: DynamicLayer(c, config.growth[stage], config))
+
+    def init_weights(self) -> None:
+        """As by default, with `start_salient`."""
+        super().init_weights()
+        start_salient(self)
 
 
-class DynamicResNet(DynamicBackbone):
-    """A ResNet of dynamic blocks; each stage after the first halves the size."""
+class DynamicResNet(ResNetLike):
+    """A ResNet of dynamic blocks."""
 
     def __init__(self, config: DynamicResNetConfig) -> None:
-        channels = config.widths[0]
-        stem = ConvNorm(config.in_chans, channels, 7, 2)
-        widths, stages = [channels], []
-        for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-            blocks = []
-            for i in range(depth):
-                blocks.append(DynamicBlock(channels, width, 2 if i == 0 and index else 1, config))
-                channels = width
-            stages.append(Stage(blocks, None if index else nn.MaxPool2d(3, stride=2, padding=1)))
-            widths.append(channels)
-        super().__init__(config, stem, stages, widths, [2, *(4 * 2**i for i in range(len(stages)))])
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            return DynamicBlock(in_channels, config.widths[stage], stride, config)
+
+        super().__init__(config, config.widths[0], config.widths, block)
+
+    def init_weights(self) -> None:
+        """As by default, with `start_salient`."""
+        super().init_weights()
+        start_salient(self)
 
 
-def _condensenet(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_conv": "stem", "bn_last": "tail.0"}
-    for s, b, name in model.blocks():
-        prefixes[f"features.denseblock_{s + 1}.denselayer_{b + 1}"] = name
-    return prefixes
-
-
-def _resnet(model: Backbone) -> dict[str, str]:
-    prefixes = {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier"}
-    for s, b, name in model.blocks():
-        prefixes |= {f"layer{s + 1}.{b}": name, f"layer{s + 1}.{b}.downsample.0": f"{name}.shortcut.0"}
-        prefixes[f"layer{s + 1}.{b}.downsample.1.norm"] = f"{name}.shortcut.1"
-    return prefixes
-
-
-def _join_heads(model: Backbone, state: State) -> State:
-    """Put the heads, of which the official code has one module each, into one tensor for all."""
-    result = dict(state)
-    for name, layer in model.named_modules():
-        first = f"{name}.headconv_0.conv.weight"
-        if not isinstance(layer, (DynamicConv, DynamicGroupConv)) or first not in result:
-            continue
-        heads = [f"{name}.headconv_{i}" for i in range(layer.heads)]
-        if any(f"{head}.{part}" not in result for head in heads for part in HEAD):
-            continue
-        for part, ours in HEAD.items():
-            result[f"{name}.{ours}"] = torch.cat([result.pop(f"{head}.{part}") for head in heads])
-        kernel, inactive = result.pop(f"{name}.conv.weight"), f"{name}._inactive_channels"
-        if isinstance(layer, DynamicConv):
-            result[f"{name}.conv.weight"] = kernel
-            result[f"{name}.inactive"] = result.pop(inactive, layer.inactive).long()
-            continue
-        result[f"{name}.weight"] = packed(kernel, layer.heads)
-        if inactive in result and int(result[inactive]) == layer.spec.in_channels - layer.kept:
-            del result[inactive]  # any other number is reported as a key that does not fit
-    return result
-
-
-HEAD = {
-    "conv.weight": "conv.weight",
-    "fc1.weight": "saliency.reduce.weight",
-    "fc2.weight": "saliency.expand.weight",
-    "fc2.bias": "saliency.expand.bias",
-}
-PARTS = {"conv_1": "conv1", "conv_2": "conv2", "bn1": "norm1", "bn2": "norm2"}
-
-family = Family(
-    DynamicCondenseNet,
-    paper="arXiv:2007.04242",
-    source="hellozhuo/dgc",
-    layouts=(Layout("hellozhuo/dgc", _condensenet, PARTS, _join_heads),),
-)
+family = Family(DynamicCondenseNet, paper="arXiv:2007.04242", source="hellozhuo/dgc", layouts=layouts.DGC)
 
 family.add(
     "dgc_condensenet_74",
@@ -236,12 +173,7 @@ family.add(
     Claims(4_264_810, 65.1, size=(32, 32), counted="O", top1_error=4.77, data="CIFAR-10"),
 )
 
-family = Family(
-    DynamicResNet,
-    paper="arXiv:2007.04242",
-    source="hellozhuo/dgc",
-    layouts=(Layout("hellozhuo/dgc", _resnet, PARTS, _join_heads),),
-)
+family = Family(DynamicResNet, paper="arXiv:2007.04242", source="hellozhuo/dgc", layouts=layouts.DGC)
 
 family.add(
     "dgc_resnet18",

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm
+from regroup.networks.layouts import resnet as layouts
 from regroup.networks.resnet import shortcut
-from regroup.networks.weights import Layout, State
+from regroup.networks.skeletons import ResNetLike
 from regroup.spec import ConvSpec
 from regroup.strategies.groupable import GroupableConv
 
@@ -51,52 +52,23 @@ class GroupableBottleneck(nn.Module):
         return self.act(self.conv3(y) + self.shortcut(x))
 
 
-class GroupableResNeXt(Backbone):
-    """A ResNet of groupable bottlenecks; each stage after the first halves the size."""
+class GroupableResNeXt(ResNetLike):
+    """A ResNet of groupable bottlenecks."""
 
     def __init__(self, config: GroupableResNeXtConfig) -> None:
-        channels = 64
-        stem = ConvNorm(config.in_chans, channels, 7, 2)
-        widths, stages = [channels], []
-        for index, (depth, middle) in enumerate(zip(config.depths, config.middle, strict=True)):
-            out, blocks = 256 * 2**index, []
-            for i in range(depth):
-                stride = 2 if i == 0 and index else 1
-                blocks.append(GroupableBottleneck(channels, out, middle, stride, config.budget))
-                channels = out
-            stages.append(Stage(blocks, None if index else nn.MaxPool2d(3, stride=2, padding=1)))
-            widths.append(channels)
-        super().__init__(config, stem, stages, widths, [2, *(4 * 2**i for i in range(len(stages)))])
+        outs = [256 * 2**stage for stage in range(len(config.middle))]
 
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            return GroupableBottleneck(in_channels, outs[stage], config.middle[stage], stride, config.budget)
 
-def _d_li14(model: Backbone) -> dict[str, str]:
-    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
-    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
+        super().__init__(config, 64, outs, block)
 
-
-def _without_constants(model: Backbone, state: State) -> State:
-    """Drop the matrices that every layer of theirs carries, and add that no grouping is fixed."""
-    result = {key: v for key, v in state.items() if not key.endswith((".conv2.D", ".conv2.I"))}
-    for key, buffer in model.named_buffers():
-        if key.endswith("conv2.fixed") and f"{key.removesuffix('fixed')}gates" in result:
-            result.setdefault(key, buffer.new_full(buffer.shape, -1))
-    return result
-
-
-PARTS = {
-    "conv2.gate": "conv2.gates",
-    "bn2": "norm2",
-    **{f"conv{i}": f"conv{i}.conv" for i in (1, 3)},
-    **{f"bn{i}": f"conv{i}.norm" for i in (1, 3)},
-    "downsample.0": "shortcut.conv",
-    "downsample.1": "shortcut.norm",
-}
 
 family = Family(
     GroupableResNeXt,
     paper="arXiv:1908.05867",
     source="d-li14/dgconv.pytorch",
-    layouts=(Layout("d-li14/dgconv.pytorch", _d_li14, PARTS, _without_constants),),
+    layouts=layouts.G_RESNEXT,
 )
 
 family.add(

@@ -6,17 +6,18 @@ took from TensorFlow: 3x3 kernels where the paper has 5x5, and batch norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
+from regroup.networks.backbone import Config
 from regroup.networks.blocks import Branches, ConvAct, ConvNorm, Stage
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import googlenet as layouts
+from regroup.networks.skeletons import Supervised
 
 # 1x1; 3x3 reduced, 3x3; 5x5 reduced, 5x5; pooled and projected (table 1 of the paper)
 MODULES = {
@@ -48,41 +49,6 @@ class GoogLeNetConfig(Config):
     drop_rate: float = 0.4
 
 
-class Supervised(Backbone):
-    """A backbone with auxiliary heads behind inner blocks: in training it gives a tuple of logits.
-
-    Args:
-        heads: block, as "stage_block" -> head; the last layer of a head is its `classifier`.
-    """
-
-    def __init__(self, *parts: Any, heads: Mapping[str, nn.Module], **options: Any) -> None:
-        super().__init__(*parts, **options)
-        self.heads = nn.ModuleDict(heads)
-        self.heads.apply(self.init_layer)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        """Return logits (N, num_classes); in training with heads, theirs too, the last head's first."""
-        if not (self.training and len(self.heads)):
-            return super().forward(x)
-        x, extra = self.stem(x), []
-        for s, stage in enumerate(self.stages):
-            for name, block in stage.named_children():
-                x = block(x)
-                if f"{s}_{name}" in self.heads:
-                    extra.insert(0, self.heads[f"{s}_{name}"](x))
-        return self.forward_head(self.tail(x)), *extra
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifiers; without classes the heads go too."""
-        super().reset_classifier(num_classes, global_pool)
-        heads = getattr(self, "heads", {})  # not there yet when the backbone makes its own classifier
-        for head in heads.values():
-            head.classifier = nn.Linear(head.classifier.in_features, num_classes)
-            self.init_layer(head.classifier)
-        if not num_classes:
-            self.heads = nn.ModuleDict()
-
-
 class AuxiliaryHead(nn.Module):
     """Pool to 4x4, 1x1 convolution, hidden layer, classifier (section 5; torchvision pools adaptively)."""
 
@@ -107,6 +73,8 @@ class GoogLeNet(Supervised):
     min_size = 32
 
     def __init__(self, config: GoogLeNetConfig) -> None:
+        if config.kernel_size % 2 == 0:
+            raise NetworkError("kernel_size", config.kernel_size, "odd")
         unit = partial(ConvNorm, eps=1e-3) if config.norm else ConvAct
         stem = unit(config.in_chans, 64, 7, 2)
         first = Stage([unit(64, 64), unit(64, 192, 3)], nn.Sequential(_pool(3), *_norm(config)))
@@ -159,28 +127,7 @@ def _module(
     )
 
 
-def _torchvision(model: Backbone) -> dict[str, str]:
-    prefixes = {"conv1": "stem", "conv2": "stages.0.0", "conv3": "stages.0.1", "fc": "classifier"}
-    modules = [name for s, _, name in model.blocks() if s > 0]
-    for theirs, ours in zip(MODULES, modules, strict=True):
-        prefixes |= {f"inception{theirs}.branch{i + 1}": f"{ours}.{i}" for i in range(4)}
-    for theirs, ours in (("aux1", "heads.2_0"), ("aux2", "heads.2_3")):
-        prefixes |= {f"{theirs}.conv": f"{ours}.conv", f"{theirs}.fc1": f"{ours}.hidden"}
-        prefixes[f"{theirs}.fc2"] = f"{ours}.classifier"
-    return prefixes
-
-
-def drop_unused_heads(model: Backbone, state: State) -> State:
-    """Leave out the weights of auxiliary heads that the model does not have."""
-    return state if model.config.aux else {k: v for k, v in state.items() if not k.startswith("heads.")}
-
-
-family = Family(
-    GoogLeNet,
-    paper="arXiv:1409.4842",
-    source="BVLC/caffe",
-    layouts=(Layout("torchvision", _torchvision, {"bn": "norm"}, drop_unused_heads),),
-)
+family = Family(GoogLeNet, paper="arXiv:1409.4842", source="BVLC/caffe", layouts=layouts.GOOGLENET)
 
 family.add(
     "googlenet",

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm
+from regroup.networks.skeletons import ResNetLike
 from regroup.spec import ConvSpec
 from regroup.strategies.interleaved import InterleavedConv
 
@@ -80,26 +81,19 @@ class InterleavedBlock(nn.Module):
         return self.act(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
-class IGCV1(Backbone):
-    """Stem, then stages of interleaved convolutions; each stage after the first halves the size."""
+class IGCV1(ResNetLike):
+    """A ResNet of interleaved blocks, or of interleaved convolutions."""
 
     def __init__(self, config: IGCV1Config) -> None:
-        channels = config.widths[0]
-        kernel, step = (3, 1) if config.small else (7, 2)
-        stem = ConvNorm(config.in_chans, channels, kernel, step, eps=EPS)
-        block = InterleavedBlock if config.residual else InterleavedNorm
-        stages = []
-        rows = zip(config.depths, config.widths[1:], config.primary, strict=True)
-        for index, (depth, width, primary) in enumerate(rows):
-            blocks: list[nn.Module] = []
-            for i in range(depth):
-                blocks.append(block(channels, width, primary, 2 if i == 0 and index > 0 else 1))
-                channels = width
-            pool = None if config.small or index > 0 else nn.MaxPool2d(3, stride=2, padding=1)
-            stages.append(Stage(blocks, pool))
-        first = 1 if config.small else 4
-        reductions = [step, *(first * 2**i for i in range(len(stages)))]
-        super().__init__(config, stem, stages, config.widths, reductions)
+        kind = InterleavedBlock if config.residual else InterleavedNorm
+        channels, *outs = config.widths
+        if len(config.primary) != len(outs):
+            raise NetworkError("primary", config.primary, f"{len(outs)} numbers, one for each stage")
+
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            return kind(in_channels, outs[stage], config.primary[stage], stride)
+
+        super().__init__(config, channels, outs, block, eps=EPS)
 
     def init_weights(self) -> None:
         """Start as the official code does: normal, with the variance 2 / (inputs of one output)."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.backbone import Config
 from regroup.networks.igcv1 import fan_in_normal
+from regroup.networks.skeletons import ResNetLike
 from regroup.spec import ConvSpec, divisors
 from regroup.strategies.interleaved import InterleavedConv
 
@@ -29,11 +29,13 @@ class IGCV2Config(Config):
         depths: blocks of each stage.
         widths: channels of each stage; the stem has those of the first.
         group_width: about how many channels a group of a 1x1 convolution has.
+        small: for small images: a 3x3 stem with stride 1 and no pooling.
     """
 
     depths: tuple[int, ...] = (6, 6, 6)
     widths: tuple[int, ...] = (416, 832, 1664)
     group_width: int = 8
+    small: bool = True
 
 
 def balanced(channels: int, count: int) -> tuple[int, ...]:
@@ -64,22 +66,14 @@ class SparseProduct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
-class IGCV2(Backbone):
-    """A 3x3 stem, then stages of sparse products; each stage after the first halves the size."""
+class IGCV2(ResNetLike):
+    """A ResNet whose blocks are sparse products, without shortcuts."""
 
     def __init__(self, config: IGCV2Config) -> None:
-        channels = config.widths[0]
-        stages = []
-        for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-            blocks = []
-            for i in range(depth):
-                stride = 2 if i == 0 and index > 0 else 1
-                blocks.append(SparseProduct(channels, width, stride, config.group_width))
-                channels = width
-            stages.append(Stage(blocks))
-        stem = ConvNorm(config.in_chans, config.widths[0], 3)
-        reductions = [1, *(2**i for i in range(len(stages)))]
-        super().__init__(config, stem, stages, [config.widths[0], *config.widths], reductions)
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            return SparseProduct(in_channels, config.widths[stage], stride, config.group_width)
+
+        super().__init__(config, config.widths[0], config.widths, block)
 
     def init_weights(self) -> None:
         """Start as IGCV1 does."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import igcv3 as layouts
 from regroup.ops.order import ChannelShuffle
 
 STAGES = (
@@ -82,19 +82,7 @@ class IGCV3(Backbone):
         super().__init__(config, stem, stages, widths, reductions, tail=tail, num_features=last)
 
 
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_block": "stem", "features.final_block": "tail", "output": "classifier"}
-    for s, b, name in model.blocks():
-        prefixes[f"features.stage{s + 1}.unit{b + 1}"] = name
-    return prefixes
-
-
-family = Family(
-    IGCV3,
-    paper="arXiv:1806.00178",
-    source="homles11/IGCV3",
-    layouts=(Layout("pytorchcv", _pytorchcv, {"bn": "norm"}),),
-)
+family = Family(IGCV3, paper="arXiv:1806.00178", source="homles11/IGCV3", layouts=layouts.IGCV3)
 
 for name, width, counts, errors in (
     ("igcv3_100", 1.0, (3_491_688, 313.0), (27.8, 9.5, "R")),

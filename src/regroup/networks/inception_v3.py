@@ -13,10 +13,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
+from regroup.networks.backbone import Config
 from regroup.networks.blocks import Branches, ConvNorm, Stage
-from regroup.networks.googlenet import Supervised, drop_unused_heads
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import googlenet as layouts
+from regroup.networks.skeletons import Supervised
 
 Unit = partial(ConvNorm, eps=1e-3)
 
@@ -142,47 +142,11 @@ def _widths(first: int, pools: Iterable[int]) -> list[int]:
     return [first, *(224 + p for p in pools)][:-1]
 
 
-def _steps(branch: str, count: int, fan: bool = False) -> dict[str, str]:
-    """Torchvision's names of the layers of a branch -> ours; a fan has two layers side by side at its end."""
-    names = {f"{branch}_{i + 1}": str(i) for i in range(count)}
-    return names | (
-        {f"{branch}_{count + 1}{side}": f"{count}.{i}" for i, side in enumerate("ab")} if fan else {}
-    )
-
-
-PLAIN, POOL = {"branch1x1": "0"}, {"branch_pool": "1"}
-FINE = (PLAIN, _steps("branch5x5", 2), _steps("branch3x3dbl", 3), POOL)
-MIDDLE = (PLAIN, _steps("branch7x7", 3), _steps("branch7x7dbl", 5), POOL)
-COARSE = (PLAIN, _steps("branch3x3", 1, fan=True), _steps("branch3x3dbl", 2, fan=True), POOL)
-MODULES = {
-    **dict.fromkeys(("5b", "5c", "5d"), FINE),
-    "6a": ({"branch3x3": "0"}, _steps("branch3x3dbl", 3)),
-    **dict.fromkeys(("6b", "6c", "6d", "6e"), MIDDLE),
-    "7a": (_steps("branch3x3", 2), _steps("branch7x7x3", 4)),
-    **dict.fromkeys(("7b", "7c"), COARSE),
-}
-
-
-def _torchvision(model: Backbone) -> dict[str, str]:
-    prefixes = {"fc": "classifier", "AuxLogits.fc": "heads.2_4.classifier"}
-    prefixes |= {f"AuxLogits.conv{i}": f"heads.2_4.convs.{i}" for i in range(2)}
-    convs = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
-    ours = ("stem.0", "stem.1", "stem.2", "stages.0.0", "stages.0.1")
-    prefixes |= {f"Conv2d_{theirs}": name for theirs, name in zip(convs, ours, strict=True)}
-    names = [name for s, _, name in model.blocks() if s > 0]
-    for (module, branches), name in zip(MODULES.items(), names, strict=True):
-        for i, layers in enumerate(branches):
-            prefixes |= {
-                f"Mixed_{module}.{theirs}": f"{name}.{i}.{layer}" for theirs, layer in layers.items()
-            }
-    return prefixes
-
-
 family = Family(
     InceptionV3,
     paper="arXiv:1512.00567",
     source="pytorch/vision",
-    layouts=(Layout("torchvision", _torchvision, {"bn": "norm"}, drop_unused_heads),),
+    layouts=layouts.INCEPTION_V3,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     pool_size=(8, 8),

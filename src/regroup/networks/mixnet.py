@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, SqueezeExcite, round_channels, split_at_strides
-from regroup.networks.mobilenet_v1 import STEM, timm_rows, units
-from regroup.networks.weights import Layout, State
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm, SqueezeExcite, round_channels
+from regroup.networks.layouts import mixnet as layouts
+from regroup.networks.skeletons import MobileNetLike
 from regroup.ops.layers import ACTIVATIONS
 from regroup.spec import ConvSpec
 from regroup.strategies.mixed import MixedConv
@@ -107,7 +106,7 @@ class MixedBlock(nn.Module):
         return x + y if self.residual else y
 
 
-class MixNet(Backbone):
+class MixNet(MobileNetLike):
     """A 3x3 convolution, mixed blocks, a wide 1x1 convolution."""
 
     def __init__(self, config: MixNetConfig) -> None:
@@ -118,82 +117,10 @@ class MixNet(Backbone):
             out = round_channels(row.channels * config.width)
             blocks.append((MixedBlock(channels, out, row, config.eps), row.stride, out))
             channels = out
-        first, stages, widths = split_at_strides(conv.conv.out_channels, blocks)
-        super().__init__(
-            config,
-            nn.Sequential(conv, *first),
-            stages,
-            widths,
-            [2 ** (i + 1) for i in range(len(widths))],
-            tail=ConvNorm(channels, 1536, eps=config.eps),
-            num_features=1536,
-        )
+        super().__init__(config, conv, blocks, tail=ConvNorm(channels, 1536, eps=config.eps))
 
 
-def _repeats(model: Backbone) -> list[int]:
-    channels = [row.channels for row in model.config.rows]
-    return [channels.count(c) for c in dict.fromkeys(channels)]  # a row of theirs is a run of equal widths
-
-
-def _parts(model: Backbone, theirs: str, ours: str, convs: list[str], norms: list[str]) -> dict[str, str]:
-    """Return the prefixes of one block, given their names of its (two or three) convolutions and norms."""
-    block = model.get_submodule(ours)
-    assert isinstance(block, MixedBlock)
-    single = ".0" if len(block.depthwise) == 1 else ""
-    targets = [
-        ("expand.conv", "expand.norm"),
-        (f"depthwise{single}", "norm"),
-        ("project.conv", "project.norm"),
-    ]
-    prefixes = {}
-    for conv, norm, target in zip(convs, norms, targets[-len(convs) :], strict=True):
-        prefixes[f"{theirs}.{conv}"], prefixes[f"{theirs}.{norm}"] = (f"{ours}.{t}" for t in target)
-    return prefixes
-
-
-def _timm(model: Backbone) -> dict[str, str]:
-    prefixes = STEM | {"conv_head": "tail.conv", "bn2": "tail.norm"}
-    for theirs, ours in timm_rows(model, _repeats(model)).items():
-        whole = not isinstance(model.get_submodule(ours + ".expand"), nn.Identity)
-        convs = ["conv_pw", "conv_dw", "conv_pwl"] if whole else ["conv_dw", "conv_pw"]
-        prefixes |= _parts(model, theirs, ours, convs, ["bn1", "bn2", "bn3"][: len(convs)])
-        prefixes |= {f"{theirs}.se.conv_{part}": f"{ours}.squeeze.{part}" for part in ("reduce", "expand")}
-    return prefixes
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    prefixes = {"output": "classifier"}
-    for theirs, ours in (("features.init_block.conv1", "stem.0"), ("features.final_block", "tail")):
-        prefixes |= {f"{theirs}.conv": f"{ours}.conv", f"{theirs}.bn": f"{ours}.norm"}
-    *repeats, before_last, last = _repeats(model)
-    numbers = [(r, i) for r, count in enumerate([*repeats, before_last + last]) for i in range(count)]
-    for (row, i), ours in zip(numbers, units(model), strict=True):
-        theirs = f"features.stage{row}.unit{i + 1}" if row else "features.init_block.conv2"
-        names = ["exp_conv", "conv1", "conv2"] if row else ["conv1", "conv2"]
-        convs, norms = [f"{n}.conv" for n in names], [f"{n}.bn" for n in names]
-        prefixes |= _parts(model, theirs, ours, convs, norms)
-        prefixes |= {f"{theirs}.se.conv{k}": f"{ours}.squeeze.{p}" for k, p in ((1, "reduce"), (2, "expand"))}
-    return prefixes
-
-
-def _join_groups(model: Backbone, state: State) -> State:
-    """Put the two convolutions that others have for two groups into one weight."""
-    for key in [key for key in state if key.endswith((".expand.conv.0.weight", ".project.conv.0.weight"))]:
-        other = key.replace(".conv.0.", ".conv.1.")
-        if other in state:
-            state[key.replace(".conv.0.", ".conv.")] = torch.cat([state.pop(key), state.pop(other)])
-    return state
-
-
-family = Family(
-    MixNet,
-    paper="arXiv:1907.09595",
-    source="tensorflow/tpu",
-    layouts=(
-        Layout("timm", _timm, adjust=_join_groups),
-        Layout("pytorchcv", _pytorchcv, adjust=_join_groups),
-    ),
-)
+family = Family(MixNet, paper="arXiv:1907.09595", source="tensorflow/tpu", layouts=layouts.MIXNET)
 
 for name, config, counts, accuracy in (
     ("s", MixNetConfig(rows=SMALL, stem=16, drop_rate=0.2), (4_134_606, 239.2), (75.8, 92.8)),

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, split_at_strides
-from regroup.networks.weights import Layout
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm
+from regroup.networks.layouts import mobilenet as layouts
+from regroup.networks.skeletons import MobileNetLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Separable(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
-class MobileNetV1(Backbone):
+class MobileNetV1(MobileNetLike):
     """A 3x3 convolution, then separable ones (table 1)."""
 
     def __init__(self, config: MobileNetV1Config) -> None:
@@ -57,60 +58,18 @@ class MobileNetV1(Backbone):
                 stride, out = first_stride if i == 0 else 1, _width(width, config)
                 blocks.append((Separable(channels, out, stride, **options), stride, out))
                 channels = out
-        first, stages, widths = split_at_strides(conv.conv.out_channels, blocks)
-        reductions = [2 ** (i + 1) for i in range(len(widths))]
-        super().__init__(config, nn.Sequential(conv, *first), stages, widths, reductions)
+        super().__init__(config, conv, blocks)
 
 
 def _width(channels: int, config: MobileNetV1Config) -> int:
     return max(8, int(channels * config.width))
 
 
-def units(model: Backbone) -> list[str]:
-    """Return the names of all blocks of a mobile network, those in the stem first."""
-    return [f"stem.{i}" for i in list(model.stem._modules)[1:]] + [name for *_, name in model.blocks()]
-
-
-def timm_rows(model: Backbone, repeats: list[int]) -> dict[str, str]:
-    """Return timm's prefixes of the blocks of a mobile network: 'blocks.ROW.INDEX'."""
-    numbers = [f"blocks.{row}.{i}" for row, count in enumerate(repeats) for i in range(count)]
-    return dict(zip(numbers, units(model), strict=True))
-
-
-def pytorchcv_units(model: Backbone) -> dict[str, str]:
-    """Return pytorchcv's prefixes of the blocks of a mobile network: the first stage is in our stem."""
-    stem = {f"features.stage1.unit{i}": f"stem.{i}" for i in list(model.stem._modules)[1:]}
-    return stem | {f"features.stage{s + 2}.unit{b + 1}": name for s, b, name in model.blocks()}
-
-
-STEM = {
-    "conv_stem": "stem.0.conv",
-    "bn1": "stem.0.norm",
-    "features.init_block": "stem.0",
-    "output": "classifier",
-}
-TIMM = {
-    "conv_dw": "depthwise.conv",
-    "bn1": "depthwise.norm",
-    "conv_pw": "pointwise.conv",
-    "bn2": "pointwise.norm",
-}
-PYTORCHCV = {
-    "dw_conv.conv": "depthwise.conv",
-    "dw_conv.bn": "depthwise.norm",
-    "pw_conv.conv": "pointwise.conv",
-    "pw_conv.bn": "pointwise.norm",
-    "bn": "norm",
-}
-
 family = Family(
     MobileNetV1,
     paper="arXiv:1704.04861",
     source="tensorflow/models",
-    layouts=(
-        Layout("timm", lambda model: STEM | timm_rows(model, [r for _, r, _ in model.config.rows]), TIMM),
-        Layout("pytorchcv", lambda model: STEM | pytorchcv_units(model), PYTORCHCV),
-    ),
+    layouts=layouts.V1,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
 )

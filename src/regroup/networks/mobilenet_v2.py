@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, SqueezeExcite, round_channels, split_at_strides
-from regroup.networks.mobilenet_v1 import STEM, pytorchcv_units, timm_rows, units
-from regroup.networks.weights import Layout, State
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm, SqueezeExcite, round_channels
+from regroup.networks.layouts import mobilenet as layouts
+from regroup.networks.skeletons import MobileNetLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(MobileNetLike):
     """A 3x3 convolution, inverted residuals, a wide 1x1 convolution."""
 
     def __init__(self, config: MobileNetV2Config) -> None:
@@ -99,74 +99,11 @@ class MobileNetV2(Backbone):
                 numbers = Numbers(channels, channels * expansion, out, stride=stride, eps=eps)
                 blocks.append((InvertedResidual(numbers), stride, out))
                 channels = out
-        first, stages, widths = split_at_strides(conv.conv.out_channels, blocks)
         head = round_channels(config.head * max(1.0, config.width))
-        super().__init__(
-            config,
-            nn.Sequential(conv, *first),
-            stages,
-            widths,
-            [2 ** (i + 1) for i in range(len(widths))],
-            tail=ConvNorm(channels, head, act="relu6", eps=eps),
-            num_features=head,
-        )
+        super().__init__(config, conv, blocks, tail=ConvNorm(channels, head, act="relu6", eps=eps))
 
 
-def _torchvision(model: Backbone) -> dict[str, str]:
-    names = units(model)
-    prefixes = {"features.0": "stem.0", f"features.{len(names) + 1}": "tail", "classifier.1": "classifier"}
-    for index, name in enumerate(names, 1):
-        parts = list(model.get_submodule(name)._modules)
-        for k, part in enumerate(parts[:-1]):
-            prefixes[f"features.{index}.conv.{k}"] = f"{name}.{part}"
-        last = len(parts) - 1
-        prefixes[f"features.{index}.conv.{last}"] = f"{name}.project.conv"
-        prefixes[f"features.{index}.conv.{last + 1}"] = f"{name}.project.norm"
-    return prefixes
-
-
-def _timm(model: Backbone) -> dict[str, str]:
-    head = {"conv_head": "tail.conv", "bn2": "tail.norm"}
-    return STEM | head | timm_parts(model, timm_rows(model, [row[2] for row in model.config.rows]))
-
-
-def timm_parts(model: Backbone, rows: dict[str, str]) -> dict[str, str]:
-    """Return timm's prefixes of the parts of inverted residuals, given those of the blocks."""
-    prefixes = {}
-    for theirs, name in rows.items():
-        convs = [part for part in model.get_submodule(name)._modules if part != "squeeze"]
-        kinds = ("conv_pw", "conv_dw", "conv_pwl") if len(convs) == 3 else ("conv_dw", "conv_pw")
-        for i, (kind, part) in enumerate(zip(kinds, convs, strict=True), 1):
-            prefixes[f"{theirs}.{kind}"] = f"{name}.{part}.conv"
-            prefixes[f"{theirs}.bn{i}"] = f"{name}.{part}.norm"
-        prefixes[f"{theirs}.se"] = f"{name}.squeeze"
-    return prefixes
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    prefixes = STEM | {"features.final_block": "tail"}
-    for theirs, name in pytorchcv_units(model).items():
-        for i, part in enumerate(("expand", "depthwise", "project"), 1):
-            prefixes[f"{theirs}.conv{i}"] = f"{name}.{part}"
-    return prefixes
-
-
-def _zero_bias(model: Backbone, state: State) -> State:
-    """The classifier of pytorchcv has no bias."""
-    weight = state.get("classifier.weight")
-    return state if weight is None else {"classifier.bias": weight.new_zeros(len(weight)), **state}
-
-
-family = Family(
-    MobileNetV2,
-    paper="arXiv:1801.04381",
-    source="tensorflow/models",
-    layouts=(
-        Layout("torchvision", _torchvision, {"0": "conv", "1": "norm"}),
-        Layout("timm", _timm),
-        Layout("pytorchcv", _pytorchcv, {"bn": "norm"}, _zero_bias),
-    ),
-)
+family = Family(MobileNetV2, paper="arXiv:1801.04381", source="tensorflow/models", layouts=layouts.V2)
 
 for width, counts, errors, pretrained in (
     (1.4, (6_108_776, 582.2), (25.0, 7.5), "timm:mobilenetv2_140.ra_in1k"),

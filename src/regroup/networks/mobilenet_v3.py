@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, round_channels, split_at_strides
-from regroup.networks.mobilenet_v1 import STEM, timm_rows, units
-from regroup.networks.mobilenet_v2 import InvertedResidual, Numbers, timm_parts
-from regroup.networks.weights import Layout
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm, round_channels
+from regroup.networks.layouts import mobilenet as layouts
+from regroup.networks.mobilenet_v2 import InvertedResidual, Numbers
+from regroup.networks.skeletons import MobileNetLike
 from regroup.ops.layers import ACTIVATIONS
 
 
@@ -82,7 +82,7 @@ class MobileNetV3Config(Config):
     drop_rate: float = 0.2
 
 
-class MobileNetV3(Backbone):
+class MobileNetV3(MobileNetLike):
     """A 3x3 convolution, inverted residuals, a 1x1 convolution, and after the pooling a hidden layer."""
 
     def __init__(self, config: MobileNetV3Config) -> None:
@@ -99,48 +99,13 @@ class MobileNetV3(Backbone):
             numbers = Numbers(channels, hidden, out, row.kernel_size, row.stride, row_act, row.squeeze, eps)
             blocks.append((InvertedResidual(numbers), row.stride, out))
             channels = out
-        first, stages, widths = split_at_strides(conv.conv.out_channels, blocks)
         features = round_channels(6 * rows[-1].channels * config.width)
+        tail = ConvNorm(channels, features, act=act, eps=eps)
         head = nn.Sequential(nn.Flatten(), nn.Linear(features, config.hidden), ACTIVATIONS[act]())
-        super().__init__(
-            config,
-            nn.Sequential(conv, *first),
-            stages,
-            widths,
-            [2 ** (i + 1) for i in range(len(widths))],
-            tail=ConvNorm(channels, features, act=act, eps=eps),
-            num_features=features,
-            hidden=(head, config.hidden),
-        )
+        super().__init__(config, conv, blocks, tail=tail, hidden=(head, config.hidden))
 
 
-def _torchvision(model: Backbone) -> dict[str, str]:
-    names = units(model)
-    prefixes = {"features.0": "stem.0", f"features.{len(names) + 1}": "tail"}
-    prefixes |= {"classifier.0": "hidden.1", "classifier.3": "classifier"}
-    for index, name in enumerate(names, 1):
-        for k, part in enumerate(model.get_submodule(name)._modules):
-            prefixes[f"features.{index}.block.{k}"] = f"{name}.{part}"
-    return prefixes
-
-
-def _timm(model: Backbone) -> dict[str, str]:
-    channels = [row.channels for row in model.config.rows]
-    repeats = [channels.count(c) for c in dict.fromkeys(channels)]  # a row of timm is a run of equal widths
-    last = f"blocks.{len(repeats)}.0"
-    head = {f"{last}.conv": "tail.conv", f"{last}.bn1": "tail.norm", "conv_head": "hidden.1"}
-    return STEM | head | timm_parts(model, timm_rows(model, repeats))
-
-
-family = Family(
-    MobileNetV3,
-    paper="arXiv:1905.02244",
-    source="tensorflow/models",
-    layouts=(
-        Layout("torchvision", _torchvision, {"0": "conv", "1": "norm", "fc1": "reduce", "fc2": "expand"}),
-        Layout("timm", _timm, {"conv_reduce": "reduce", "conv_expand": "expand"}),
-    ),
-)
+family = Family(MobileNetV3, paper="arXiv:1905.02244", source="tensorflow/models", layouts=layouts.V3)
 
 LARGE_CONFIG = MobileNetV3Config(rows=LARGE, hidden=1280)
 SMALL_CONFIG = MobileNetV3Config(rows=SMALL, hidden=1024)

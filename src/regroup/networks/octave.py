@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.octave_blocks import NORMS, PATHS, OctaveConvNorm, OctaveSqueeze
-from regroup.networks.weights import Layout, State
-from regroup.strategies.octave import OctaveConv, Pair, merge
+from regroup.networks.layouts import octave as layouts
+from regroup.networks.octave_blocks import OctaveConfig, OctaveConvNorm, OctaveSqueeze
+from regroup.networks.skeletons import ResNetLike
+from regroup.strategies.octave import Pair, merge
 
 DEPTHS = {
     26: (2, 2, 2, 2),
@@ -29,13 +28,12 @@ DEPTHS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class OctaveResNetConfig(Config):
-    """Numbers of an octave ResNet or ResNeXt.
+class OctaveResNetConfig(OctaveConfig):
+    """Numbers of an octave ResNet or ResNeXt; its last stage has no low channels.
 
     Args:
         depths: blocks of each stage.
         widths: base width of each stage; a bottleneck gives four times as many channels.
-        alpha: share of low channels in all stages but the last.
         groups: of each path of the 3x3 convolution in a bottleneck.
         group_width: channels of one group at base width 64; grows with the width.
         squeeze: squeeze and excite after each bottleneck, with a 16th of its channels.
@@ -45,7 +43,6 @@ class OctaveResNetConfig(Config):
 
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
-    alpha: float = 0.5
     groups: int = 1
     group_width: int = 64
     squeeze: bool = False
@@ -100,68 +97,33 @@ class OctaveBottleneck(nn.Module):
         return (high, None) if low is None else (high, F.relu(low + past_low))
 
 
-class OctaveResNet(Backbone):
+class OctaveResNet(ResNetLike):
     """A ResNet whose stages hand over pairs; only the stem and the last stage have one resolution.
 
     As feature maps, pairs are merged: low is upsampled and stands after high.
     """
 
     def __init__(self, config: OctaveResNetConfig) -> None:
-        channels = config.widths[0]
-        stem = ConvNorm(config.in_chans, channels, 7, 2)
-        widths, stages, alpha = [channels], [], 0.0
-        for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-            alpha_out = 0.0 if index == len(config.depths) - 1 else config.alpha
-            blocks = []
-            for i in range(depth):
-                stride = 2 if i == 0 and index > 0 else 1
-                blocks.append(OctaveBottleneck(channels, width, stride, (alpha, alpha_out), config))
-                channels, alpha = 4 * width, alpha_out
-            stages.append(Stage(blocks, None if index else nn.MaxPool2d(3, stride=2, padding=1)))
-            widths.append(channels)
-        super().__init__(config, stem, stages, widths, [2, *(4 * 2**i for i in range(len(stages)))])
+        alphas = [*[config.alpha] * (len(config.depths) - 1), 0.0]
+
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            before = alphas[stage] if index else alphas[stage - 1] if stage else 0.0
+            return OctaveBottleneck(
+                in_channels, config.widths[stage], stride, (before, alphas[stage]), config
+            )
+
+        super().__init__(config, config.widths[0], [4 * width for width in config.widths], block)
 
     def join(self, x: Pair | Tensor) -> Tensor:
         """Return one tensor for what flows between stages."""
         return merge(x) if isinstance(x, tuple) else x
 
 
-def _d_li14(model: Backbone) -> dict[str, str]:
-    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
-    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.init_block.conv.conv": "stem.conv", "features.init_block.conv.bn": "stem.norm"}
-    for s, b, name in model.blocks():
-        unit = f"features.stage{s + 1}.unit{b + 1}"
-        prefixes |= {f"{unit}.body": name, f"{unit}.identity_conv": f"{name}.shortcut"}
-    return prefixes | {"output": "classifier"}
-
-
-def _split_fused(model: Backbone, state: State) -> State:
-    """Cut pytorchcv's one weight of all four paths."""
-    for name, layer in model.named_modules():
-        if not isinstance(layer, OctaveConv) or f"{name}.weight" not in state:
-            continue
-        whole = state.pop(f"{name}.weight")
-        rows, columns = layer.h2h.get_parameter("weight").shape[:2]
-        for path, _ in layer.named_children():
-            part = whole[:rows] if path[2] == "h" else whole[rows:]
-            state[f"{name}.{path}.weight"] = part[:, :columns] if path[0] == "h" else part[:, columns:]
-    return state
-
-
-D_LI14 = {f"downsample.0.{theirs}": f"shortcut.{ours}" for theirs, ours in (PATHS | NORMS).items()}
-
 family = Family(
     OctaveResNet,
     paper="arXiv:1904.05049",
     source="facebookresearch/OctConv",
-    layouts=(
-        Layout("d-li14/octconv.pytorch", _d_li14, D_LI14 | PATHS | NORMS),
-        Layout("pytorchcv", _pytorchcv, {"h_bn": "norm.high.0", "l_bn": "norm.low.0"}, _split_fused),
-    ),
+    layouts=layouts.RESNET,
 )
 
 for depth, alpha, mega_macs, accuracy in (
@@ -174,9 +136,13 @@ for depth, alpha, mega_macs, accuracy in (
     (50, 0.5, 2367.1, 77.4),
     (50, 0.75, 1880.0, 76.7),
     (101, 0.125, 6624.9, 79.2),
+    (101, 0.25, 5597.7, 79.2),
     (101, 0.5, 3991.2, 78.7),
+    (152, 0.125, 9684.6, 81.4),
     (152, 0.5, 5615.3, 79.26),
     (200, 0.125, 12564.3, 80.0),
+    (200, 0.25, 10439.3, 79.8),
+    (200, 0.5, 7143.9, 79.5),
 ):
     parameters = {26: 15_995_176, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808, 200: 64_673_832}[depth]
     family.add(
@@ -185,17 +151,25 @@ for depth, alpha, mega_macs, accuracy in (
         Claims(parameters, mega_macs, counted="O", top1_error=round(100 - accuracy, 2)),
     )
 
-for alpha, mega_macs, accuracy in ((0.125, 3567.7, 78.7), (0.25, 3106.0, 78.4), (0.5, 2369.7, 77.9)):
+for depth, alpha, counts, accuracy in (
+    (50, 0.125, (28_088_024, 3567.7), 78.7),
+    (50, 0.25, (28_088_024, 3106.0), 78.4),
+    (50, 0.5, (28_088_024, 2369.7), 77.9),
+    (50, 0.75, (28_088_024, 1882.6), 77.4),
+    (152, 0.125, (66_821_848, 9691.1), 81.6),
+):
     family.add(
-        f"oct_seresnet50_a{str(alpha).replace('.', '')}",
-        OctaveResNetConfig(depths=DEPTHS[50], alpha=alpha, squeeze=True),
-        Claims(28_088_024, mega_macs, counted="O", top1_error=round(100 - accuracy, 2)),
+        f"oct_seresnet{depth}_a{str(alpha).replace('.', '')}",
+        OctaveResNetConfig(depths=DEPTHS[depth], alpha=alpha, squeeze=True),
+        Claims(*counts, counted="O", top1_error=round(100 - accuracy, 2)),
     )
 
 for depth, alpha, counts, accuracy in (
     (50, 0.25, (25_028_904, 3171.0), 78.8),
     (50, 0.5, (25_028_904, 2386.5), 78.4),
+    (50, 0.75, (25_028_904, 1877.0), 77.5),
     (101, 0.25, (44_177_704, 5683.5), 79.6),
+    (101, 0.5, (44_177_704, 4022.6), 78.9),
 ):
     family.add(
         f"oct_resnext{depth}_32x4d_a{str(alpha).replace('.', '')}",

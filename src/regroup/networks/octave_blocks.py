@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from regroup.errors import NetworkError
+from regroup.networks.backbone import Config
 from regroup.spec import ConvSpec
 from regroup.strategies.octave import OctaveConv, OctaveNormAct, Pair, octaves
+
+
+@dataclass(frozen=True, kw_only=True)
+class OctaveConfig(Config):
+    """What every octave network can be told.
+
+    Args:
+        alpha: share of low channels, in the blocks that have any.
+    """
+
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha < 1:
+            raise NetworkError("alpha", self.alpha, "at least 0 and below 1")
 
 
 class OctaveConvNorm(nn.Module):
@@ -61,8 +81,3 @@ class OctaveSqueeze(nn.Module):
         if low is None or self.expand_low is None:
             return high, None
         return high, low * self.expand_low(hidden).sigmoid()
-
-
-PATHS = {f"conv.conv_{path}": f"conv.{path}" for path in ("h2h", "h2l", "l2h", "l2l")}
-NORMS = {"bn_h": "norm.high.0", "bn_l": "norm.low.0"}
-"""Parts of keys, d-li14's to those of an `OctaveConvNorm`."""

@@ -13,23 +13,21 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
+from regroup.networks.backbone import Backbone
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.octave_blocks import NORMS, PATHS, OctaveConvNorm
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import octave as layouts
+from regroup.networks.octave_blocks import OctaveConfig, OctaveConvNorm
 from regroup.strategies.octave import Pair, merge
 
 
 @dataclass(frozen=True, kw_only=True)
-class OctaveMobileConfig(Config):
+class OctaveMobileConfig(OctaveConfig):
     """Numbers of an octave MobileNet.
 
     Args:
-        alpha: share of low channels, in the blocks that have any.
         width: multiplies all channels.
     """
 
-    alpha: float = 0.5
     width: float = 1.0
 
 
@@ -119,18 +117,11 @@ class OctaveMobileNetV2(Backbone):
         super().__init__(config, stem, stages, widths, reductions, tail=tail, num_features=last)
 
 
-def _d_li14(model: Backbone) -> dict[str, str]:
-    prefixes = {"features.0.0": "stem.conv", "features.0.1": "stem.norm", "fc": "classifier"}
-    for number, (_, _, name) in enumerate(model.blocks(), 1):
-        prefixes |= {f"features.{number}.0": f"{name}.conv1", f"features.{number}.1": f"{name}.conv2"}
-    return prefixes
-
-
 family = Family(
     OctaveMobileNetV1,
     paper="arXiv:1904.05049",
     source="facebookresearch/OctConv",
-    layouts=(Layout("d-li14/octconv.pytorch", _d_li14, PATHS | NORMS),),
+    layouts=layouts.MOBILENET_V1,
 )
 
 family.add(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm
+from regroup.networks.layouts import resnet as layouts
+from regroup.networks.skeletons import ResNetLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,57 +79,22 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return ConvNorm(in_channels, out_channels, stride=stride, act="none")
 
 
-class ResNet(Backbone):
-    """Stem, then stages of residual blocks; each stage after the first halves the size."""
+class ResNet(ResNetLike):
+    """A ResNet or ResNeXt."""
 
     def __init__(self, config: ResNetConfig) -> None:
-        block = Bottleneck if config.bottleneck else BasicBlock
-        channels = config.widths[0]
-        stem = ConvNorm(config.in_chans, channels, 3 if config.small else 7, 1 if config.small else 2)
-        widths, stages = [channels], []
-        for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
-            stride = 1 if index == 0 else 2
-            blocks: list[nn.Module] = []
-            for i in range(depth):
-                blocks.append(block(channels, width, stride if i == 0 else 1, config))
-                channels = width * block.expansion
-            pool = None if config.small or index > 0 else nn.MaxPool2d(3, stride=2, padding=1)
-            stages.append(Stage(blocks, pool))
-            widths.append(channels)
-        first = (1, 1) if config.small else (2, 4)
-        reductions = [first[0], *(first[1] * 2**i for i in range(len(stages)))]
-        super().__init__(config, stem, stages, widths, reductions)
+        kind = Bottleneck if config.bottleneck else BasicBlock
+
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            return kind(in_channels, config.widths[stage], stride, config)
+
+        outs = [width * kind.expansion for width in config.widths]
+        super().__init__(config, config.widths[0], outs, block)
 
 
-def _torchvision(model: Backbone) -> dict[str, str]:
-    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
-    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    stem = "features.init_block" if model.config.small else "features.init_block.conv"
-    prefixes = {f"{stem}.conv": "stem.conv", f"{stem}.bn": "stem.norm", "output": "classifier"}
-    for s, b, name in model.blocks():
-        unit = f"features.stage{s + 1}.unit{b + 1}"
-        prefixes |= {f"{unit}.body": name, f"{unit}.identity_conv": f"{name}.shortcut"}
-    return prefixes
-
-
-LAYOUTS = (
-    Layout(
-        "torchvision",  # and timm, and the official one of Big-Little and of many other ResNets
-        _torchvision,
-        {
-            **{f"conv{i}": f"conv{i}.conv" for i in (1, 2, 3)},
-            **{f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)},
-            "downsample.0": "shortcut.conv",
-            "downsample.1": "shortcut.norm",
-        },
-    ),
-    Layout("pytorchcv", _pytorchcv, {"bn": "norm"}),
+family = Family(
+    ResNet, paper="arXiv:1512.03385", source="facebookarchive/fb.resnet.torch", layouts=layouts.RESNET
 )
-
-family = Family(ResNet, paper="arXiv:1512.03385", source="facebookarchive/fb.resnet.torch", layouts=LAYOUTS)
 
 for name, depths, bottleneck, counts, errors in (
     ("resnet18", (2, 2, 2, 2), False, (11_689_512, 1814.1), (30.242, 10.922)),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
-from regroup.networks.resnet import LAYOUTS, Bottleneck, ResNet, ResNetConfig
+from regroup.networks.layouts import resnet as layouts
+from regroup.networks.resnet import Bottleneck, ResNet, ResNetConfig
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -47,7 +48,7 @@ PRETRAINED = {
     "resnext101_32x8d": "torchvision:ResNeXt101_32X8D_Weights.IMAGENET1K_V1",
 }
 
-family = Family(ResNet, paper="arXiv:1611.05431", source="facebookresearch/ResNeXt", layouts=LAYOUTS)
+family = Family(ResNet, paper="arXiv:1611.05431", source="facebookresearch/ResNeXt", layouts=layouts.RESNET)
 
 for depth, groups, width, counts, errors in (
     (50, 1, 64, (25_557_032, 4089.2, "C"), (23.9, None, "R")),

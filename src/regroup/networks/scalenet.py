@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
-from regroup.networks.backbone import Backbone, Config
-from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.backbone import Config
+from regroup.networks.blocks import ConvNorm
+from regroup.networks.layouts import resnet as layouts
+from regroup.networks.skeletons import ResNetLike
 from regroup.ops.resolution import maximum
 from regroup.spec import ConvSpec
 from regroup.strategies.scaled import ScaledConv
@@ -40,6 +41,11 @@ class ScaleNetConfig(Config):
 
     structure: Structure
     widths: tuple[int, ...] = (64, 128, 256, 512)
+
+    @property
+    def depths(self) -> list[int]:
+        """Blocks of each stage."""
+        return [len(stage) for stage in self.structure]
 
 
 class ScaledBlock(nn.Module):
@@ -78,7 +84,7 @@ class ScaledBlock(nn.Module):
         return self.act(self.conv3(y) + self.shortcut(x))
 
 
-class ScaleNet(Backbone):
+class ScaleNet(ResNetLike):
     """A ResNet of `ScaledBlock`s.
 
     Raises:
@@ -90,38 +96,13 @@ class ScaleNet(Backbone):
         if len(config.structure) != len(config.widths) or any(len(r) != 4 or not any(r) for r in rows):
             allowed = f"{len(config.widths)} stages of blocks of 4 numbers, not all 0"
             raise NetworkError("structure", config.structure, allowed)
-        channels = config.widths[0]
-        stem = ConvNorm(config.in_chans, channels, 7, 2)
-        widths, stages = [channels], []
-        for index, (stage, width) in enumerate(zip(config.structure, config.widths, strict=True)):
-            blocks = []
-            for i, outputs in enumerate(stage):
-                stride = 2 if i == 0 and index > 0 else 1
-                last = index == len(config.structure) - 1
-                blocks.append(ScaledBlock(channels, width, outputs, stride, last))
-                channels = 4 * width
-            stages.append(Stage(blocks, None if index else nn.MaxPool2d(3, stride=2, padding=1)))
-            widths.append(channels)
-        super().__init__(config, stem, stages, widths, [2, *(4 * 2**i for i in range(len(stages)))])
 
+        def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
+            last = stage == len(config.structure) - 1
+            outputs = config.structure[stage][index]
+            return ScaledBlock(in_channels, config.widths[stage], outputs, stride, last)
 
-def _official(model: Backbone) -> dict[str, str]:
-    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
-    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
-
-
-LAYOUT = Layout(
-    "Eli-YiLi/ScaleNet",
-    _official,
-    {
-        **{f"conv2.{i}": f"conv2.convs.{r}" for i, r in enumerate(SCALES)},
-        **{f"bn2.{i}": f"conv2.norms.{r}.0" for i, r in enumerate(SCALES)},
-        **{f"conv{i}": f"conv{i}.conv" for i in (1, 3)},
-        **{f"bn{i}": f"conv{i}.norm" for i in (1, 3)},
-        "downsample.0": "shortcut.conv",
-        "downsample.1": "shortcut.norm",
-    },
-)
+        super().__init__(config, config.widths[0], [4 * width for width in config.widths], block)
 
 
 def published_structures() -> dict[str, Structure]:
@@ -158,7 +139,7 @@ def _allocation(block: ScaledBlock, outputs: int, budget: float | None) -> tuple
     return tuple(found.get(r, 0) for r in SCALES)
 
 
-family = Family(ScaleNet, paper="arXiv:1904.09460", source="Eli-YiLi/ScaleNet", layouts=(LAYOUT,))
+family = Family(ScaleNet, paper="arXiv:1904.09460", source="Eli-YiLi/ScaleNet", layouts=layouts.SCALENET)
 
 CLAIMS = {
     "scalenet50_light": Claims(23_631_912, 2861.5, top1_error=22.80, top5_error=6.57),

@@ -2,23 +2,25 @@
 
 `order` says where the shuffle stands. 'paper': after the first 1x1, (groups, n) -> (n, groups). 'official':
 the authors' code has it after the depthwise convolution and the other way round, and puts the pooled input
-before the branch where the size halves, not after it. With groups the weights of one order are no weights of
-the other. Names say groups and width: `shufflenet_v1_g3_050` has 3 groups and half the channels.
+before the branch where the size halves, not after it. With 8 groups other groups meet, so that no permutation
+of channels turns the weights of one order into those of the other: weights whose keys tell their order make a
+network of that order, under either name. Names say groups and width: `shufflenet_v1_g3_050` has 3 groups and
+half the channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import CheckpointError, NetworkError
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import shufflenet as layouts
+from regroup.networks.skeletons import check_depths
 from regroup.ops.order import ChannelShuffle
 
 
@@ -80,6 +82,7 @@ class ShuffleNetV1(Backbone):
     def __init__(self, config: ShuffleNetV1Config) -> None:
         if config.order not in ("paper", "official"):
             raise NetworkError("order", config.order, "'paper' or 'official'")
+        check_depths(config.depths, len(config.widths[1:]))
         channels = config.widths[0]
         stem = ConvNorm(config.in_chans, channels, 3, 2)
         stages = [Stage([], nn.MaxPool2d(3, stride=2, padding=1))]
@@ -91,51 +94,12 @@ class ShuffleNetV1(Backbone):
             stages.append(Stage(units))
         super().__init__(config, stem, stages, (config.widths[0], *config.widths), (2, 4, 8, 16, 32))
 
-    def new_classifier(self, num_classes: int) -> nn.Module:
-        """Return a linear layer with new weights, without bias unless the config says so."""
-        layer = nn.Linear(self.head_hidden_size, num_classes, bias=self.config.bias)
-        self.init_layer(layer)
-        return layer
-
-
-def _refuse(theirs: str, ours: str) -> Callable[[Backbone, State], State]:
-    def adjust(model: Backbone, state: State) -> State:
-        if model.config.order != theirs and "stages.1.0.compress.conv.weight" in state:
-            raise CheckpointError("weights", f"are for order='{theirs}', the network has order='{ours}'")
-        return state
-
-    return adjust
-
-
-def _official(model: Backbone) -> dict[str, str]:
-    prefixes = {"first_conv.0": "stem.conv", "first_conv.1": "stem.norm", "classifier.0": "classifier"}
-    for index, (*_, name) in enumerate(model.blocks()):
-        first, second = f"features.{index}.branch_main_1", f"features.{index}.branch_main_2"
-        prefixes |= {f"{first}.0": f"{name}.compress.conv", f"{first}.1": f"{name}.compress.norm"}
-        prefixes |= {f"{first}.3": f"{name}.depthwise.conv", f"{first}.4": f"{name}.depthwise.norm"}
-        prefixes |= {f"{second}.0": f"{name}.expand.conv", f"{second}.1": f"{name}.expand.norm"}
-    return prefixes
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    stem = "features.init_block"
-    prefixes = {f"{stem}.conv": "stem.conv", f"{stem}.bn": "stem.norm", "output": "classifier"}
-    for s, b, name in model.blocks():
-        unit = f"features.stage{s}.unit{b + 1}"
-        for theirs, ours in (("compress_{}1", "compress"), ("dw_{}2", "depthwise"), ("expand_{}3", "expand")):
-            prefixes[f"{unit}.{theirs.format('conv')}"] = f"{name}.{ours}.conv"
-            prefixes[f"{unit}.{theirs.format('bn')}"] = f"{name}.{ours}.norm"
-    return prefixes
-
 
 family = Family(
     ShuffleNetV1,
     paper="arXiv:1707.01083",
     source="megvii-model/ShuffleNet-Series",
-    layouts=(
-        Layout("official", _official, adjust=_refuse("official", "paper")),
-        Layout("pytorchcv", _pytorchcv, adjust=_refuse("paper", "official")),
-    ),
+    layouts=layouts.V1,
 )
 
 WIDTHS = {

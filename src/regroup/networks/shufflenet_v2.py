@@ -16,7 +16,8 @@ from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import shufflenet as layouts
+from regroup.networks.skeletons import check_depths
 from regroup.ops.order import ChannelShuffle
 
 
@@ -81,6 +82,7 @@ class ShuffleNetV2(Backbone):
             raise NetworkError(
                 "widths", config.widths, "even from the second on, to be halved", f"change {odd[0]}"
             )
+        check_depths(config.depths, len(config.widths[1:-1]))
         channels = config.widths[0]
         stem = ConvNorm(config.in_chans, channels, 3, 2)
         stages = [Stage([], nn.MaxPool2d(3, stride=2, padding=1))]
@@ -98,65 +100,12 @@ class ShuffleNetV2(Backbone):
             num_features=config.widths[-1],
         )
 
-    def new_classifier(self, num_classes: int) -> nn.Module:
-        """Return a linear layer with new weights, without bias if the config says so."""
-        layer = nn.Linear(self.head_hidden_size, num_classes, bias=self.config.bias)
-        self.init_layer(layer)
-        return layer
-
-
-# places of convolutions and norms in a row of (conv, norm, ReLU), (depthwise, norm), (conv, norm, ReLU)
-BRANCH = {"0": "0.conv", "1": "0.norm", "3": "1.conv", "4": "1.norm", "5": "2.conv", "6": "2.norm"}
-PASSING = {"0": "0.conv", "1": "0.norm", "2": "1.conv", "3": "1.norm"}
-
-
-def _rows(unit: str, passing: str, branch: str, name: str) -> dict[str, str]:
-    rows = {f"{unit}.{branch}.{theirs}": f"{name}.branch.{ours}" for theirs, ours in BRANCH.items()}
-    return rows | {f"{unit}.{passing}.{theirs}": f"{name}.passing.{ours}" for theirs, ours in PASSING.items()}
-
-
-def _torchvision(model: Backbone) -> dict[str, str]:
-    if model.config.order != "paper":
-        return {}
-    prefixes = {"conv1.0": "stem.conv", "conv1.1": "stem.norm", "fc": "classifier"}
-    prefixes |= {"conv5.0": "tail.conv", "conv5.1": "tail.norm"}
-    for s, b, name in model.blocks():
-        prefixes |= _rows(f"stage{s + 1}.{b}", "branch1", "branch2", name)
-    return prefixes
-
-
-def _official(model: Backbone) -> dict[str, str]:
-    if model.config.order != "official":
-        return {}
-    prefixes = {"first_conv.0": "stem.conv", "first_conv.1": "stem.norm", "classifier.0": "classifier"}
-    prefixes |= {"conv_last.0": "tail.conv", "conv_last.1": "tail.norm"}
-    for index, (*_, name) in enumerate(model.blocks()):
-        prefixes |= _rows(f"features.{index}", "branch_proj", "branch_main", name)
-    return prefixes
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    if model.config.order != "paper":
-        return {}
-    prefixes = {"features.init_block.conv": "stem", "features.final_block": "tail", "output": "classifier"}
-    for s, b, name in model.blocks():
-        unit = f"features.stage{s}.unit{b + 1}"
-        for i, theirs in enumerate(("conv1", "dconv", "conv2")):
-            prefixes[f"{unit}.{theirs}"] = f"{name}.branch.{i}"
-        for i, theirs in enumerate(("shortcut_dconv", "shortcut_conv")):
-            prefixes[f"{unit}.{theirs}"] = f"{name}.passing.{i}"
-    return prefixes
-
 
 family = Family(
     ShuffleNetV2,
     paper="arXiv:1807.11164",
     source="megvii-model/ShuffleNet-Series",
-    layouts=(
-        Layout("torchvision", _torchvision),
-        Layout("official", _official),
-        Layout("pytorchcv", _pytorchcv, {"bn": "norm"}),
-    ),
+    layouts=layouts.V2,
 )
 
 # width: channels, counts and errors of torchvision, counts and errors of the official code

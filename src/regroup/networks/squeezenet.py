@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import Branches, ConvAct, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import squeezenet as layouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,36 +79,11 @@ class SqueezeNet(Backbone):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
-def _parts(fires: dict[str, str], suffix: str = "") -> dict[str, str]:
-    """Return the prefixes of the convolutions of fire modules, given those of the modules."""
-    prefixes = {}
-    for theirs, name in fires.items():
-        prefixes[f"{theirs}.squeeze{suffix}"] = f"{name}.squeeze.conv"
-        for i, kernel in enumerate(("1x1", "3x3")):
-            prefixes[f"{theirs}.expand{kernel}{suffix}"] = f"{name}.expand.{i}.conv"
-    return prefixes
-
-
-def _torchvision(model: Backbone) -> dict[str, str]:
-    # in torchvision's row of modules stand the first convolution, its ReLU, and a pooling before each stage
-    fires = {f"features.{index + s + 3}": name for index, (s, _, name) in enumerate(model.blocks())}
-    return {"features.0": "stem.conv", "classifier.1": "classifier"} | _parts(fires)
-
-
-def _pytorchcv(model: Backbone) -> dict[str, str]:
-    fires = {f"features.stage{s + 1}.unit{b + 1}": name for s, b, name in model.blocks()}
-    ends = {"features.init_block.conv": "stem.conv", "output.final_conv": "classifier"}
-    return ends | _parts(fires, ".conv")
-
-
 family = Family(
     SqueezeNet,
     paper="arXiv:1602.07360",
     source="forresti/SqueezeNet",
-    layouts=(
-        Layout("torchvision", _torchvision),
-        Layout("pytorchcv", _pytorchcv),
-    ),
+    layouts=layouts.SQUEEZENET,
     pool_size=(13, 13),
 )
 

@@ -9,7 +9,8 @@ from torch import nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvAct, ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import vgg as layouts
+from regroup.networks.skeletons import check_depths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class VGG(Backbone):
     min_size = 32
 
     def __init__(self, config: VGGConfig) -> None:
+        check_depths(config.depths, len(config.widths))
         block = ConvBiasNorm if config.norm else ConvAct
         channels, parts = config.in_chans, []
         for depth, width in zip(config.depths, config.widths, strict=True):
@@ -69,25 +71,7 @@ class VGG(Backbone):
         )
 
 
-def _torchvision(model: Backbone) -> dict[str, str]:
-    prefixes = {"classifier.0": "hidden.1", "classifier.3": "hidden.4", "classifier.6": "classifier"}
-    step, index = 3 if model.config.norm else 2, 0
-    stem = [f"stem.{i}" for i in range(model.config.depths[0])]
-    stages = [[n for s, _, n in model.blocks() if s == i] for i in range(len(model.stages) - 1)]
-    for names in (stem, *stages):
-        for name in names:
-            prefixes |= {f"features.{index}": f"{name}.conv", f"features.{index + 1}": f"{name}.norm"}
-            index += step
-        index += 1  # the pooling
-    return prefixes
-
-
-family = Family(
-    VGG,
-    paper="arXiv:1409.1556",
-    source="pytorch/vision",
-    layouts=(Layout("torchvision", _torchvision),),
-)
+family = Family(VGG, paper="arXiv:1409.1556", source="pytorch/vision", layouts=layouts.VGG)
 
 VGG16 = (2, 2, 3, 3, 3)
 family.add(

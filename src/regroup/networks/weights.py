@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from regroup.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from regroup.networks import Network
     from regroup.networks.backbone import Backbone
 
 State = dict[str, Tensor]
@@ -30,12 +29,15 @@ class Layout:
         prefixes: model -> their prefix to ours, e.g. {"layer1.0": "stages.0.0"}.
         parts: their part of a key to ours, e.g. {"bn1": "conv1.norm"}.
         adjust: changes the translated tensors where the functions differ by more than names.
+        implies: translated weights to the fields of the network's config that they are for, e.g.
+            {"order": "official"}.
     """
 
     name: str
     prefixes: Callable[[Backbone], Mapping[str, str]]
     parts: Mapping[str, str] = field(default_factory=dict)
     adjust: Callable[[Backbone, State], State] | None = None
+    implies: Callable[[State], Mapping[str, Any]] = lambda state: {}
 
     def translate(self, model: Backbone, state: Mapping[str, Tensor]) -> State:
         """Return `state` under our keys."""
@@ -60,7 +62,31 @@ def _translate(key: str, prefixes: list[tuple[str, str]], parts: Mapping[str, st
         if f".{theirs}." in rest:
             rest = rest.replace(f".{theirs}.", f".{ours}." if ours else ".", 1)
             break
-    return f"{head}.{rest.strip('.')}"
+    return f"{head}.{rest.strip('.')}".rstrip(".")
+
+
+def build_for(
+    make: Callable[..., Backbone],
+    weights: str | Path | Mapping[str, Tensor],
+    layouts: tuple[Layout, ...] = (),
+) -> Backbone:
+    """Build the network in the form that weights are for, and load them.
+
+    Args:
+        make: builds it, given fields of its config; those that the user has chosen prevail.
+        weights: a .safetensors or .pth file, or a state dict.
+        layouts: the foreign layouts to try.
+
+    Raises:
+        CheckpointError: as `load_weights`.
+    """
+    name, state = _state_of(weights)
+    model = make()
+    layout, translated = _recognise(model, state, layouts)
+    if different := _different(model, layout, translated):
+        model = make(**different)
+    _load(model, state, layouts, name)
+    return model
 
 
 def load_weights(
@@ -74,18 +100,46 @@ def load_weights(
         layouts: the foreign layouts to try.
 
     Raises:
-        CheckpointError: unreadable, or keys that are missing, unexpected or of another shape.
+        CheckpointError: unreadable, for another form of the network, or keys that are missing, unexpected or
+            of another shape.
     """
-    name = str(weights) if isinstance(weights, (str, Path)) else "weights"
-    state = unwrap(read_weights(weights) if isinstance(weights, (str, Path)) else weights, name)
+    name, state = _state_of(weights)
+    _load(model, state, layouts, name)
+
+
+def _state_of(weights: str | Path | Mapping[str, Tensor]) -> tuple[str, State]:
+    if isinstance(weights, (str, Path)):
+        return str(weights), unwrap(read_weights(weights), str(weights))
+    return "weights", unwrap(weights)
+
+
+def _load(model: Backbone, state: State, layouts: tuple[Layout, ...], name: str) -> None:
     own = model.state_dict()
-    translations = {layout.name: layout.translate(model, state) for layout in (OWN, *layouts)}
-    layout, translated = max(translations.items(), key=lambda item: len(own.keys() & item[1].keys()))
+    layout, translated = _recognise(model, state, layouts)
+    if different := _different(model, layout, translated):
+        theirs = ", ".join(f"{key}={value!r}" for key, value in different.items())
+        ours = ", ".join(f"{key}={getattr(model.config, key)!r}" for key in different)
+        raise CheckpointError(name, f"is for a network with {theirs}; this one has {ours}")
     translated = _reshape(_drop_background(translated, own), own)
-    problem = _misfit(translated, own)
-    if problem:
-        raise CheckpointError(name, f"does not fit the network (read as {layout}'s layout): {problem}")
+    if problem := _misfit(translated, own):
+        raise CheckpointError(name, f"does not fit the network (read as {layout.name}'s layout): {problem}")
     model.load_state_dict({**own, **translated})
+
+
+def _recognise(model: Backbone, state: State, layouts: tuple[Layout, ...]) -> tuple[Layout, State]:
+    """Return the layout in which most keys are the model's, and the state under our keys."""
+    own = model.state_dict().keys()
+    translations = [(layout, layout.translate(model, state)) for layout in (OWN, *layouts)]
+    return max(translations, key=lambda item: len(own & item[1].keys()))
+
+
+def _different(model: Backbone, layout: Layout, translated: State) -> dict[str, Any]:
+    """Return the fields that the layout implies and the model does not have, if it is the layout."""
+    own = model.state_dict().keys()
+    if len(own & translated.keys()) <= len(own) / 2:
+        return {}
+    implied = layout.implies(translated)
+    return {key: value for key, value in implied.items() if getattr(model.config, key) != value}
 
 
 def read_weights(path: str | Path) -> State:
@@ -166,48 +220,3 @@ def _misfit(state: State, own: State) -> str:
 
 def _few(keys: list[str]) -> str:
     return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-
-
-def load_pretrained(model: Backbone, network: Network) -> None:
-    """Load the weights that a hub has for `network`; a classifier of another size stays new.
-
-    Raises:
-        CheckpointError: no hub has them, or they cannot be downloaded.
-    """
-    if network.pretrained is None:
-        raise CheckpointError(network.name, "no hub has its weights; give a file of yours by weights=PATH")
-    hub, _, name = network.pretrained.partition(":")
-    try:
-        state = _HUBS[hub](name)
-    except Exception as error:  # each hub has its own types for "no network"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        advice = f"download {name} by hand and give it by weights=PATH"
-        raise CheckpointError(f"{hub} {name}", f"cannot be downloaded ({reason}); {advice}") from error
-    reference = network.build(network.config)
-    load_weights(reference, state, network.layouts)
-    state = reference.state_dict()
-    own = model.state_dict()
-    if model.in_chans != network.config.in_chans:
-        from timm.models import adapt_input_conv
-
-        first = model.pretrained_cfg["first_conv"] + ".weight"
-        state[first] = adapt_input_conv(model.in_chans, state[first])
-    if model.num_classes != network.config.num_classes:
-        new = {key: value for key, value in own.items() if key.startswith("classifier.")}
-        state = {key: value for key, value in state.items() if not key.startswith("classifier.")} | new
-    load_weights(model, state)
-
-
-def _from_timm(name: str) -> State:
-    import timm
-
-    return timm.create_model(name, pretrained=True).state_dict()
-
-
-def _from_torchvision(name: str) -> State:
-    from torchvision.models import get_weight
-
-    return dict(get_weight(name).get_state_dict(check_hash=True, weights_only=True))
-
-
-_HUBS: dict[str, Callable[[str], State]] = {"timm": _from_timm, "torchvision": _from_torchvision}

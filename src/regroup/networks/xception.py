@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Backbone, Config
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import xception as layouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,32 +81,11 @@ class Xception(Backbone):
         super().__init__(config, stem, stages, (s1, e0, e1, e2, x2), (2, 4, 8, 16, 32))
 
 
-PARTS = {"conv1": "depthwise", "skip": "shortcut.conv", "skipbn": "shortcut.norm", "bn": "norm"}
-
-
-def _timm(model: Backbone) -> dict[str, str]:
-    prefixes = {"fc": "classifier", "last_linear": "classifier"}  # timm's name, and Cadene's
-    for i in (1, 2):
-        prefixes |= {f"conv{i}": f"stem.{i - 1}.conv", f"bn{i}": f"stem.{i - 1}.norm"}
-        prefixes |= {f"conv{i + 2}": f"stages.3.{i}", f"bn{i + 2}": f"stages.3.{i}.norm"}
-    modules = [(name, model.get_submodule(name)) for _, _, name in model.blocks()]
-    blocks = [(name, module) for name, module in modules if isinstance(module, Module)]
-    for number, (name, module) in enumerate(blocks, 1):
-        theirs = f"block{number}"
-        prefixes[theirs] = name
-        for i in range(len(module.convs)):
-            # a ReLU stands first in every group of three, but for the first block
-            place = 3 * i + (0 if number == 1 else 1)
-            prefixes[f"{theirs}.rep.{place}"] = f"{name}.convs.{i}"
-            prefixes[f"{theirs}.rep.{place + 1}"] = f"{name}.convs.{i}.norm"
-    return prefixes
-
-
 family = Family(
     Xception,
     paper="arXiv:1610.02357",
     source="keras-team/keras-applications",
-    layouts=(Layout("timm", _timm, PARTS),),
+    layouts=layouts.XCEPTION,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
 )

@@ -153,15 +153,14 @@ class Track:
         generator = torch.Generator().manual_seed(0)
         sums = [k.float() @ torch.rand(k.shape[1], generator=generator) for k in known]
         _, row = torch.unique(torch.stack(sums, 1), dim=0, return_inverse=True)
-        first = torch.full((int(row.max()) + 1,), len(row)).scatter_reduce(
-            0, row, torch.arange(len(row)), "amin"
-        )
-        if not all(torch.equal(k, k[first][row]) for k in known):
+        chosen = torch.zeros(int(row.max()) + 1, dtype=torch.long)
+        chosen = chosen.index_copy(0, row, torch.arange(len(row)))  # any of those that are equal
+        if not all(torch.equal(k, k[chosen][row]) for k in known):
             return written  # two sums were equal by chance
-        self.sources, self._row = len(first), row[self._row]
+        self.sources, self._row = len(chosen), row[self._row]
         for entry in self._entries.values():
-            entry.influence = entry.influence[first]
-        return written[first]
+            entry.influence = entry.influence[chosen]
+        return written[chosen]
 
 
 class Influence(TorchDispatchMode):

@@ -32,7 +32,7 @@ from regroup.profiling.rules import BOOLEAN, WEIGHTED, Semiring
 from regroup.profiling.where import Where
 
 CHUNK = 128  # sources that are followed at a time: bounds the memory
-SIDES = (32, 64, 96, 128)  # sizes that `smallest` tries
+SIDES = (8, 16, 32, 64, 96, 128)  # sizes that `smallest` tries
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,52 @@
+"""ResNets and what is built like one: torchvision's names are those of almost everyone."""
+
+from __future__ import annotations
+
+from regroup.networks.backbone import Backbone
+from regroup.networks.weights import Layout, State
+
+
+def torchvision(model: Backbone) -> dict[str, str]:
+    """Return the prefixes of a ResNet's stem, blocks and classifier."""
+    blocks = {f"layer{s + 1}.{b}": name for s, b, name in model.blocks()}
+    return {"conv1": "stem.conv", "bn1": "stem.norm", "fc": "classifier", **blocks}
+
+
+def pytorchcv(model: Backbone) -> dict[str, str]:
+    """Return the prefixes of the same in pytorchcv's words."""
+    stem = "features.init_block" if getattr(model.config, "small", False) else "features.init_block.conv"
+    prefixes = {f"{stem}.conv": "stem.conv", f"{stem}.bn": "stem.norm", "output": "classifier"}
+    for s, b, name in model.blocks():
+        unit = f"features.stage{s + 1}.unit{b + 1}"
+        prefixes |= {f"{unit}.body": name, f"{unit}.identity_conv": f"{name}.shortcut"}
+    return prefixes
+
+
+def convolutions(*numbers: int) -> dict[str, str]:
+    """Return torchvision's parts of a block: these convolutions with their norms, and the shortcut."""
+    parts = {f"conv{i}": f"conv{i}.conv" for i in numbers} | {f"bn{i}": f"conv{i}.norm" for i in numbers}
+    return parts | {"downsample.0": "shortcut.conv", "downsample.1": "shortcut.norm"}
+
+
+def _without_constants(model: Backbone, state: State) -> State:
+    """Drop the matrices that every layer of theirs carries, and add that no grouping is fixed."""
+    result = {key: v for key, v in state.items() if not key.endswith((".conv2.D", ".conv2.I"))}
+    for key, buffer in model.named_buffers():
+        if key.endswith("conv2.fixed") and f"{key.removesuffix('fixed')}gates" in result:
+            result.setdefault(key, buffer.new_full(buffer.shape, -1))
+    return result
+
+
+_GROUPABLE = {"conv2.gate": "conv2.gates", "bn2": "norm2", **convolutions(1, 3)}
+_SCALES = {
+    **{f"conv2.{i}": f"conv2.convs.{r}" for i, r in enumerate((1, 2, 4, 7))},
+    **{f"bn2.{i}": f"conv2.norms.{r}.0" for i, r in enumerate((1, 2, 4, 7))},
+    **convolutions(1, 3),
+}
+
+RESNET = (
+    Layout("torchvision", torchvision, convolutions(1, 2, 3)),
+    Layout("pytorchcv", pytorchcv, {"bn": "norm"}),
+)
+G_RESNEXT = (Layout("d-li14/dgconv.pytorch", torchvision, _GROUPABLE, _without_constants),)
+SCALENET = (Layout("Eli-YiLi/ScaleNet", torchvision, _SCALES),)
