@@ -4,7 +4,8 @@
     python -m docs.learned --comparison report/learned/comparison.json
     python -m docs.learned --dsconv dsconv.json --condensed condensed.json --dynamic dynamic.json
 
-The others take in what `regroup compare` and the benchmarks have found. What was measured is kept in docs/learned.json; the page says by which commands.
+The others take in what `regroup compare` and the benchmarks have found. What was measured is kept in
+docs/learned.json; the page says by which commands.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ PAIRS = (
 )
 """Each learned strategy, and the fixed one of equal cost."""
 LEARNED = {
-    "assigned": "Learns the groups of inputs and outputs, of unequal sizes; deploys to one convolution for each "
-    "size of group, between two channel orders.",
+    "assigned": "Learns the groups of inputs and outputs, of unequal sizes; deploys to one convolution for "
+    "each size of group, between two channel orders.",
     "condensed": "Learns which inputs feed which group; deploys to gather, grouped convolution, shuffle.",
     "dynamic": "Learns to say which inputs matter; deploys to a layer that gathers these alone, image by "
     "image.",
