@@ -100,17 +100,18 @@ class _Unknown(Tensor):
 
     meta: Tensor
     value: Value
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[bad-override]
 
     @staticmethod
     def __new__(cls, meta: Tensor, value: Value) -> _Unknown:
         layout = {"strides": meta.stride(), "storage_offset": meta.storage_offset()}
-        self = Tensor._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device="cpu", **layout)
+        cpu = torch.device("cpu")
+        self = Tensor._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device=cpu, **layout)
         self.meta, self.value = meta, value
         return self
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[bad-override]
         raise EngineError(f"cannot record the network: {func} outside of the recording")
 
 
@@ -132,8 +133,9 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        known = not any(isinstance(arg, _Unknown) for arg in _leaves((*args, *kwargs.values())))
-        _refuse(func, (*args, *kwargs.values()), known)
+        leaves = list(_leaves((*args, *kwargs.values())))
+        known = not any(isinstance(leaf, _Unknown) for leaf in leaves)
+        _refuse(func, leaves, known)
         if known and torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         if func in _ZEROS:
@@ -198,8 +200,11 @@ class _Recorder(TorchDispatchMode):
 
 def _refuse(func: Any, args: Sequence[object], known: bool) -> None:
     """Raise an error for what a recording would get wrong."""
-    tags, reason = func.tags, ""
-    if not known and any(tag in tags for tag in _DEPENDENT):
+    reason = ""
+    depends = any(tag in func.tags for tag in _DEPENDENT)
+    if func is _aten.index.Tensor:  # a shape depends on its indices at most
+        known = not any(isinstance(index, _Unknown) for index in args[1:])
+    if depends and not known:
         reason = f"its flow or a shape depends on the numbers in a tensor ({func})"
     elif func._schema.is_mutable:  # what was made while recording changes below functionalization
         reason = f"it changes a tensor of its own ({func})"

@@ -41,27 +41,25 @@ def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
-    inputs = [torch.zeros(1, *value.shape) for value in segment.graph.inputs]
+    inputs = [torch.zeros(1, *value.shape) for value in segment.inputs]
     segment.run(inputs)
     run_steps = segment.step_timer(inputs)
     call = _least(lambda: run_steps(0, 0))
     steps = []
-    for index, (tasks, step, choices) in enumerate(
-        zip(segment.schedule.tasks, segment.schedule.steps, segment.program.choices, strict=True)
-    ):
+    for index, (work, choices) in enumerate(zip(segment.work, segment.program.choices, strict=True)):
         parts = [
             {
-                "work": task.name,
+                "work": name,
                 "kernel": choice.template,
                 "tile": choice.tile,
-                "shape": describe_problem(part.problem),
-                "macs": part.problem.macs,
+                "shape": describe_problem(problem),
+                "macs": problem.macs,
             }
-            for task, part, choice in zip(tasks, step.parts, choices, strict=True)
+            for (name, problem), choice in zip(work, choices, strict=True)
         ]
         seconds = max(_least(partial(run_steps, index, index + 1)) - call, 1e-9)
         steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
-    return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.schedule.arena_floats}
+    return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.arena_floats}
 
 
 def _torch(segment: TorchSegment) -> dict[str, Any]:
@@ -74,9 +72,7 @@ def _speed(macs: int, seconds: float, peak: float) -> dict[str, float]:
 
 
 def _arena_bytes(plan: Plan) -> int:
-    return max(
-        (4 * s.schedule.arena_floats for s in plan.segments if isinstance(s, NativeSegment)), default=0
-    )
+    return max((4 * s.arena_floats for s in plan.segments if isinstance(s, NativeSegment)), default=0)
 
 
 def _least(run: Callable[[], object]) -> float:

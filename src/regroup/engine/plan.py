@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +21,9 @@ from regroup.engine.passes import optimise
 from regroup.engine.recognise import recognise
 from regroup.engine.schedule import Schedule, schedule
 from regroup.errors import EngineError
+from regroup.kernels.call import Call
 from regroup.kernels.program import Program
+from regroup.kernels.threads import usable
 
 _SHARED_WEIGHTS = 8 << 20
 """Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
@@ -30,52 +32,60 @@ With fewer, each thread takes whole images and needs no barriers; the weights co
 """
 
 
-@dataclass(eq=False)
+_MOST_ARENAS = 2 * (os.cpu_count() or 1)
+"""Kept for calls to come; more calls than this at the same time take and return memory."""
+
+
 class NativeSegment:
-    """A part of the network as one native function."""
+    """A part of the network as one native function.
 
-    graph: Graph
-    schedule: Schedule
-    program: Program
-    _arenas: dict[tuple[int, bool], list[np.ndarray]] = field(default_factory=dict)
+    Attributes:
+        inputs: values that it reads.
+        outputs: values that it makes.
+        work: for each step, what each of its parts does: words and problem.
+        program: the code, with weights.
+        arena_floats: memory for one image.
+    """
 
-    def __post_init__(self) -> None:
-        ends = (*self.graph.inputs, *self.graph.outputs)
-        self._strides = [math.prod(value.shape) for value in ends]
-        parts = [part for step in self.schedule.steps for part in step.parts]
-        self._weights = sum(array.size for part in parts for array in part.parameters.values())
+    def __init__(self, graph: Graph, steps: Schedule, program: Program) -> None:
+        self.inputs, self.outputs = tuple(graph.inputs), tuple(graph.outputs)
+        self.work = tuple(
+            tuple((task.name, part.problem) for task, part in zip(tasks, step.parts, strict=True))
+            for tasks, step in zip(steps.tasks, steps.steps, strict=True)
+        )
+        self.program, self.arena_floats = program, steps.arena_floats
+        self._strides = [math.prod(value.shape) for value in (*self.inputs, *self.outputs)]
+        self._is_small = program.weights.size <= _SHARED_WEIGHTS
+        self._calls: dict[tuple[int, bool], list[_Call]] = {}
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Compute the outputs, in fresh tensors; each call has an arena of its own."""
         images = inputs[0].shape[0]
         inputs = [x.contiguous() for x in inputs]
-        outputs = [torch.empty(images, *value.shape) for value in self.graph.outputs]
+        outputs = [torch.empty(images, *value.shape) for value in self.outputs]
         if images == 0:
             return outputs
-        threads = torch.get_num_threads()
-        apart = images >= threads > 1 and self._weights <= _SHARED_WEIGHTS
-        arenas = self._arenas.setdefault((threads, apart), [])
+        threads = usable(torch.get_num_threads())
+        key = threads, images >= threads > 1 and self._is_small
+        waiting = self._calls.get(key)
+        if waiting is None:  # other numbers of threads than before: their memory is given back
+            self._calls = {k: v for k, v in self._calls.items() if k[0] == threads}
+            waiting = self._calls.setdefault(key, [])
         try:
-            arena = arenas.pop()
+            call = waiting.pop()
         except IndexError:  # as many calls at a time as never before
-            arena = self.program.new_arena(threads, apart)
-        tensors = (*inputs, *outputs)
-        self.program.run(
-            [arena.ctypes.data, *(t.data_ptr() for t in tensors)],
-            threads=threads,
-            images=images,
-            strides=self._strides,
-            image_per_thread=apart,
-        )
-        arenas.append(arena)
+            call = _Call(self.program, *key, self._strides)
+        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)])
+        if len(waiting) < _MOST_ARENAS:
+            waiting.append(call)
         return outputs
 
     def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int, int], None]:
         """Return what runs steps `first` to `last` (exclusive) on one image, for `explain`."""
-        threads = torch.get_num_threads()
+        threads = usable(torch.get_num_threads())
         arena = self.program.new_arena(threads)
         arena[:] = 0
-        outputs = [torch.zeros(1, *value.shape) for value in self.graph.outputs]
+        outputs = [torch.zeros(1, *value.shape) for value in self.outputs]
         buffers = [arena.ctypes.data, *(t.data_ptr() for t in (*inputs, *outputs))]
 
         def run(first: int, last: int, _alive: object = (arena, inputs, outputs)) -> None:
@@ -84,12 +94,30 @@ class NativeSegment:
         return run
 
 
+class _Call:
+    """A prepared call and its arena."""
+
+    def __init__(self, program: Program, threads: int, apart: bool, strides: list[int]) -> None:
+        self._arena = program.new_arena(threads, apart)
+        self.run = Call(program, self._arena.ctypes.data, threads, apart, strides)
+
+
 @dataclass(eq=False)
 class TorchSegment:
     """Nodes that PyTorch runs, with the reason for each."""
 
     graph: Graph
     reasons: dict[Node, str]
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Values that it reads."""
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Values that it makes."""
+        return self.graph.outputs
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Compute the outputs operator by operator."""
@@ -129,8 +157,8 @@ class Plan:
                 return self.fallback(*inputs)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
             for segment in self.segments:
-                results = segment.run([env[value] for value in segment.graph.inputs])
-                env.update(zip(segment.graph.outputs, results, strict=True))
+                results = segment.run([env[value] for value in segment.inputs])
+                env.update(zip(segment.outputs, results, strict=True))
             return self.capture.result([env[value] for value in self.capture.graph.outputs])
 
 
@@ -185,4 +213,5 @@ def _build(recorded: Capture, batch: int | None, progress: Callable[[int, int], 
             segments.append(TorchSegment(part.graph, own))
         else:
             segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
+    recorded.graph.nodes = []  # with them go the weights, which the programs have in their own order
     return Plan(batch, segments, recorded)

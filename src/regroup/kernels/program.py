@@ -7,7 +7,6 @@ program.run([arena.ctypes.data, x.data_ptr(), y.data_ptr()], threads=2)
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from regroup.errors import EngineError
 from regroup.kernels import jit, templates
 from regroup.kernels.cache import Cache
+from regroup.kernels.call import Call
 from regroup.kernels.fused import Epilogue, Prologue
 from regroup.kernels.problem import Chain, Problem
-from regroup.kernels.runner import FIELDS, MAX_BUFFERS, MAX_VIEWS, runner, serial_stubs
+from regroup.kernels.region import Region
+from regroup.kernels.runner import MAX_BUFFERS, MAX_VIEWS
 from regroup.kernels.target import Target
 from regroup.kernels.templates import fetch
 from regroup.kernels.templates.base import Kernel
 from regroup.kernels.templates.fetch import CURSOR
 from regroup.kernels.templates.halo import Zeros
-from regroup.kernels.threads import entry_points
 from regroup.kernels.view import ARENA, WEIGHTS, View
 
 _LINE = 16
@@ -69,10 +68,12 @@ class Program:
     Attributes:
         choices: per step, how each part is done.
         arena_floats: floats of one arena (see `new_arena`).
+        layout: all that does not depend on the weights.
+        weights: the packed weights.
     """
 
-    def __init__(self, layout: _Layout, weights: np.ndarray) -> None:
-        self._layout, self._weights = layout, weights
+    def __init__(self, layout: Layout, weights: np.ndarray) -> None:
+        self.layout, self.weights = layout, weights
         self.arena_floats = layout.arena_floats
         self.choices = tuple(
             tuple(Choice(k.template, k.tile, k.items) for k in kernels if not isinstance(k.problem, Zeros))
@@ -82,7 +83,7 @@ class Program:
     def floats(self, threads: int, image_per_thread: bool = False) -> int:
         """Return the size of the first buffer of `run`, in floats: arenas, then threads' scratch memory."""
         arenas = threads if image_per_thread else 1
-        return arenas * self._layout.arena_floats + threads * self._layout.scratch_floats
+        return arenas * self.layout.arena_floats + threads * self.layout.scratch_floats
 
     def new_arena(self, threads: int, image_per_thread: bool = False) -> np.ndarray:
         """Return a buffer of `floats(...)` floats, aligned to 64 bytes; its content does not matter."""
@@ -113,35 +114,12 @@ class Program:
         Raises:
             EngineError: the buffers are not those that the views name.
         """
-        layout = self._layout
-        if len(buffers) != layout.buffer_count - 1 or (images > 1 and len(strides) != len(buffers) - 1):
-            given = f"{len(buffers)} and {len(strides)} strides"
-            raise EngineError(f"a program of {layout.buffer_count - 1} buffers was given {given}")
-        places = np.array([buffers[0], self._weights.ctypes.data, *buffers[1:]], np.int64)
-        gaps = np.array([0, 0, *(strides or [0] * (len(buffers) - 1))], np.int64)
-        first, last = steps or (0, len(layout.kernels))
-        scratch = buffers[0] + 4 * layout.arena_floats * (threads if image_per_thread else 1)
-        values = {
-            "parts": layout.parts.ctypes.data,
-            "views": layout.views.ctypes.data,
-            "steps": layout.steps.ctypes.data,
-            "fetches": layout.fetches.ctypes.data,
-            "first_step": first,
-            "last_step": last,
-            "images": images,
-            "buffers": places.ctypes.data,
-            "strides": gaps.ctypes.data,
-            "buffer_count": len(places),
-            "image_per_thread": int(image_per_thread),
-            "scratch": scratch,
-            "scratch_stride": layout.scratch_floats,
-            "arena_stride": layout.arena_floats,
-        }
-        layout.region.run(values, threads)
+        call = Call(self, buffers[0], threads, image_per_thread, strides or [0] * (len(buffers) - 1), steps)
+        call(images, buffers[1:])
 
     def pack(self, steps: Sequence[Step]) -> Program:
         """Return a program of the same code with the parameters of `steps` (same problems) in it."""
-        return Program(self._layout, _pack(self._layout, steps))
+        return Program(self.layout, _pack(self.layout, steps))
 
 
 def build(
@@ -162,7 +140,7 @@ def build(
     Raises:
         KernelError: a problem that no template covers; ask `why_not` first.
     """
-    layout = _Layout(steps, target or Target.host(), arena_floats, progress)
+    layout = Layout(steps, target or Target.host(), arena_floats, progress)
     return Program(layout, _pack(layout, steps))
 
 
@@ -182,7 +160,7 @@ def aligned(floats: int) -> np.ndarray:
     return raw[start : start + floats]
 
 
-class _Layout:
+class Layout:
     """All of a program but its weights: kernels, where they lie, and the tables that the runner reads."""
 
     def __init__(
@@ -198,7 +176,7 @@ class _Layout:
         names = {kernel: _symbol(kernel) for kernel in chosen.kernels}
         objects = list(_objects(names, target, progress))
         self.loaded = jit.load(objects)
-        self.region = _Region.of(target)
+        self.region = Region.of(target)
         self._tables(names)
         views = [v for problems in self.problems for p in problems for v in p.views if v.buffer == ARENA]
         extent = max((v.offset + v.last + 1 for v in views), default=0)
@@ -305,7 +283,7 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _pack(layout: _Layout, steps: Sequence[Step]) -> np.ndarray:
+def _pack(layout: Layout, steps: Sequence[Step]) -> np.ndarray:
     weights = aligned(layout.weight_floats)
     weights[:] = 0
     at = iter(layout.weights_at)
@@ -315,38 +293,3 @@ def _pack(layout: _Layout, steps: Sequence[Step]) -> np.ndarray:
             parameters = step.parts[i].parameters if i < len(step.parts) else {}
             weights[start : start + kernel.packed] = kernel.pack(parameters)
     return weights
-
-
-class _Region:
-    """The runner's machine code and the thread pool it runs on; one per process and target."""
-
-    def __init__(self, target: Target) -> None:
-        codes = [runner(target), *serial_stubs(target)]
-        self._loaded = jit.load([jit.compile_object(jit.assembly(codes), target)])
-        self._run = self._loaded.address("run")
-        stubs = [self._loaded.address(name) for name in ("number", "count", "barrier")]
-        self._openmp = entry_points()
-        functions = ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier")
-        pool = [self._openmp[name] for name in functions] if self._openmp else stubs
-        names = ("thread_number", "thread_count", "barrier")
-        self._serial, self._pool = dict(zip(names, stubs, strict=True)), dict(zip(names, pool, strict=True))
-        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._run)
-        if self._openmp:
-            types = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-            self._parallel = ctypes.CFUNCTYPE(None, *types)(self._openmp["GOMP_parallel"])
-
-    @staticmethod
-    @cache
-    def of(target: Target) -> _Region:
-        """Return the region of a target."""
-        return _Region(target)
-
-    def run(self, values: dict[str, int], threads: int) -> None:
-        """Run the program that `values` describe on `threads` threads."""
-        alone = threads <= 1 or not self._openmp
-        values = values | (self._serial if alone else self._pool)
-        fields = np.array([values[name] for name in FIELDS], np.int64)
-        if alone:
-            self._call(fields.ctypes.data)
-        else:
-            self._parallel(self._run, fields.ctypes.data, threads, 0)

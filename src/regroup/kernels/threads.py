@@ -8,8 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+_forked = False
+
+
+def usable(threads: int) -> int:
+    """Return how many of `threads` can be used: one in a forked process, which has not got the pool's.
+
+    OpenMP waits for ever for threads that a fork has left behind.
+    """
+    return 1 if _forked else threads
+
+
+def _leave_pool() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_pool)
 
 _NAMES = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
 
