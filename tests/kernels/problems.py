@@ -74,7 +74,7 @@ def conv(rng: Random, exact: bool, groups: tuple[int, int, int] | None = None) -
     bare = View.nhwc(*size, stored)
     made = p.Conv(bare, y, kernel_size=k, stride=s, padding=pad, dilation=d, groups=count, order=order)
     before = p.Prologue()
-    planar = stored <= 8 and rng.random() < 0.4
+    planar = stored <= 8 and rng.random() < 0.4 and size != (1, 1)
     x = View.nchw(*size, stored) if planar else view(rng, *size, stored, made.x_halo)
     if k == (1, 1) and pad == (0, 0) and not planar and rng.random() < 0.4:
         before = prologue(rng, x, exact)

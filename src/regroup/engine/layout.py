@@ -122,6 +122,7 @@ class Layout:
         readers = self._consumers[value]
         return (
             bool(readers)
+            and _size(value) != (1, 1)  # one pixel lies the same way in both layouts: no kernel would pad it
             and all(
                 isinstance(op := _main(node.op), Conv)
                 and op.groups == 1

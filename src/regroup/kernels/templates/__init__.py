@@ -5,7 +5,7 @@ from __future__ import annotations
 from regroup.errors import RegroupError
 from regroup.kernels.problem import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
 from regroup.kernels.target import Target
-from regroup.kernels.templates import chain, dense, halo, lanes, pointwise, pool, resize, rows
+from regroup.kernels.templates import chain, dense, halo, lanes, pointwise, pool, resident, resize, rows
 from regroup.kernels.templates.base import Kernel
 
 
@@ -19,7 +19,11 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
         case Chain():
             return [*chain.candidates(problem, target, banded)]
         case Conv():
-            return [*dense.candidates(problem, target), *lanes.candidates(problem, target)]
+            return [
+                *dense.candidates(problem, target),
+                *lanes.candidates(problem, target),
+                *resident.candidates(problem, target),
+            ]
         case Linear():
             return [dense.linear(problem, target)]
         case Pointwise():
@@ -37,6 +41,7 @@ def banded(problem: Problem, target: Target) -> Kernel:
     """Return the quickest way to do a link of a chain: one whose work items are single rows, in order."""
     if isinstance(problem, Conv):
         ways = [*dense.candidates(problem, target, True), *lanes.candidates(problem, target, True)]
+        ways += resident.candidates(problem, target)
     else:
         ways = kernels(problem, target)
     ways = [kernel for kernel in ways if kernel.rows == 1]

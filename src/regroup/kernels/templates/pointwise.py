@@ -9,7 +9,7 @@ from regroup.kernels.problem import Pointwise
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
 from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.stage import prepare
+from regroup.kernels.templates.stage import prepared
 from regroup.kernels.templates.walk import address, gather, share, vectors
 
 _ITEMS = 16
@@ -101,7 +101,7 @@ class _Writer:
         return v
 
     def _value(self, v: Value, y: Operand, x: Operand, c: Operand, count: int) -> Value:
-        v = prepare(self.code, self.work.prologue, v, self.pointers, c, count)
+        v = prepared(self.code, self.work.prologue, self.pointers, c, count)(v)
         if self.factor is not None and self.work.factor is not None:
             v = v * self.code.load(address(self.work.factor, self.factor, y, x) + c, count)
         if "bias" in self.pointers:

@@ -6,7 +6,7 @@ has no zeros around it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from regroup.kernels.functions import activate
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv, Prologue
 from regroup.kernels.templates.base import ceil_div
+from regroup.kernels.templates.walk import vectors
 
 
 @dataclass(frozen=True)
@@ -72,38 +73,39 @@ class Changed:
 
     def emit(self, code: Code, pointers: dict[str, Value], unit: Unit) -> Source:
         """Copy the unit's pixels and return where they lie."""
-        x, scratch = self.conv.x, pointers["scratch"]
-        origin = Direct(self.conv).emit(code, pointers, unit)
-        for dy in range(unit.rows):
-            for column in code.each(0, unit.width):
-                source = origin.pointer + column * origin.pixel(0, 1) + origin.pixel(dy, 0)
-                target = scratch + column * x.channels + dy * unit.width * x.channels
-                self._channels(code, pointers, source, target)
+        conv, x, scratch = self.conv, self.conv.x, pointers["scratch"]
+        origin = Direct(conv).emit(code, pointers, unit)
+        step = next(n for n in (8, 7, 6, 5, 4, 3, 2, 1) if unit.width % n == 0)
+        for c, count in vectors(code, x.channels):
+            change = prepared(code, conv.prologue, pointers, c, count)
+            for dy in range(unit.rows):
+                for column in code.each(0, unit.width, step):
+                    source = origin.pointer + c + column * origin.pixel(0, 1) + origin.pixel(dy, 0)
+                    target = scratch + c + column * x.channels + dy * unit.width * x.channels
+                    for dx in range(step):
+                        v = change(code.load(source + origin.pixel(0, dx), count))
+                        code.store(v, target + dx * x.channels, count)
         return Source(scratch, unit.width * x.channels, x.channels, 1, (1, 1))
 
-    def _channels(self, code: Code, pointers: dict[str, Value], source: Value, target: Value) -> None:
-        channels, lanes = self.conv.x.channels, code.lanes
-        whole = channels - channels % lanes
-        runs = [(0, whole, lanes), (whole, channels, channels - whole)]
-        for start, stop, count in runs:
-            for c in code.each(start, stop, lanes) if stop > start else ():
-                v = prepare(code, self.conv.prologue, code.load(source + c, count), pointers, c, count)
-                code.store(v, target + c, count)
 
-
-def prepare(
-    code: Code, prologue: Prologue, v: Value, pointers: dict[str, Value], channel: Operand, count: int
-) -> Value:
-    """Return a vector of input channels with the prologue applied.
+def prepared(
+    code: Code, prologue: Prologue, pointers: dict[str, Value], channel: Operand, count: int
+) -> Callable[[Value], Value]:
+    """Return what applies a prologue to a vector of input channels, of any pixel.
 
     `pointers` holds "gate", "scale" and "shift" as far as the prologue has them.
     """
-    if prologue.gate is not None:
-        v = v * code.load(pointers["gate"] + channel, count)
-    if prologue.affine:
-        scale, shift = (code.load(pointers[name] + channel, count) for name in ("scale", "shift"))
-        v = code.fma(v, scale, shift)
-    return activate(code, prologue.activation, v)
+    names = ["gate"] * (prologue.gate is not None) + ["scale", "shift"] * prologue.affine
+    numbers = {name: code.load(pointers[name] + channel, count) for name in names}
+
+    def change(v: Value) -> Value:
+        if "gate" in numbers:
+            v = v * numbers["gate"]
+        if prologue.affine:
+            v = code.fma(v, numbers["scale"], numbers["shift"])
+        return activate(code, prologue.activation, v)
+
+    return change
 
 
 class Planar:

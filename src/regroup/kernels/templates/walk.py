@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.view import View
@@ -56,15 +56,21 @@ def gather(code: Code, pointer: Value, offsets: Sequence[int], limit: int) -> Va
     sources = sorted({o // lanes for o in picks if o >= 0})
     if len(sources) > 4 or limit == 0:
         return _one_by_one(code, pointer, picks)
-    mixed: Value | None = None
-    for s in sources:
-        v = code.load(pointer + s * lanes, min(lanes, limit - s * lanes))
-        mine = [o >= 0 and o // lanes == s for o in picks]
+    loaded = {s: code.load(pointer + s * lanes, min(lanes, limit - s * lanes)) for s in sources}
+    return pick(code, loaded, picks)
+
+
+def pick(code: Code, sources: Mapping[int, Value], offsets: Sequence[int]) -> Value:
+    """Return a vector of floats of `sources`, which hold all in order; a negative offset leaves any there."""
+    lanes, mixed = code.lanes, None
+    for s in sorted({o // lanes for o in offsets if o >= 0}):
+        mine = [o >= 0 and o // lanes == s for o in offsets]
         if mixed is None:
-            mixed = code.permute(v, [o % lanes if m else -1 for o, m in zip(picks, mine, strict=True)])
+            chosen = [o % lanes if m else -1 for o, m in zip(offsets, mine, strict=True)]
+            mixed = code.permute(sources[s], chosen)
         else:
-            lane = [lanes + o % lanes if m else i for i, (o, m) in enumerate(zip(picks, mine, strict=True))]
-            mixed = code.permute(mixed, lane, v)
+            lane = [lanes + o % lanes if m else i for i, (o, m) in enumerate(zip(offsets, mine, strict=True))]
+            mixed = code.permute(mixed, lane, sources[s])
     assert mixed is not None
     return mixed
 
