@@ -2,9 +2,11 @@
 
     python -m docs.generate                  count the networks that are new, and write the page
     python -m docs.generate --recount        count all of them again (half an hour)
-    python -m docs.generate --time           also measure the time of all of them: on a quiet machine
+    python -m docs.generate --time           also measure those without a time: on a quiet machine
+    python -m docs.generate --retime         measure all of them again
 
-What was counted and measured is kept in docs/networks.json.
+What was counted and measured is kept in docs/networks.json after every network, so that a run that was cut
+off can be started again. All times are of one machine: on another one they are all measured again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,30 +39,56 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recount", action="store_true", help="count every network again")
-    parser.add_argument("--time", action="store_true", help="measure every network again")
+    parser.add_argument("--time", action="store_true", help="measure every network without a time")
+    parser.add_argument("--retime", action="store_true", help="measure every network again")
     parser.add_argument("--seconds", type=float, default=2.0, help="time to measure one network")
     options = parser.parse_args(argv)
     data = load()
-    for name in networks:
-        entry = {} if options.recount else data["networks"].get(name, {})
-        if "macs" not in entry:
-            start = time.monotonic()
-            entry = {**counted(networks[name]), "seconds": data["networks"].get(name, {}).get("seconds")}
-            print(f"{name}: counted in {time.monotonic() - start:.0f} s", flush=True)
-        if options.time:
-            entry["seconds"] = measured(networks[name], options.seconds)
-            print(f"{name}: {entry['seconds']['median']:.4f} s", flush=True)
-        data["networks"][name] = entry
-        data["networks"] = {n: data["networks"][n] for n in networks if n in data["networks"]}
-        if options.time:
-            data["machine"] = machine().to_dict()
-        DATA.write_text(json.dumps(data, indent=1) + "\n")
-    PAGE.write_text(page(data))
+    data["networks"] = {name: data["networks"].get(name, {}) for name in networks}
+    try:
+        for name, entry in data["networks"].items():
+            if options.recount or "macs" not in entry:
+                _report(name, data, counted(networks[name]))
+        if options.time or options.retime:
+            measure_all(data, options.seconds, again=options.retime)
+    finally:
+        data["networks"] = {name: entry for name, entry in data["networks"].items() if "macs" in entry}
+        save(data)
+        PAGE.write_text(page(data))
+
+
+def measure_all(data: dict[str, Any], seconds: float, again: bool) -> None:
+    """Measure the networks that have no time of this machine; with `again`, all of them."""
+    here = machine().to_dict()
+    if again or data["machine"] != here:
+        for entry in data["networks"].values():
+            entry["seconds"] = None
+    data["machine"] = here
+    for name, entry in data["networks"].items():
+        if entry["seconds"] is None:
+            _report(name, data, {"seconds": measured(networks[name], seconds)})
+
+
+def _report(name: str, data: dict[str, Any], found: dict[str, Any]) -> None:
+    """Keep what was found of a network, and say how far it is."""
+    data["networks"][name] = {"seconds": None, **data["networks"][name], **found}
+    save(data)
+    number = list(data["networks"]).index(name) + 1
+    seconds = found.get("seconds")
+    what = f"{text.milliseconds(1e3 * seconds['median'])}, {seconds['verdict']}" if seconds else "counted"
+    print(f"{number} of {len(data['networks'])}: {name}: {what}", flush=True)
 
 
 def load() -> dict[str, Any]:
     """Return the data as stored: {"machine": ..., "networks": {name: figures}}."""
     return json.loads(DATA.read_text()) if DATA.exists() else {"machine": None, "networks": {}}
+
+
+def save(data: dict[str, Any]) -> None:
+    """Store the data, whole or not at all."""
+    new = DATA.with_suffix(".new")
+    new.write_text(json.dumps(data, indent=1) + "\n")
+    new.replace(DATA)
 
 
 def counted(network: Network) -> dict[str, Any]:
@@ -115,10 +142,12 @@ def _introduction(data: dict[str, Any]) -> Iterator[str]:
     yield "  output depends on every channel that entered. 1: no groups; 2: the next layer does it."
     yield "- **time**: median of one image in eval mode; (!) where the clock calls it noisy."
     yield ""
-    if data["machine"]:
-        yield f"Times measured on {Machine(**data['machine'])}."
-    else:
-        yield "Times have not been measured: `python -m docs.generate --time`."
+    measured = sum(entry["seconds"] is not None for entry in data["networks"].values())
+    if measured < len(data["networks"]):
+        missing = f"{len(data['networks']) - measured} of {len(data['networks'])} times are missing (-)"
+        yield f"{missing}: `python -m docs.generate --time` on a quiet machine adds them."
+    if measured:
+        yield f"Times were measured on {Machine(**data['machine'])}."
 
 
 def _tables(data: dict[str, Any]) -> Iterator[str]:
@@ -154,7 +183,7 @@ def _row(name: str, figures: dict[str, Any]) -> str:
         str(figures["mixing_depth"] or "never") + ("*" if figures["assumed"] else ""),
         text.milliseconds(1e3 * seconds["median"]) + ("" if seconds["verdict"] == "quiet" else " (!)")
         if seconds
-        else "",
+        else "-",
     ]
     return f"| {' | '.join(cells)} |"
 
