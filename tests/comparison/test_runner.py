@@ -11,6 +11,7 @@ from regroup.comparison import runner
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError, UnknownNameError
 from regroup.ops.layers import conv
+from regroup.ops.reach import listed
 from regroup.strategies import Strategy, strategies, strategy
 from regroup.testing import check_strategy
 
@@ -130,3 +131,12 @@ def test_measured_time_is_told_against_the_dense_network(tmp_path):
             assert row.times[way].low <= row.times[way].median <= row.times[way].high
             assert row.measured(way) > 0
     assert next(r for r in result.rows if r.strategy == "dense").measured("eager") == 1
+
+
+def test_the_reach_of_a_learned_strategy_is_what_was_learned(tmp_path):
+    result = compare("condensed:groups=4", "dynamic:gate=0.25", out=tmp_path)
+    condensed, dynamic = (next(r for r in result.rows if r.strategy.startswith(n)) for n in ("con", "dyn"))
+    learned = [listed(table["groups"]).int().tolist() for table in condensed.learned.values()]
+    assert condensed.reach["matrix"] in learned
+    assert condensed.reach["layer_fill"] == 1 / 4
+    assert dynamic.reach["layer_fill"] == 1

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from regroup.networks.anywhere import create_any_model
-from regroup.ops.reach import fill, through
+from regroup.ops.reach import fill, listed, through
 from regroup.profiling.correlation import correlation
 from regroup.spec import ConvSpec
 from regroup.strategies import Strategy
@@ -21,15 +21,24 @@ SHOWN_CHANNELS = 32
 """Layers of about this many channels are shown: enough to see groups, few enough to see channels."""
 
 
-def reach_of_layer(strategy: Strategy, backbone: str, data: DataSet) -> dict[str, Any]:
+def reach_of_layer(
+    strategy: Strategy, backbone: str, data: DataSet, learned: dict[str, dict]
+) -> dict[str, Any]:
     """Return the reach of one layer of the backbone, and how many such layers in a row mix all channels.
+
+    Args:
+        strategy: of the layer.
+        backbone: network it stands in.
+        data: what that was trained on.
+        learned: the `groupings` of the trained network; groups that were learned are those that count.
 
     Returns:
         layer: its convolution in words; matrix: rows of 0 and 1, (out, in); layer_fill: share of ones;
         mixing_depth: layers until every channel depends on every channel, or None if none ever does.
     """
-    spec = _shown_layer(strategy, backbone, data)
-    layer = strategy.reach(spec)
+    name, spec = _shown_layer(strategy, backbone, data)
+    groups = learned.get(name, {}).get("groups")
+    layer = listed(groups) if groups else strategy.reach(spec)
     depth: int | None = 1
     chain = layer
     while depth and fill(chain) < 1:
@@ -66,15 +75,17 @@ def correlation_of_layers(model: nn.Module, layers: list[str], data: DataSet) ->
     return {"layers": f"{first} and {second}", "matrix": matrix}
 
 
-def _shown_layer(strategy: Strategy, backbone: str, data: DataSet) -> ConvSpec:
+def _shown_layer(strategy: Strategy, backbone: str, data: DataSet) -> tuple[str, ConvSpec]:
     """Return the layer nearest to SHOWN_CHANNELS that the strategy can do, the same for most strategies."""
     model = create_any_model(backbone, num_classes=len(data.classes), in_chans=data.shape[0])
-    plain = [
-        m for m in model.modules() if type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == "zeros"
-    ]
-    specs = [s for s in map(ConvSpec.of, plain) if s.taps > 1 and strategy.why_not(s) is None]
-    square = [s for s in specs if s.in_channels == s.out_channels and s.stride == (1, 1)]
-    return min(square or specs, key=lambda s: abs(s.in_channels - SHOWN_CHANNELS))
+    plain = {
+        name: ConvSpec.of(m)
+        for name, m in model.named_modules()
+        if type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == "zeros"
+    }
+    found = [(n, s) for n, s in plain.items() if s.taps > 1 and strategy.why_not(s) is None]
+    square = [(n, s) for n, s in found if s.in_channels == s.out_channels and s.stride == (1, 1)]
+    return min(square or found, key=lambda pair: abs(pair[1].in_channels - SHOWN_CHANNELS))
 
 
 def _output_channels(model: nn.Module, layers: list[str], images: torch.Tensor) -> dict[str, int]:

@@ -110,18 +110,18 @@ def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> 
         trained.append((model, changes))
     model, changes = trained[0]
     plain = deploy(model)
-    cost = count(plain, data.shape[1:], data.shape[0])
+    cost, learned = count(plain, data.shape[1:], data.shape[0]), groupings(model)
     row = Row(
         strategy.label,
         strategy.paper,
         cost.parameters,
         cost.macs,
         runs=runs,
-        reach=reach_of_layer(strategy, config.backbone, data),
+        reach=reach_of_layer(strategy, config.backbone, data, learned),
         correlation=correlation_of_layers(plain, changes.replaced, data),
         replaced=len(changes.replaced),
         left={name: why for name, why in changes.left.items() if why != "not chosen by where"},
-        learned=groupings(model),
+        learned=learned,
     )
     return row, plain
 

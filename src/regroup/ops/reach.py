@@ -12,6 +12,7 @@ a sum of branches is the elementwise or, a concatenation stacks rows.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,19 @@ def grouped(out_channels: int, in_channels: int, groups: int) -> Tensor:
     group_in = torch.arange(in_channels) // (in_channels // groups)
     group_out = torch.arange(out_channels) // (out_channels // groups)
     return group_out[:, None] == group_in[None, :]
+
+
+def listed(groups: Sequence[Mapping[str, Sequence[int]]]) -> Tensor:
+    """Return the reach of groups of any channels: each has the numbers of its "inputs" and "outputs".
+
+    >>> listed([{"inputs": [0, 2], "outputs": [1]}, {"inputs": [1], "outputs": [0]}]).int().tolist()
+    [[0, 1, 0], [1, 0, 1]]
+    """
+    sides = ([n for group in groups for n in group[side]] for side in ("outputs", "inputs"))
+    result = torch.zeros(*(1 + max(numbers, default=-1) for numbers in sides), dtype=torch.bool)
+    for group in groups:
+        result[torch.tensor(group["outputs"]).long()[:, None], torch.tensor(group["inputs"]).long()] = True
+    return result
 
 
 def through(first: Tensor, *then: Tensor) -> Tensor:

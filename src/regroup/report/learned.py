@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regroup.comparison.result import Row
+from regroup.ops.reach import listed
 from regroup.report import charts
 
 
@@ -29,7 +30,7 @@ def learned_layers(row: Row) -> list[LearnedLayer]:
 def learned_pictures(row: Row) -> str:
     """Draw, for each layer with learned groups, which inputs (across) feed which outputs (down)."""
     pictures = [
-        Row(layer, reach={"matrix": _matrix(data["groups"])})
+        Row(layer, reach={"matrix": listed(data["groups"]).int().tolist()})
         for layer, data in row.learned.items()
         if data.get("groups")
     ]
@@ -65,14 +66,3 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
     return str(value)
-
-
-def _matrix(groups: list[dict[str, list[int]]]) -> list[list[int]]:
-    rows = 1 + max((k for g in groups for k in g["outputs"]), default=0)
-    columns = 1 + max((c for g in groups for c in g["inputs"]), default=0)
-    matrix = [[0] * columns for _ in range(rows)]
-    for group in groups:
-        for k in group["outputs"]:
-            for c in group["inputs"]:
-                matrix[k][c] = 1
-    return matrix
