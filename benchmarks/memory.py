@@ -75,7 +75,7 @@ def measure(runtime: str, network: str, batch: int, threads: int, exported: str)
     torch.set_num_threads(threads)
     forget_peak()
     bare = resident()
-    with torch.inference_mode():
+    with torch.no_grad():
         run = ready(runtime, network, batch, threads, exported)
         forget_peak()
         before = resident()

@@ -74,8 +74,10 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
     """
     recorder = _Recorder(batch)
     inputs = [recorder.input(i, example) for i, example in enumerate(examples)]
+    # under inference mode operators would not come decomposed; autocast would leave float32
+    plain = (torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False))
     try:
-        with torch.no_grad(), recorder:
+        with plain[0], plain[1], plain[2], recorder:
             result = torch.func.functionalize(model, remove="mutations_and_views")(*inputs)
     except EngineError:
         raise
@@ -177,7 +179,7 @@ class _Recorder(TorchDispatchMode):
         if func in _NORMS and not (func is _NORMS[0] and args[5]):
             return torch.empty_like(metas[0]), *(metas[0].new_empty(0) for _ in range(2))
         if func is _aten.convolution.default and not args[6]:
-            return _convolution(*metas[:2], *args[3:6])
+            return _convolution(metas, lambda: func(*metas))
         return func(*metas, **{k: _mapped(self._meta, v) for k, v in kwargs.items()})
 
     def _meta(self, arg: object) -> object:
@@ -214,12 +216,15 @@ def _refuse(func: Any, args: Sequence[object], known: bool) -> None:
         raise EngineError(f"cannot record the network: {reason}")
 
 
-def _convolution(x: Tensor, weight: Tensor, stride: list, padding: list, dilation: list) -> Tensor:
-    """Return a convolution's result, without numbers: PyTorch takes long over that."""
-    sizes = (
+def _convolution(metas: Sequence[Any], ask_pytorch: Callable[[], Tensor]) -> Tensor:
+    """Return a convolution's result, without numbers: PyTorch takes long over that, but knows all errors."""
+    x, weight, _, stride, padding, dilation, _, _, groups = metas
+    sizes = [
         (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    )
+        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    ]
+    if x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * groups or min(sizes, default=0) < 1:
+        return ask_pytorch()
     return x.new_empty(x.shape[0], weight.shape[0], *sizes)
 
 

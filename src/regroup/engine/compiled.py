@@ -60,7 +60,10 @@ class Compiled:
 
     When the model's weights change, the next call compiles anew (with code from the cache, so in a fraction
     of a second), unless it is frozen. A changed structure is seen as far as it changes which tensors there
-    are.
+    are; settings of layers (strides, epsilons, hooks) are those of the time of compilation.
+
+    It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
+    threads are not there. It computes in float32, whatever autocast and default types say.
     """
 
     def __init__(
@@ -71,7 +74,8 @@ class Compiled:
         *,
         frozen: bool = False,
     ) -> None:
-        examples = (example,) if isinstance(example, Tensor) else tuple(example)
+        several = isinstance(example, Sequence) and not isinstance(example, Tensor)
+        examples = tuple(example) if several else (example,)
         _check_examples(model, examples)
         self._model = copy.deepcopy(model) if frozen else model
         self._examples, self._progress = examples, progress
@@ -151,6 +155,8 @@ def _check_tensor(name: str, x: Tensor) -> None:
 
 
 def _check_examples(model: nn.Module, examples: Sequence[Tensor]) -> None:
+    if not callable(model):
+        raise EngineError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
     if getattr(model, "training", False):
         raise EngineError("the model is in training mode: call model.eval() before compiling")
     for tensor in (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ():

@@ -61,8 +61,9 @@ class NativeSegment:
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Compute the outputs, in fresh tensors; each call has an arena of its own."""
         images = inputs[0].shape[0]
-        inputs = [x.contiguous() for x in inputs]
-        outputs = [torch.empty(images, *value.shape) for value in self.outputs]
+        inputs = [x.resolve_neg().contiguous() for x in inputs]
+        plain = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are now
+        outputs = [torch.empty(images, *value.shape, **plain) for value in self.outputs]
         if images == 0:
             return outputs
         threads = usable(torch.get_num_threads())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from regroup.errors import EngineError
 from regroup.kernels.touch import touch
 
 _TRAINING_ONLY = "num_batches_tracked"
@@ -23,6 +24,9 @@ class Watch:
 
     Any change through PyTorch is seen: in place (an optimiser's step, `load_state_dict`), `.data = `, another
     tensor or module assigned. What writes to the memory behind PyTorch's back is not.
+
+    Raises:
+        EngineError: PyTorch does not count the changes of these tensors.
     """
 
     def __init__(self, model: object) -> None:
@@ -34,6 +38,9 @@ class Watch:
         self._held = self._holding()
         named = ((name, held) for home in self._homes for name, held in home.items())
         tensors = [held for name, held in named if isinstance(held, Tensor) and name != _TRAINING_ONLY]
+        if any(tensor.is_inference() for tensor in tensors):
+            reason = "the model was made under torch.inference_mode, where changes of weights are not counted"
+            raise EngineError(f"{reason}: make it outside, or compile with frozen=True")
         self._state = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
         self._lines = _lines(self._homes, tensors)
 

@@ -1,0 +1,193 @@
+"""Compiled networks where PyTorch is in another mode, in other threads and processes, or set otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regroup.engine.compiled import compile
+from regroup.engine.plan import NativeSegment
+from regroup.errors import EngineError
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=4))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Sequential:
+    return _network()
+
+
+@pytest.fixture(scope="module")
+def x() -> Tensor:
+    return torch.randn(2, 3, 12, 12)
+
+
+@pytest.fixture(scope="module")
+def fast(model, x):
+    return compile(model, x)
+
+
+MODES = {
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "another default device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_changes_nothing(model, fast, x, mode):
+    context: AbstractContextManager = MODES[mode]()
+    want = fast(x)
+    with context:
+        got, compiled_here = fast(x), compile(model, x)
+    assert torch.equal(got, want) and torch.equal(compiled_here(x), want)
+    assert [type(s) for s in compiled_here._current(2).segments] == [NativeSegment]
+
+
+def test_another_default_type_changes_nothing(model, fast, x):
+    want = fast(x)
+    torch.set_default_dtype(torch.float64)
+    assert torch.equal(fast(x), want) and torch.equal(compile(model, x)(x), want)
+
+
+def test_a_network_made_in_inference_mode_must_be_frozen(x):
+    with torch.inference_mode():
+        model = _network()
+    with pytest.raises(EngineError, match="frozen=True"):
+        compile(model, x)
+    assert torch.equal(compile(model, x, frozen=True)(x), compile(_network(), x)(x))
+
+
+def test_a_view_that_stands_for_the_negative_numbers_is_read_as_such(fast, x):
+    assert torch.equal(fast(torch._neg_view(x)), fast(-x))
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "message"),
+    [
+        (None, torch.zeros(1, 3, 8, 8), "NoneType"),
+        (nn.Identity().eval(), None, "NoneType"),
+        (nn.Identity().eval(), {"x": torch.zeros(1, 3)}, "dict"),
+        (nn.Identity().eval(), [], "no example"),
+        (nn.Conv2d(3, 4, 1).eval().half(), torch.zeros(1, 3, 8, 8), "float16"),
+    ],
+)
+def test_what_cannot_be_compiled_is_one_clear_error(model, example, message):
+    with pytest.raises(EngineError, match=message):
+        compile(model, example)
+
+
+def test_an_image_of_other_channels_is_the_error_that_pytorch_gives(model):
+    wrong = torch.randn(1, 4, 12, 12)
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        compile(model, wrong)(wrong)
+
+
+def test_a_network_that_changes_its_own_state_is_left_to_pytorch(x):
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * self.calls
+
+    fast = compile(Counting().eval(), x)
+    assert torch.equal(fast(x), x) and torch.equal(fast(x), 2 * x)
+    assert "a tensor of its own" in fast.explain()
+
+
+def test_weights_that_change_while_threads_call_are_the_old_or_the_new_ones(x):
+    model = _network()
+    fast, weights = compile(model, x), (model[-1].weight.data, model[-1].weight.data * 2)
+    wanted = []
+    for weight in weights:
+        model[-1].weight.data = weight
+        wanted.append(fast(x))
+    wrong, stop = [], threading.Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            y = fast(x)
+            if not any(torch.equal(y, want) for want in wanted):
+                wrong.append(y)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(6):
+        model[-1].weight.data = weights[turn % 2]
+        assert torch.equal(fast(x), wanted[turn % 2])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_memory_of_calls_that_have_ended_is_used_again_and_bounded(fast, x):
+    threads = [threading.Thread(target=fast, args=(x,)) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (segment,) = fast._current(2).segments
+    assert sum(map(len, segment._calls.values())) <= 2 * (os.cpu_count() or 1) + 1
+    torch.set_num_threads(2)
+    fast(x)
+    assert [key[0] for key in segment._calls] == [2], "for numbers of threads that are no more in use"
+
+
+_SCRIPT = """
+import torch
+from torch import nn
+torch.set_num_threads(2)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+x = torch.randn(2, 3, 64, 64)
+"""
+
+
+def _in_a_new_process(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _SCRIPT + script], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_pytorch_finds_the_backend_without_an_import():
+    script = """
+compiled = torch.compile(model, backend="regroup")
+with torch.no_grad():
+    print((compiled(x) - model(x)).abs().max().item() < 1e-5)
+"""
+    assert _in_a_new_process(script) == "True"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_runs_on_one_thread_instead_of_waiting_for_ever():
+    script = """
+import os, signal, regroup
+fast = regroup.compile(model, x)
+want = fast(x)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if torch.equal(fast(x), want) else 1)
+print(os.waitpid(child, 0)[1], torch.equal(fast(x), want))
+"""
+    assert _in_a_new_process(script) == "0 True"
