@@ -43,6 +43,7 @@ class Watch:
             raise EngineError(f"{reason}: make it outside, or compile with frozen=True")
         self._state = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
         self._lines = _lines(self._homes, tensors)
+        touch(self._lines)  # so that its code is made now, not in the first call
 
     def _holding(self) -> list[object]:
         return list(chain.from_iterable(map(dict.values, self._homes)))
