@@ -53,12 +53,8 @@ class Saliency(nn.Module):
         nn.init.ones_(self.expand.bias)  # type: ignore[bad-argument-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        # a convolution of one pixel, in groups, takes several times as long as the same by matrices
-        hidden = F.relu(F.linear(x.mean((2, 3)), self.reduce.weight.flatten(1)))
-        hidden = hidden.unflatten(1, (self.expand.groups, -1)).transpose(0, 1)
-        weight = self.expand.weight.flatten(1).unflatten(0, (self.expand.groups, -1)).transpose(1, 2)
-        bias = self.expand.bias.view(self.expand.groups, 1, -1)  # type: ignore[missing-attribute]
-        return F.relu(torch.baddbmm(bias, hidden, weight)).transpose(0, 1)
+        means = x.mean((2, 3), keepdim=True)
+        return F.relu(self.expand(F.relu(self.reduce(means)))).view(x.shape[0], -1, x.shape[1])
 
 
 def hidden_units(channels: int, squeeze: int) -> int:
