@@ -66,3 +66,7 @@ def test_times_of_another_machine_are_not_mixed_with_those_of_this_one(elsewhere
     with pytest.raises(KeyboardInterrupt):
         generate.main(["--time"])
     assert [entry["seconds"] is None for entry in generate.load()["networks"].values()] == [False, True]
+
+
+def test_the_page_holds_every_network():
+    assert list(DATA["networks"]) == list(networks)
