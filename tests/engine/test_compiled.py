@@ -278,3 +278,10 @@ def test_a_leaky_relu_of_any_slope_is_right(slope):
     for parameter in model.parameters():
         nn.init.constant_(parameter, -1.0)
     assert torch.equal(compile(model, x)(x), model(x))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.7, 2, 4])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_an_image_is_resized_by_the_factor_that_was_given(factor, mode):
+    model, x = nn.Upsample(scale_factor=factor, mode=mode).eval(), torch.randn(1, 8, 6, 10)
+    torch.testing.assert_close(compile(model, x)(x), model(x))

@@ -200,10 +200,11 @@ def _pool(problem: p.Pool, x: Tensor) -> Rounded:
 
 def _resize(problem: p.Resize, x: Tensor) -> Rounded:
     size = (problem.y.height, problem.y.width)
+    scales = problem.scale or (None, None)
     if problem.mode == "nearest":
-        return Rounded.of(F.interpolate(x[None], size, mode="nearest")[0])
+        return Rounded.of(torch.ops.aten.upsample_nearest2d(x[None], size, *scales)[0])
     corners = problem.align_corners
-    result = F.interpolate(x.double()[None], size, mode="bilinear", align_corners=corners)[0]
+    result = torch.ops.aten.upsample_bilinear2d(x.double()[None], size, corners, *scales)[0]
     # a source position is at most 20 here, and rounded three times: its weights are off by 60 units
     spread = x.double().abs().amax((1, 2))[:, None, None]
     return Rounded(result, 2 * 80 * U * spread.expand_as(result))

@@ -221,8 +221,8 @@ class Resize(Problem):
     Attributes:
         mode: "nearest" or "bilinear".
         align_corners: for bilinear, as in PyTorch.
-        scale: source pixels per output pixel (height, width) where a scale_factor was given to PyTorch
-            and fixes it; None: sizes decide.
+        scale: output pixels per source pixel (height, width) where a scale_factor was given to PyTorch, which
+            then goes by that; None: sizes decide.
     """
 
     mode: str = "nearest"

@@ -86,7 +86,7 @@ def positions(problem: Resize, source: int, out: int, scale: float | None) -> li
     if problem.mode == "bilinear" and problem.align_corners:
         step = f32(source - 1) / f32(out - 1) if out > 1 else f32(0)
     else:
-        step = f32(scale) if scale else f32(source) / f32(out)
+        step = f32(1 / scale) if scale else f32(source) / f32(out)
     found = []
     for i in range(out):
         if problem.mode == "nearest":
