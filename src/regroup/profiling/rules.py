@@ -315,6 +315,20 @@ def reduced(call: Call, output: Tensor) -> Tensor:
     return spread.expand(-1, *output.shape)
 
 
+def scattered(call: Call, output: Tensor) -> Tensor:
+    """Scattering: each output depends on what was at its place, and on all that is written along its line."""
+    dim = call.named["dim"] % output.ndim + 1
+    parts = [call.of(call.named["self"])]
+    for tensor in (call.named["index"], call.named.get("src")):
+        influence = call.of(tensor) if isinstance(tensor, Tensor) else None
+        if influence is not None:
+            line = call.semiring.spread(influence, [dim], True)
+            if any(a not in (1, b) for a, b in zip(line.shape[1:], output.shape, strict=True)):
+                return call.everything(output)
+            parts.append(line.expand(-1, *output.shape))
+    return call.merge(parts, output.shape)
+
+
 def _base(func: torch._ops.OpOverload) -> str:
     return func._opname.removesuffix("_")
 
@@ -339,6 +353,7 @@ _RULES: dict[str, Rule] = {
     "copy": copied,
     "max_pool2d_with_indices": max_pooled,
     "convolution": convolved,
+    "scatter": scattered,
     "native_group_norm": group_normed,
     "native_layer_norm": layer_normed,
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), multiplied),
