@@ -26,6 +26,11 @@ FAMILIES = """
     selecsls42 rexnet_100 nf_resnet50 gernet_s vovnet39a ese_vovnet19b_dw starnet_s1
     edgenext_xx_small fastvit_t8 hgnetv2_b0 repghostnet_050 poolformer_s12 resnet50_gn
     rdnet_tiny mambaout_femto efficientvit_b0 repvit_m0_9 gcresnet33ts
+    inception_resnet_v2 inception_v4 legacy_seresnet18 tresnet_m fasternet_t0 inception_next_atto
+    lcnetv2_small cspnext_tiny shvit_s1 csatv2 visformer_tiny swiftformer_xs hgnet_tiny fbnetc_100
+    spnasnet_100 tinynet_e tf_efficientnet_b0 bat_resnext26ts resnetaa34d seresnextaa101d_32x8d
+    eca_nfnet_l0 ghostnetv3_050 convmixer_1024_20_ks9_p14 cspdarknet53 xception41p resnetrs50
+    efficientformer_l1
 """
 
 EVERY = [*list_models(), *(f"timm:{name}" for name in FAMILIES.split())]
