@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from regroup.kernels import jit
+from regroup.kernels.cache import Cache
 from regroup.kernels.lang import Code
 from regroup.kernels.target import Target
 
@@ -26,7 +27,9 @@ def _function() -> Callable[[int, int], None]:
     for i in code.each(0, count):
         at = code.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {i}")
         code.prefetch(code.emit("ptr", f"load ptr, ptr {at}, align 8"), 0)
-    loaded = jit.load([jit.compile_object(jit.assembly([code]), target)])
+    text = jit.assembly([code])
+    key = "\n".join([jit.VERSION, repr(target), text])
+    loaded = jit.load([Cache.default().get(key, lambda: jit.compile_object(text, target))])
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loaded.address("touch"))
     call.keep = loaded  # type: ignore[attr-defined]
     return call
