@@ -54,9 +54,11 @@ class ResponseNorm(nn.Module):
         self.alpha, self.k, self.groups = alpha, k, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        towers = x.unflatten(1, (self.groups, -1)).flatten(0, 1)
         # torch's function divides alpha by the 5 neighbours
-        return F.local_response_norm(towers, 5, 5 * self.alpha, 0.75, self.k).view(x.shape)
+        towers = (
+            F.local_response_norm(tower, 5, 5 * self.alpha, 0.75, self.k) for tower in x.chunk(self.groups, 1)
+        )
+        return torch.cat(tuple(towers), 1)
 
 
 def _norm(config: AlexNetConfig) -> list[nn.Module]:
