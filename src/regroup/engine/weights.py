@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from operator import is_
@@ -62,9 +63,16 @@ class Watch:
 
 
 def _lines(homes: Sequence[object], tensors: Sequence[Tensor]) -> np.ndarray:
-    """Return the addresses of the cache lines that a look at the model reads."""
-    objects = [*((id(home), 1) for home in homes), *((id(tensor), 2) for tensor in tensors)]
-    inner = [(tensor._cdata, 4) for tensor in tensors]
-    inner += [(tensor.untyped_storage()._cdata, 2) for tensor in tensors]
-    starts = [address + i * _LINE for address, lines in (*objects, *inner) for i in range(lines)]
+    """Return the addresses of the cache lines that a look at the model reads, as far as they can be known."""
+    spans = [(address, 3) for home in homes for address in (id(home), *_inside(id(home), 48))]
+    for tensor in tensors:
+        spans += [(id(tensor), 2), (tensor._cdata, 4)]
+        spans += [(address, 2) for address in _inside(tensor._cdata, 64)]
+    starts = [address + i * _LINE for address, lines in spans for i in range(lines)]
     return np.unique(np.array(starts, np.int64) // _LINE * _LINE)
+
+
+def _inside(address: int, size: int) -> list[int]:
+    """Return what may be addresses among the first bytes of an object: they are fetched, never read."""
+    words = np.frombuffer(ctypes.string_at(address, size), np.int64)
+    return words[(words > 1 << 32) & (words < 1 << 47) & (words % 8 == 0)].tolist()
