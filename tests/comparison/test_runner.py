@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from regroup.comparison import runner
+from regroup.comparison import pictures, runner
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError, UnknownNameError
 from regroup.ops.layers import conv
@@ -136,7 +136,16 @@ def test_measured_time_is_told_against_the_dense_network(tmp_path):
 def test_the_reach_of_a_learned_strategy_is_what_was_learned(tmp_path):
     result = compare("condensed:groups=4", "dynamic:gate=0.25", out=tmp_path)
     condensed, dynamic = (next(r for r in result.rows if r.strategy.startswith(n)) for n in ("con", "dyn"))
-    learned = [listed(table["groups"]).int().tolist() for table in condensed.learned.values()]
-    assert condensed.reach["matrix"] in learned
+    matrix = condensed.reach["matrix"]
+    sizes = len(matrix), len(matrix[0])
+    tables = [table["groups"] for table in condensed.learned.values()]
+    learned = [found for t in tables if (found := listed(t, *sizes)).shape == sizes]
+    assert matrix in [found.int().tolist() for found in learned]
     assert condensed.reach["layer_fill"] == 1 / 4
     assert dynamic.reach["layer_fill"] == 1
+
+
+def test_layers_that_only_exchange_channels_never_mix_them():
+    assert pictures._layers_to_mix(torch.eye(4).roll(1, 0).bool()) is None
+    assert pictures._layers_to_mix((torch.eye(4) + torch.eye(4).roll(1, 0)).bool()) == 3
+    assert pictures._layers_to_mix(torch.ones(4, 4).bool()) == 1

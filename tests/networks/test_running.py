@@ -25,14 +25,15 @@ def test_loss_falls_on_a_fixed_batch(name: str) -> None:
     weights = [p for key, p in model.named_parameters() if not key.endswith(".gates")]
     optimizer = torch.optim.Adam(weights, lr=0.0001)
     losses = []
-    for _ in range(5):
+    for _ in range(8):
         loss = logits_loss(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None for p in model.parameters())
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
+    # of dynamic layers each image chooses the inputs anew, so that single losses waver
+    assert sum(losses[-3:]) < sum(losses[:3])
 
 
 @EVERY

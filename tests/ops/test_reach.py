@@ -77,3 +77,8 @@ def test_groups_that_do_not_divide_are_refused():
         reach.grouped(6, 4, 3)
     with pytest.raises(ParameterError, match="groups=3: must be a divisor of out_channels=4"):
         reach.grouped(4, 6, 3)
+
+
+def test_channels_that_no_group_names_are_connected_to_nothing():
+    groups = [{"inputs": [0], "outputs": [1]}]
+    assert reach.listed(groups, 3, 2).int().tolist() == [[0, 0], [1, 0], [0, 0]]

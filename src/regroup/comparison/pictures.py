@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.reach import fill, listed, through
@@ -38,19 +38,24 @@ def reach_of_layer(
     """
     name, spec = _shown_layer(strategy, backbone, data)
     groups = learned.get(name, {}).get("groups")
-    layer = listed(groups) if groups else strategy.reach(spec)
-    depth: int | None = 1
-    chain = layer
-    while depth and fill(chain) < 1:
-        longer = through(chain, layer)
-        depth = None if torch.equal(longer, chain) else depth + 1
-        chain = longer
+    layer = listed(groups, spec.out_channels, spec.in_channels) if groups else strategy.reach(spec)
     return {
         "layer": str(spec),
         "matrix": layer.int().tolist(),
         "layer_fill": fill(layer),
-        "mixing_depth": depth,
+        "mixing_depth": _layers_to_mix(layer),
     }
+
+
+def _layers_to_mix(layer: Tensor) -> int | None:
+    """Return how many such layers in a row connect everything; None if they only ever repeat themselves."""
+    chain, seen = layer, set[bytes]()
+    while fill(chain) < 1:
+        if (state := chain.numpy().tobytes()) in seen:
+            return None
+        seen.add(state)
+        chain = through(chain, layer)
+    return len(seen) + 1
 
 
 def correlation_of_layers(model: nn.Module, layers: list[str], data: DataSet) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def ranked(saliency: Tensor) -> Tensor:
 
 def largest(saliency: Tensor, number: int) -> Tensor:
     """Return the first `number` of `ranked`, in any order: (..., number)."""
-    if saliency.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    fits = saliency.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if not fits or torch.jit.is_tracing():  # TorchScript cannot record that bits are looked at
         return ranked(saliency)[..., :number]
     channels = saliency.shape[-1]
     # numbers that are not negative are in the order of their bits; below them, the first channel is largest
@@ -148,7 +149,7 @@ class DynamicGroupConv(nn.Module):
             index = largest(saliency, self.kept)
             if gathers(self.spec, self.heads, self.kept, size):
                 return self._finished(self._by_chunks(self._gathered, self.kept, x, saliency, index))
-            kept = torch.zeros_like(saliency, dtype=torch.bool).scatter(2, index, True)
+            kept = torch.zeros_like(saliency, dtype=torch.bool).scatter(2, index, 1)
             saliency = saliency.masked_fill(~kept, 0)
         if scales_weights(self.spec, self.heads, size):
             inputs = self.spec.in_channels

@@ -35,14 +35,22 @@ def grouped(out_channels: int, in_channels: int, groups: int) -> Tensor:
     return group_out[:, None] == group_in[None, :]
 
 
-def listed(groups: Sequence[Mapping[str, Sequence[int]]]) -> Tensor:
+def listed(
+    groups: Sequence[Mapping[str, Sequence[int]]], out_channels: int = 0, in_channels: int = 0
+) -> Tensor:
     """Return the reach of groups of any channels: each has the numbers of its "inputs" and "outputs".
 
     >>> listed([{"inputs": [0, 2], "outputs": [1]}, {"inputs": [1], "outputs": [0]}]).int().tolist()
     [[0, 1, 0], [1, 0, 1]]
+
+    Args:
+        groups: of one layer.
+        out_channels: of the layer; 0: up to the last that a group has.
+        in_channels: likewise.
     """
     sides = ([n for group in groups for n in group[side]] for side in ("outputs", "inputs"))
-    result = torch.zeros(*(1 + max(numbers, default=-1) for numbers in sides), dtype=torch.bool)
+    named = [1 + max(numbers, default=-1) for numbers in sides]
+    result = torch.zeros(max(out_channels, named[0]), max(in_channels, named[1]), dtype=torch.bool)
     for group in groups:
         result[torch.tensor(group["outputs"]).long()[:, None], torch.tensor(group["inputs"]).long()] = True
     return result
