@@ -54,11 +54,12 @@ class ResponseNorm(nn.Module):
         self.alpha, self.k, self.groups = alpha, k, groups
 
     def forward(self, x: Tensor) -> Tensor:
+        towers = x.chunk(self.groups, 1)
         # torch's function divides alpha by the 5 neighbours
-        towers = (
-            F.local_response_norm(tower, 5, 5 * self.alpha, 0.75, self.k) for tower in x.chunk(self.groups, 1)
-        )
-        return torch.cat(tuple(towers), 1)
+        normed = [
+            F.local_response_norm(towers[i], 5, 5 * self.alpha, 0.75, self.k) for i in range(self.groups)
+        ]
+        return torch.cat(normed, 1)
 
 
 def _norm(config: AlexNetConfig) -> list[nn.Module]:
