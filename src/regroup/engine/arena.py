@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from regroup.engine.places import Slab
-
-ALIGNMENT = 16
-"""Floats: a cache line."""
+from regroup.kernels.templates.base import whole_lines
 
 
 @dataclass
@@ -34,7 +32,7 @@ def place_slabs(lifetimes: Iterable[Lifetime]) -> int:
     placed: list[tuple[int, int, Lifetime]] = []
     total = 0
     for life in sorted(lifetimes, key=lambda life: -life.slab.view().floats):
-        size = -(-life.slab.view().floats // ALIGNMENT) * ALIGNMENT
+        size = whole_lines(life.slab.view().floats)
         start = 0
         for low, high, other in sorted(placed, key=lambda p: p[0]):
             if other.last < life.first or life.last < other.first:

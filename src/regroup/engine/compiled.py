@@ -47,7 +47,7 @@ def compile(
             is looked at, and not the number of images.
         progress: called as kernels become ready.
         frozen: compile a copy of the model, which nobody can change. Otherwise every call makes sure that the
-            model is as it was, which takes 0.03 to 0.2 ms.
+            model is as it was, which takes 0.03 to 0.3 ms.
 
     Raises:
         EngineError: `model` is in training mode, or `example` is no input that can be compiled for.

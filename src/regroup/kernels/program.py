@@ -25,13 +25,10 @@ from regroup.kernels.region import Region
 from regroup.kernels.runner import MAX_BUFFERS, MAX_VIEWS
 from regroup.kernels.target import Target
 from regroup.kernels.templates import fetch
-from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.base import LINE, Kernel, whole_lines
 from regroup.kernels.templates.fetch import CURSOR
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.view import ARENA, WEIGHTS, View
-
-_LINE = 16
-"""Floats of a cache line: packed weights start at one."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ def why_not(problem: Problem, target: Target | None = None) -> str | None:
 
 def aligned(floats: int) -> np.ndarray:
     """Return float32 memory that starts at a multiple of 64 bytes."""
-    raw = np.empty(floats + _LINE, np.float32)
+    raw = np.empty(floats + LINE, np.float32)
     start = (-raw.ctypes.data % 64) // 4
     return raw[start : start + floats]
 
@@ -180,9 +177,9 @@ class Layout:
         self._tables(names)
         views = [v for problems in self.problems for p in problems for v in p.views if v.buffer == ARENA]
         extent = max((v.offset + v.last + 1 for v in views), default=0)
-        self.arena_floats = _lines(max(arena_floats, extent))
+        self.arena_floats = whole_lines(max(arena_floats, extent))
         scratch = max((k.scratch for ks in self.kernels for k in ks), default=0)
-        self.scratch_floats = CURSOR + _lines(scratch)
+        self.scratch_floats = CURSOR + whole_lines(scratch)
 
     def _tables(self, names: dict[Kernel, str]) -> None:
         addresses = {kernel: self.loaded.address(name) for kernel, name in names.items()}
@@ -194,7 +191,7 @@ class Layout:
                 if kernel.packed:
                     places.append((WEIGHTS, weights))
                 self.weights_at.append(weights)
-                weights += _lines(kernel.packed)
+                weights += whole_lines(kernel.packed)
                 assert len(places) <= MAX_VIEWS
                 parts.append((addresses[kernel], kernel.items, len(views), len(places)))
                 views += places
@@ -252,10 +249,6 @@ def at_origin(problem: Problem) -> Problem:
 
 def _halos(problems: Sequence[Problem]) -> list[Zeros]:
     return [Zeros(p.y, p.y) for p in problems if p.y.halo]
-
-
-def _lines(floats: int) -> int:
-    return -(-floats // _LINE) * _LINE
 
 
 def _symbol(kernel: Kernel) -> str:

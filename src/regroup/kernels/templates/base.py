@@ -13,6 +13,9 @@ from regroup.kernels.target import Target
 
 Parameters = Mapping[str, np.ndarray]
 
+LINE = 16
+"""Floats of a cache line."""
+
 
 class Kernel(ABC):
     """One way to do one problem.
@@ -80,6 +83,11 @@ class Kernel(ABC):
 def ceil_div(a: int, b: int) -> int:
     """Return a / b, rounded up."""
     return -(-a // b)
+
+
+def whole_lines(floats: int) -> int:
+    """Return `floats`, rounded up to whole cache lines."""
+    return ceil_div(floats, LINE) * LINE
 
 
 Run = tuple[int, int, int]

@@ -15,7 +15,7 @@ import numpy as np
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Chain, Conv, Pointwise, Pool, Problem
 from regroup.kernels.target import Target
-from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
+from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, whole_lines
 from regroup.kernels.templates.stage import fill
 from regroup.kernels.view import View
 
@@ -54,10 +54,10 @@ class Fused(Kernel):
         self.buffers = [link.y for link in links[:-1]]
         self.room = self._room()
         sizes = [rows * view.row_pitch for rows, view in zip(self.room, self.buffers, strict=True)]
-        inner = _lines(max(link.scratch for link in self.links))
+        inner = whole_lines(max(link.scratch for link in self.links))
         self.starts = [inner + sum(sizes[:i]) for i in range(len(sizes) + 1)]
         self.scratch = self.starts[-1]
-        self.at = [sum(_lines(link.packed) for link in self.links[:i]) for i in range(len(links) + 1)]
+        self.at = [sum(whole_lines(link.packed) for link in self.links[:i]) for i in range(len(links) + 1)]
         self.packed = self.at[-1]
         self.tile = f"{self.band} rows: " + ", ".join(link.tile for link in self.links)
         self.cycles = sum(link.cycles for link in self.links)
@@ -227,10 +227,6 @@ def _window(link: Problem) -> _Window:
     if isinstance(link, Conv | Pool):
         return _Window(link.stride[0], link.padding[0], (link.kernel_size[0] - 1) * link.dilation[0] + 1)
     return _Window(1, 0, 1)
-
-
-def _lines(floats: int) -> int:
-    return ceil_div(floats, 16) * 16
 
 
 def candidates(chain: Chain, target: Target, choose: Banded) -> list[Fused]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from regroup.kernels.lang import Code
-from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.base import LINE, Kernel
 
-_LINE = 16
-"""Floats of a cache line."""
-
-CURSOR = _LINE
+CURSOR = LINE
 """Floats that the cursor takes."""
 
 _LINES = 12
@@ -33,8 +30,8 @@ def fetch_ahead(code: Code) -> None:
     at, end = (code.load_pointer(cursor, i) for i in range(2))
     for _ in code.when(code.emit("i1", f"icmp ult ptr {at}, {end}")):
         for i in range(_LINES):
-            code.prefetch(at, i * _LINE)
-        code.line(f"store ptr {at + _LINES * _LINE}, ptr {cursor}, align 8")
+            code.prefetch(at, i * LINE)
+        code.line(f"store ptr {at + _LINES * LINE}, ptr {cursor}, align 8")
 
 
 def plan(steps: Sequence[Sequence[Kernel]], starts: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
