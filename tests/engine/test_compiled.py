@@ -9,6 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from regroup.engine import weights
 from regroup.engine.compiled import compile
 from regroup.errors import EngineError
 from tests.engine.models import Gate, RandomNet, Shuffle, load, randomise
@@ -166,10 +167,19 @@ def _loaded(model: Small) -> None:
     model.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()})
 
 
+def _without_a_bias(model: Small) -> None:
+    del model.head.bias
+    model.head.register_parameter("bias", None)
+
+
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize(
-    "change", [_in_place, _new_data, _new_parameter, _new_module, _new_statistics, _loaded]
+    "change",
+    [_in_place, _new_data, _new_parameter, _new_module, _new_statistics, _loaded, _without_a_bias],
 )
-def test_changed_weights_are_never_stale(change):
+def test_changed_weights_are_never_stale(change, native, monkeypatch):
+    if not native:
+        monkeypatch.setattr(weights, "_interfaces", lambda: None)
     model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
     fast = compile(model, x)
     before = fast(x)
@@ -186,6 +196,19 @@ def test_a_frozen_network_keeps_its_weights():
     _in_place(model)
     _new_module(model)
     assert torch.equal(frozen(x), before)
+    with pytest.raises(EngineError, match="compile it again"):
+        frozen.refresh()
+
+
+def test_a_single_number_changed_uncounted_is_taken_on_demand():
+    model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
+    fast = compile(model, x)
+    before = fast(x)
+    model.head.weight.data[3, 5] += 1
+    fast.refresh()
+    after = fast(x)
+    assert not torch.equal(before, after)
+    assert_as_good_as_pytorch(model, after, x)
 
 
 def test_threads_that_share_a_network_do_not_disturb_each_other(fast):

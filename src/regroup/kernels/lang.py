@@ -22,6 +22,7 @@ from regroup.kernels.target import Target
 from regroup.kernels.values import Operand, Value
 
 _INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
+_INT |= {"or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 
 
@@ -137,6 +138,11 @@ class Code:
         at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
         narrow = self.emit("i32", f"load i32, ptr {at}, align 4")
         return self.emit("i64", f"sext i32 {narrow} to i64")
+
+    def store_int(self, number: Value, table: Value, index: Operand) -> None:
+        """Store an entry of a table of integers."""
+        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
+        self._lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
 
     def load_pointer(self, table: Value, index: int) -> Value:
         """Load an entry of a table of pointers."""

@@ -11,6 +11,7 @@ from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.target import Target
 from regroup.kernels.templates.fetch import CURSOR, MOST
 from regroup.kernels.view import WEIGHTS
+from regroup.kernels.words import pointer, put, wide, word
 
 FIELDS = (
     "parts",
@@ -47,7 +48,7 @@ class _Runner:
         self.code = code = Code(target, "run", fields="ptr")
         self.pointers = code.emit("ptr", f"alloca [{MAX_VIEWS} x ptr], align 16")
         self.local = code.emit("ptr", f"alloca [{MAX_BUFFERS} x i64], align 16")
-        fields = {name: self._entry(code.arguments[0], i) for i, name in enumerate(FIELDS)}
+        fields = {name: word(code, code.arguments[0], i) for i, name in enumerate(FIELDS)}
         self.fields = fields
         self.thread = self._call_int(fields["thread_number"])
         self.threads = self._call_int(fields["thread_count"])
@@ -55,7 +56,7 @@ class _Runner:
         self.worker = code.select(alone, 0, self.thread, "i64")
         self.workers = code.select(alone, 1, self.threads, "i64")
         self.meet = code.compare("eq", fields["image_per_thread"], 0)
-        self.cursor = self._pointer(fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
+        self.cursor = pointer(code, fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
         self.scratch = self.cursor + CURSOR
         first = code.select(alone, self.thread, 0, "i64")
         step = code.select(alone, self.threads, 1, "i64")
@@ -67,59 +68,48 @@ class _Runner:
         code, fields = self.code, self.fields
         arena = code.select(alone, self.thread * fields["arena_stride"], 0, "i64")
         for b in code.each(0, fields["buffer_count"]):
-            start = self._entry(self._pointer(fields["buffers"]), b)
-            stride = self._entry(self._pointer(fields["strides"]), b)
+            start = word(code, pointer(code, fields["buffers"]), b)
+            stride = word(code, pointer(code, fields["strides"]), b)
             is_arena = code.compare("eq", b, 0)
             moved = code.select(is_arena, arena, image * stride)
-            self._set(self.local, b, start + moved * 4)
+            put(code, self.local, b, start + moved * 4)
         for step in code.each(fields["first_step"], fields["last_step"]):
-            steps = self._pointer(fields["steps"])
+            steps = pointer(code, fields["steps"])
             self._look_ahead(step)
-            for part in code.each(self._entry(steps, step), self._entry(steps, step + 1)):
+            for part in code.each(word(code, steps, step), word(code, steps, step + 1)):
                 self._part(part)
             for _ in code.when(self.meet):
-                barrier = self._pointer(fields["barrier"])
+                barrier = pointer(code, fields["barrier"])
                 code.line(f"call void {barrier}()")
 
     def _look_ahead(self, step: Operand) -> None:
         """Point the thread's cursor at the weights that it will need next."""
-        code, table = self.code, self._pointer(self.fields["fetches"])
-        start, count, shared = (self._entry(table, step * 3 + i) for i in range(3))
+        code = self.code
+        table = pointer(code, self.fields["fetches"])
+        start, count, shared = (word(code, table, step * 3 + i) for i in range(3))
         split = code.compare("ne", shared, 0)
         low = code.select(split, count * self.worker // self.workers, 0, "i64")
         high = code.select(split, count * (self.worker + 1) // self.workers, count, "i64")
-        weights = self._entry(self.local, WEIGHTS)
-        self._set(self.cursor, 0, weights + (start + low) * 4)
-        self._set(self.cursor, 1, weights + (start + code.smaller(high, low + MOST)) * 4)
+        weights = word(code, self.local, WEIGHTS)
+        put(code, self.cursor, 0, weights + (start + low) * 4)
+        put(code, self.cursor, 1, weights + (start + code.smaller(high, low + MOST)) * 4)
 
     def _part(self, part: Operand) -> None:
         code = self.code
-        parts, views = self._pointer(self.fields["parts"]), self._pointer(self.fields["views"])
-        function, items, first, count = (self._entry(parts, part * 4 + i) for i in range(4))
+        parts, views = pointer(code, self.fields["parts"]), pointer(code, self.fields["views"])
+        function, items, first, count = (word(code, parts, part * 4 + i) for i in range(4))
         for v in code.each(0, count):
-            buffer = self._entry(views, (first + v) * 2)
-            offset = self._entry(views, (first + v) * 2 + 1)
-            self._set(self.pointers, v, self._entry(self.local, buffer) + offset * 4)
+            buffer = word(code, views, (first + v) * 2)
+            offset = word(code, views, (first + v) * 2 + 1)
+            put(code, self.pointers, v, word(code, self.local, buffer) + offset * 4)
         low = items * self.worker // self.workers
         high = items * (self.worker + 1) // self.workers
         for _ in code.when(code.compare("slt", low, high)):
-            kernel = self._pointer(function)
+            kernel = pointer(code, function)
             code.line(f"call void {kernel}(ptr {self.pointers}, i64 {low}, i64 {high}, ptr {self.scratch})")
 
-    def _entry(self, table: Value, index: Operand) -> Value:
-        at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
-        return self.code.emit("i64", f"load i64, ptr {at}, align 8")
-
-    def _set(self, table: Value, index: Operand, number: Operand) -> None:
-        at = self.code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
-        self.code.line(f"store i64 {number}, ptr {at}, align 8")
-
-    def _pointer(self, number: Operand) -> Value:
-        return self.code.emit("ptr", f"inttoptr i64 {number} to ptr")
-
     def _call_int(self, function: Value) -> Value:
-        number = self.code.emit("i32", f"call i32 {self._pointer(function)}()")
-        return self.code.emit("i64", f"sext i32 {number} to i64")
+        return wide(self.code, self.code.emit("i32", f"call i32 {pointer(self.code, function)}()"))
 
 
 def serial_stubs(target: Target) -> list[Code]:
