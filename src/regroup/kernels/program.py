@@ -8,7 +8,9 @@ program.run([arena.ctypes.data, x.data_ptr(), y.data_ptr()], threads=2)
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -280,9 +282,16 @@ def _pack(layout: Layout, steps: Sequence[Step]) -> np.ndarray:
     weights = aligned(layout.weight_floats)
     weights[:] = 0
     at = iter(layout.weights_at)
-    for step, kernels in zip(steps, layout.kernels, strict=True):
-        for i, kernel in enumerate(kernels):
-            start = next(at)
-            parameters = step.parts[i].parameters if i < len(step.parts) else {}
-            weights[start : start + kernel.packed] = kernel.pack(parameters)
+
+    def pack(kernel: Kernel, start: int, parameters: Mapping[str, np.ndarray]) -> None:
+        weights[start : start + kernel.packed] = kernel.pack(parameters)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is copies, which threads make side by side
+        done = [
+            pool.submit(pack, kernel, next(at), step.parts[i].parameters if i < len(step.parts) else {})
+            for step, kernels in zip(steps, layout.kernels, strict=True)
+            for i, kernel in enumerate(kernels)
+        ]
+    for each in done:
+        each.result()
     return weights
