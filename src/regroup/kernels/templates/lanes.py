@@ -11,17 +11,17 @@ the sums are permuted, once. A block that fills half a vector or less then takes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.problem import Conv, Prologue
 from regroup.kernels.target import Target
-from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, choose, pieces, runs, split
+from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, pieces, runs, split
 from regroup.kernels.templates.blocks import Block, BlockRun, block_runs
 from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.walk import gather, repeat
+from regroup.kernels.templates.taps import TapSums
 
 _LONGEST = 2500
 """Multiply-adds that are written out at most; longer code takes seconds to compile."""
@@ -62,6 +62,8 @@ class Lanes(Kernel):
         halves = split(conv.y.width // self.pixels, columns)
         self.columns = [(start * self.pixels, width, n) for start, width, n in halves]
         self.tile_rows, self.banded = self.units[0][1], banded
+        self.strips = _by_strips(conv, banded)
+        self.rest = min(1, self.tile_rows - 1) if banded else conv.y.height % self.tile_rows
         # a 1x1 convolution of so many channels goes by weights: a thread finds here what it has written
         self.by_weights = not banded and conv.y.channels > conv.y.height * conv.y.width
         self.rows = 1 if banded else 0 if self.by_weights else self.tile_rows
@@ -110,18 +112,24 @@ class Lanes(Kernel):
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
         if self.banded:
-            tiles = (high - low) // self.tile_rows
-            for tile in code.each(0, tiles):
-                writer.rows(low + tile * self.tile_rows, self.tile_rows, 0)
-            for y in code.each(low + tiles * self.tile_rows, high):
-                writer.rows(y, 1, 0)
+            writer.rows(low, high, 0)
             return [code]
-        for item in code.each(low, high):
-            unit, part = item // self.per_unit, item % self.per_unit
-            if self.by_weights:
-                unit, part = item % pieces(self.units), item // pieces(self.units)
-            choose(code, unit, self.units, lambda y, run, p=part: writer.rows(y, run[1], p))
+        for part, first, last in self._ranges(code, low, high):
+            stop = code.smaller(last * self.tile_rows, self.conv.y.height)
+            writer.rows(first * self.tile_rows, stop, part)
         return [code]
+
+    def _ranges(self, code: Code, low: Value, high: Value) -> Iterator[tuple[Operand, Operand, Operand]]:
+        """Write a loop over the parts of the channels: (part, first unit, last) of a range of items."""
+        units, parts = pieces(self.units), self.per_unit
+        if self.by_weights:
+            for part in code.each(low // units, (high + (units - 1)) // units):
+                done = part * units
+                yield part, code.larger(low - done, 0), code.smaller(high - done, units)
+        else:
+            for part in code.each(0, parts):
+                skipped = parts - 1 - part
+                yield part, (low + skipped) // parts, (high + skipped) // parts
 
     def _pack(self, parameters: Parameters) -> np.ndarray:
         conv, lanes = self.conv, self.target.lanes
@@ -145,38 +153,59 @@ class _Writer:
         self.x, self.weights = views[0], views[-1]
         self.finish = Finish(code, self.conv.epilogue, self.conv.y, views[1:-1])
 
-    def rows(self, y: Operand, rows: int, part: Operand) -> None:
-        """Write the outputs of some rows; of all channel blocks, or of one part of them."""
+    def rows(self, first: Operand, last: Operand, part: Operand) -> None:
+        """Write a range of rows: all channel blocks, or one part of them."""
+        if self.kernel.strips:
+            for columns in self._columns():
+                for channels in self._channels(part):
+                    for rows in self._heights(first, last):
+                        self._tile(channels, rows, columns)
+        else:
+            for rows in self._heights(first, last):
+                for columns in self._columns():
+                    for channels in self._channels(part):
+                        self._tile(channels, rows, columns)
+
+    def _heights(self, first: Operand, last: Operand) -> Iterator[tuple[Operand, int]]:
+        """Write loops over tiles of rows: (first row, rows)."""
         code, kernel = self.code, self.kernel
-        first = 0
-        for first_column, width, count in kernel.columns:
-            for i in code.each(0, count):
-                column = i * (width * kernel.pixels) + first_column
-                first = 0
-                for run in kernel.block_runs:
-                    low, high = _share(code, first, run.count, part, kernel)
-                    for b in code.each(low, high):
-                        self._tile(run, (b - first) if first else b, b, (y, rows), (column, width))
-                    first += run.count
+        whole = last - (last - first) % kernel.tile_rows
+        for y in code.each(first, whole, kernel.tile_rows):
+            yield y, kernel.tile_rows
+        for y in code.each(whole, last, kernel.rest) if kernel.rest else ():
+            yield y, kernel.rest
+
+    def _columns(self) -> Iterator[tuple[Operand, int]]:
+        """Write loops over tiles of columns: (first column, columns of each pixel of a vector)."""
+        for first, width, count in self.kernel.columns:
+            for i in self.code.each(0, count):
+                yield i * (width * self.kernel.pixels) + first, width
+
+    def _channels(self, part: Operand) -> Iterator[tuple[BlockRun, Operand, Operand]]:
+        """Write loops over blocks of channels: (run, number in the run, number in all)."""
+        before = 0
+        for run in self.kernel.block_runs:
+            low, high = _share(self.code, before, run.count, part, self.kernel)
+            for b in self.code.each(low, high):
+                yield run, (b - before) if before else b, b
+            before += run.count
 
     def _tile(
         self,
-        run: BlockRun,
-        index: Operand,
-        number: Operand,
+        channels: tuple[BlockRun, Operand, Operand],
         rows: tuple[Operand, int],
         columns: tuple[Operand, int],
     ) -> None:
-        code, conv, kernel, block = self.code, self.conv, self.kernel, run.block
-        (y, height), (x, width) = rows, columns
+        code, conv, kernel = self.code, self.conv, self.kernel
+        (run, index, number), (y, height), (x, width) = channels, rows, columns
+        block = run.block
         inputs = index * run.stride + run.input
         outputs = index * block.outputs + run.output
         weights = self.weights + number * ((kernel.terms + 1) * code.lanes)
         corner = -conv.padding[0] * conv.x.row_pitch - conv.padding[1] * conv.x.pixel_pitch
         at = self.x + y * (conv.stride[0] * conv.x.row_pitch)
         at = at + x * (conv.stride[1] * conv.x.pixel_pitch) + corner + inputs
-        self.width = width
-        sums = self._sums(block, at, weights, height, width)
+        sums = TapSums(code, conv, block, kernel.pixels, width).write(at, weights, height)
         for (dy, dx), total in sums.items():
             for side in range(kernel.pixels):
                 mine = self._in_order(block, total, side)
@@ -190,106 +219,16 @@ class _Writer:
             return total
         return self.code.permute(total, picks + [-1] * (self.code.lanes - len(picks)))
 
-    def _sums(
-        self, block: Block, at: Value, weights: Value, height: int, width: int
-    ) -> dict[tuple[int, int], Value]:
-        """Write the sums of a tile: row of inputs by row of inputs.
 
-        One row of outputs takes its rows of taps in a loop, which keeps the code short; several rows share
-        input rows, so their code is written out.
-        """
-        code, conv = self.code, self.conv
-        kh, stride, dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
-        places = [(oy, ox) for oy in range(height) for ox in range(width)]
-        bias, weights = code.load(weights), weights + code.lanes
-        # few terms may as well start from the bias; on top of a large one many would round more
-        last = conv.group_in > 1
-        sums = [code.vec(0.0) if last else bias] * len(places)
-        row = conv.kernel_size[1] * conv.group_in * code.lanes
-        if height == 1:
+def _by_strips(conv: Conv, banded: bool) -> bool:
+    """Tell whether tiles had better follow one another down the image.
 
-            def body(ky: Operand, sums: list[Value]) -> list[Value]:
-                here = at + ky * (dilation * conv.x.row_pitch)
-                return self._row(block, here, weights + ky * row, [(0, 0)], sums)
-
-            sums = code.carry(0, kh, 1, sums, body)
-        else:
-            for iy in sorted({oy * stride + ky * dilation for oy in range(height) for ky in range(kh)}):
-                uses = [
-                    (oy, (iy - oy * stride) // dilation)
-                    for oy in range(height)
-                    if _is_tap(iy - oy * stride, dilation, kh)
-                ]
-                sums = self._row(block, at + iy * conv.x.row_pitch, weights, uses, sums)
-        sums = [total + bias for total in sums] if last else sums
-        return dict(zip(places, sums, strict=True))
-
-    def _row(
-        self, block: Block, at: Value, weights: Value, uses: list[tuple[int, int]], sums: list[Value]
-    ) -> list[Value]:
-        """Write what one row of inputs adds: to output rows `oy` by tap rows `ky`, the pairs of `uses`."""
-        code, inputs = self.code, self.conv.group_in
-        if not block.looped:
-            for j, row in enumerate(block.picks):
-                taps = weights + j * code.lanes
-                sums = self._products(lambda at, row=row: self._input(block, row, at), at, taps, uses, sums)
-            return sums
-        table = code.table([row[0] for row in block.picks])
-        step = next(s for s in (4, 3, 2, 1) if inputs % s == 0)
-
-        def body(j: Operand, sums: list[Value]) -> list[Value]:
-            for i in range(step):
-                here = at + code.load_int(table, j + i)
-                taps = weights + (j + i) * code.lanes
-                sums = self._products(lambda at: self._repeated(block, at), here, taps, uses, sums)
-            return sums
-
-        return code.carry(0, inputs, step, sums, body)
-
-    def _products(
-        self,
-        load: Callable[[Value], Value],
-        at: Value,
-        weights: Value,
-        uses: list[tuple[int, int]],
-        sums: list[Value],
-    ) -> list[Value]:
-        """Write what one input of each group adds, along a row."""
-        code, conv = self.code, self.conv
-        (_, kw), stride, dilation = conv.kernel_size, conv.stride[1], conv.dilation[1]
-        sums, width = list(sums), self.width
-        taps = {
-            (ky, kx): code.load(weights + (ky * kw + kx) * conv.group_in * code.lanes)
-            for _, ky in uses
-            for kx in range(kw)
-        }
-        for ix in sorted({ox * stride + kx * dilation for ox in range(width) for kx in range(kw)}):
-            v = load(at + ix * conv.x.pixel_pitch)
-            for kx in range(kw):
-                ox, rest = divmod(ix - kx * dilation, stride)
-                if rest or not 0 <= ox < width:
-                    continue
-                for oy, ky in uses:
-                    sums[oy * width + ox] = code.fma(v, taps[ky, kx], sums[oy * width + ox])
-        return sums
-
-    def _input(self, block: Block, row: tuple[int, ...], at: Value) -> Value:
-        """Return the vector of one input of each group, for the pixel at an address."""
-        if block.repeats:
-            return self._repeated(block, at + row[0])
-        return gather(self.code, at, block.spread(row), block.limit)
-
-    def _repeated(self, block: Block, at: Value) -> Value:
-        code, conv = self.code, self.conv
-        v = repeat(code, at, block.groups)
-        if self.kernel.pixels == 1:
-            return v
-        other = repeat(code, at + self.width * conv.stride[1] * conv.x.pixel_pitch, block.groups)
-        return code.select(code.lane_mask(range(code.lanes // 2, code.lanes)), other, v)
-
-
-def _is_tap(distance: int, dilation: int, taps: int) -> bool:
-    return distance % dilation == 0 and 0 <= distance // dilation < taps
+    They do where more than two rows of outputs read a row of inputs, which then comes to the first-level
+    cache once, and stays there unless its pixels lie a multiple of 512 bytes apart: those share an eighth of
+    the cache. A band of a chain is there already.
+    """
+    stays = conv.x.pixel_pitch % 128 != 0
+    return stays and not banded and conv.kernel_size[0] > 2 * conv.stride[0]
 
 
 def _share(code: Code, first: int, number: int, part: Operand, kernel: Lanes) -> tuple[Operand, Operand]:
@@ -312,15 +251,21 @@ def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Lanes]:
         conv.kernel_size[1] == 1 and conv.group_in > 1
     ):  # each permuted vector serves one product: keep them few
         shapes = shapes[1:]
-    if conv.group_in == 1 and conv.kernel_size[0] <= 3:  # short enough to write several rows out
+    if _by_strips(conv, banded):
+        shapes += [(2, 7)] if registers32 and conv.group_in == 1 and conv.y.width < 14 else []
+    elif conv.group_in == 1 and conv.kernel_size[0] <= 3:  # short enough to write several rows out
         shapes += [(2, 7), (3, 5), (4, 4)] if registers32 else [(2, 3)]
     whole = max(1, target.lanes // conv.group_out)
     blocks = block_runs(conv, whole)
     inputs = sum(4 if run.block.looped else conv.group_in for run in blocks)
-    row = inputs * conv.kernel_size[1]
     halves = 2 * conv.groups * conv.group_out <= target.lanes and blocks[0].block.repeats
     pairs = halves and conv.y.width % 2 == 0
     if pairs:
         shapes += [(2, 7), (2, 4)]
-    shapes = [(rows, columns) for rows, columns in shapes if row * rows * columns <= _LONGEST]
-    return [Lanes(conv, target, rows, columns, banded, pairs) for rows, columns in shapes]
+    kh, kw = conv.kernel_size
+
+    def length(rows: int, columns: int) -> int:
+        return inputs * kw * columns * (rows * kh if rows > 1 else 1)
+
+    fitting = [shape for shape in shapes if length(*shape) <= _LONGEST]
+    return [Lanes(conv, target, rows, columns, banded, pairs) for rows, columns in fitting]
