@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regroup.kernels import problem as kernels
+from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.view import View
+from regroup.ops.dynamic import ranked
 
 
 class Emulator:
@@ -49,7 +51,7 @@ def _strided(view: View, buffers: list, halo: bool = False) -> Tensor:
 def _run(problem: kernels.Problem, numbers: dict[str, Tensor], buffers: list) -> None:
     dtype = buffers[0].dtype
     numbers = {k: v.to(dtype) for k, v in numbers.items()}
-    if isinstance(problem, (kernels.Conv, kernels.Chain)):
+    if isinstance(problem, (kernels.Conv, kernels.Chain, DynamicConv)):
         _check_halo(problem, buffers)
     y = _compute(problem, numbers, buffers, _strided(problem.x, buffers))
     target = _strided(problem.y, buffers)
@@ -91,6 +93,12 @@ def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list, x: T
         return torch.ops.aten.upsample_bilinear2d.default(x[None], list(size), p.align_corners, *scales)[0]
     if isinstance(p, kernels.LocalResponseNorm):
         return F.local_response_norm(x[None], p.size, p.alpha, p.beta, p.k)[0]
+    if isinstance(p, Largest):
+        scores = x.flatten().abs().view(p.heads, -1)
+        index = ranked(scores)[:, : p.kept].sort().values
+        return torch.cat([index, scores.gather(1, index)]).view(-1, 1, 1).to(x)
+    if isinstance(p, DynamicConv):
+        return _epilogue(p.epilogue, numbers, buffers, _dynamic(p, numbers, _strided(p.choice, buffers), x))
     assert isinstance(p, kernels.Softmax)
     return x.softmax(0)
 
@@ -114,6 +122,15 @@ def _conv(p: kernels.Conv, numbers: dict[str, Tensor], buffers: list, x: Tensor)
     x = F.pad(x, (halo.left, halo.right, halo.top, halo.bottom))
     y = F.conv2d(x[None], numbers["weight"], None, p.stride, 0, p.dilation, p.groups)[0]
     return y[:, : p.y.height, : p.y.width]
+
+
+def _dynamic(p: DynamicConv, numbers: dict[str, Tensor], choice: Tensor, x: Tensor) -> Tensor:
+    index, sizes = choice.flatten().view(2, p.heads, p.kept)
+    scale = torch.zeros(p.heads, p.in_channels).to(x).scatter(1, index.long(), sizes)
+    weight = numbers["weight"] * scale.repeat_interleave(p.head_out, 0)[:, :, None, None]
+    halo = p.x_halo
+    x = F.pad(x, (halo.left, halo.right, halo.top, halo.bottom))
+    return F.conv2d(x[None], weight, None, p.stride, 0, p.dilation)[0][:, : p.y.height, : p.y.width]
 
 
 def _pool(p: kernels.Pool, x: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regroup.networks import create_model
+
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give normalisation layers statistics that matter, and CondenseNet's indices channels to choose."""
@@ -39,6 +41,8 @@ def load(name: str) -> nn.Module:
 
         options = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
         return randomise(getattr(torchvision.models, model)(**options))
+    if library == "regroup":
+        return randomise(create_model(model))
     from pytorchcv.model_provider import get_model
 
     network = get_model(model)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regroup.engine.capture import BATCH, capture
 from regroup.engine.channel_orders import recognise_channel_orders
+from regroup.engine.compounds import join_views
 from regroup.engine.graph import Torch
 from regroup.engine.interpret import interpret
 from regroup.engine.partition import partition
@@ -23,6 +24,7 @@ from tests.engine.models import RandomNet, load
 def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:
     graph = capture(model, [x.float()], BATCH).graph
     recognise_channel_orders(graph)
+    join_views(graph)
     recognise(graph)
     graph.remove_dead()
     optimise(graph)
@@ -52,6 +54,7 @@ def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:
         "timm:seresnet50",
         "pytorchcv:shufflenet_g3_w1",
         "pytorchcv:condensenet74_c4_g4",
+        "regroup:dgc_condensenet_cifar_86",
     ],
 )
 def test_the_kernel_problems_of_a_network_compute_it(name):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from regroup.kernels import problem as p
+from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.view import Halo, View
 
@@ -186,11 +187,30 @@ def response_norm(rng: Random, exact: bool) -> p.LocalResponseNorm:
     return p.LocalResponseNorm(x, y, rng.randint(1, 6), 0.02, rng.choice((0.5, 0.75, 1.0)), 2.0)
 
 
-def gather(rng: Random, exact: bool) -> p.Gather:
-    """Return a gather of channels by run-time numbers."""
-    size, channels = [rng.randint(1, 6) for _ in range(2)], rng.randint(1, 40)
-    y = view(rng, *size, channels)
-    return p.Gather(view(rng, *size, rng.randint(1, 40)), y, View.vector(channels))
+def largest(rng: Random, exact: bool) -> Largest:
+    """Return a choice of inputs by some heads."""
+    heads, inputs = rng.randint(1, 5), rng.randint(1, 90)
+    return Largest(View.vector(heads * inputs), View.vector(2 * heads * rng.randint(1, inputs)), heads)
+
+
+def dynamic(rng: Random, exact: bool) -> DynamicConv:
+    """Return a convolution of inputs chosen at run time."""
+    heads = rng.randint(1, 5)
+    made = conv(rng, exact, (1, rng.choice((1, 3, 8, 17, 60)), heads * rng.choice((1, 5, 8, 16, 24, 40))))
+    x = view(rng, made.x.height, made.x.width, made.x.channels, made.x_halo)
+    choice = View.vector(2 * heads * rng.randint(1, made.in_channels))
+    return DynamicConv(
+        x,
+        made.y,
+        choice,
+        heads,
+        made.kernel_size,
+        made.stride,
+        made.padding,
+        made.dilation,
+        made.order,
+        made.epilogue,
+    )
 
 
 def halo(rng: Random, exact: bool) -> Zeros:
@@ -249,7 +269,8 @@ MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "pointwise": pointwise,
     "softmax": softmax,
     "response_norm": response_norm,
-    "gather": gather,
+    "largest": largest,
+    "dynamic": dynamic,
     "halo": halo,
     "chain": chain,
 }

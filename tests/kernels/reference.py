@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from regroup.kernels import problem as p
+from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.ops.bounds import unit_roundoff
 
 U = unit_roundoff(torch.float32)
@@ -94,8 +95,10 @@ def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[st
                 x.double()[None], problem.size, problem.alpha, problem.beta, problem.k
             )[0]
             return Rounded(result, (problem.size + 8) * U * result.abs())
-        case p.Gather():
-            return Rounded.of(x[tensors["index"].flatten().long()])
+        case Largest():
+            return Rounded.of(_largest(problem, x.flatten())[:, None, None])
+        case DynamicConv():
+            return _dynamic(problem, tensors, parameters)
     raise AssertionError(problem)
 
 
@@ -127,6 +130,21 @@ def _conv(
     )
     total = Rounded(exact, error)
     return _epilogue(problem.epilogue, total, tensors, parameters, terms)
+
+
+def _largest(problem: Largest, x: Tensor) -> Tensor:
+    sizes = x.abs().view(problem.heads, -1)
+    order = sizes.sort(descending=True, stable=True).indices[:, : problem.kept].sort().values
+    return torch.cat([order.flatten().double(), sizes.gather(1, order).flatten().double()])
+
+
+def _dynamic(problem: DynamicConv, tensors: dict, parameters: dict[str, Tensor]) -> Rounded:
+    numbers, values = tensors["choice"].double().view(2, problem.heads, problem.kept)
+    saliency = torch.zeros(problem.heads, problem.in_channels, dtype=torch.float64)
+    saliency = saliency.scatter(1, numbers.long(), values).repeat_interleave(problem.head_out, 0)
+    scaled = parameters["weight"].double() * saliency[:, :, None, None]
+    plain = replace(problem.of_kept, order=problem.order)
+    return _conv(plain, tensors, parameters | {"weight": scaled})
 
 
 def _chain(problem: p.Chain, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> Rounded:

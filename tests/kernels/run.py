@@ -18,6 +18,7 @@ from torch import Tensor
 
 from regroup.kernels import jit, templates
 from regroup.kernels import problem as p
+from regroup.kernels.dynamic import DynamicConv
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel
 from regroup.kernels.templates.fetch import CURSOR
@@ -63,10 +64,9 @@ class Bench:
             inside = _inside(view, buffer)
             if name != "y":
                 tensors[name] = _numbers((view.channels, view.height, view.width), generator, exact)
-                if name == "index":
-                    tensors[name] = torch.randint(
-                        problem.x.channels, (view.channels, 1, 1), generator=generator
-                    ).float()
+                if name == "choice":
+                    numbers = _choice(problem, generator)
+                    tensors[name].view(2, *numbers.shape)[0] = numbers
                 _inside(view, buffer, halo=True)[:] = 0
                 inside[:] = tensors[name].permute(1, 2, 0).numpy()
             output = (view, buffer)
@@ -131,18 +131,23 @@ def _names(problem: p.Problem) -> list[str]:
     """Return a name for each of the problem's views."""
     if isinstance(problem, Zeros):
         return ["y"]
-    if isinstance(problem, p.Gather):
-        return ["x", "index", "y"]
-    names = ["x"]
+    names = ["x", "choice"] if isinstance(problem, DynamicConv) else ["x"]
     if isinstance(problem, p.Chain):
         return [*names, *_names(problem.links[-1])[1:]]
     if isinstance(problem, p.Conv | p.Linear | p.Pointwise):
         names += ["in_gate"] if problem.prologue.gate is not None else []
+    if isinstance(problem, p.Conv | p.Linear | p.Pointwise | DynamicConv):
         names += ["residual"] if problem.epilogue.residual is not None else []
         names += ["gate"] if problem.epilogue.gate is not None else []
     if isinstance(problem, p.Pointwise) and problem.factor is not None:
         names.append("factor")
     return [*names, "y"]
+
+
+def _choice(problem: DynamicConv, generator: torch.Generator) -> Tensor:
+    """Return the inputs of each head: distinct, rising."""
+    weights = torch.ones(problem.heads, problem.in_channels)
+    return weights.multinomial(problem.kept, generator=generator).sort().values.float()
 
 
 def _numbers(shape: tuple[int, ...], generator: torch.Generator, exact: bool) -> Tensor:

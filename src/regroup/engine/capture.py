@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regroup.engine.graph import Graph, Node, Ref, Torch, Value
 from regroup.errors import EngineError
+from regroup.ops.dynamic import as_one_operator
 
 BATCH = 5
 """Batch size of the recording that serves every batch size; one that no network has as a constant."""
@@ -77,7 +78,7 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
     # under inference mode operators would not come decomposed; autocast would leave float32
     plain = (torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False))
     try:
-        with plain[0], plain[1], plain[2], recorder:
+        with plain[0], plain[1], plain[2], as_one_operator(), recorder:
             result = torch.func.functionalize(model, remove="mutations_and_views")(*inputs)
     except EngineError:
         raise

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from regroup.engine.graph import Conv, Fused, Pool
-from regroup.engine.lower import Task
 from regroup.engine.places import Slab
+from regroup.engine.tasks import Task
 from regroup.kernels.problem import Chain
 from regroup.kernels.program import Part, why_not
 from regroup.kernels.target import Target

@@ -1,4 +1,4 @@
-"""Recognise local response normalisation, for which PyTorch takes a dozen operators."""
+"""Recognise what takes several operators of PyTorch: local response normalisation, a view of a view."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from regroup.engine.graph import Graph, Lrn, Node, Ref, Torch, Value
 
-_SHAPES = ("view", "view_copy", "reshape", "unsqueeze_copy", "squeeze_copy.dim", "squeeze_copy.dims", "clone")
+_VIEWS = ("view", "view_copy", "reshape")
+_SHAPES = (*_VIEWS, "unsqueeze_copy", "squeeze_copy.dim", "squeeze_copy.dims", "clone")
 
 
 def recognise_lrn(graph: Graph) -> None:
@@ -17,6 +18,16 @@ def recognise_lrn(graph: Graph) -> None:
             op = _lrn(node, producers)
             if op is not None:
                 node.op, node.inputs = op, node.inputs[:1]
+    graph.remove_dead()
+
+
+def join_views(graph: Graph) -> None:
+    """Let a change of shape after another one start from the tensor itself: shapes in between may be any."""
+    producers = graph.producers()
+    for node in graph.nodes:
+        before = producers.get(node.inputs[0]) if _name(node) in _VIEWS else None
+        if before is not None and _name(before) in _VIEWS and before.inputs[0].batched:
+            node.inputs = before.inputs
     graph.remove_dead()
 
 

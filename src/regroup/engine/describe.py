@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import Activate, AdaptivePool, Conv, Fused, Multiply, Node, Op, ScaleShift
+from regroup.engine.graph import (
+    Activate,
+    AdaptivePool,
+    Conv,
+    DynamicConv,
+    Fused,
+    Multiply,
+    Node,
+    Op,
+    ScaleShift,
+)
 from regroup.kernels import problem as kernels
+from regroup.kernels.dynamic import DynamicConv as DynamicProblem
 from regroup.kernels.problem import Linear, Problem
 from regroup.kernels.view import View
 
@@ -17,7 +28,13 @@ def describe_node(node: Node) -> str:
 def _word(op: Op) -> str:
     if isinstance(op, Activate):
         return op.kind
-    names: dict[type[Op], str] = {Conv: "conv", ScaleShift: "norm", Multiply: "gate", AdaptivePool: "pool"}
+    names: dict[type[Op], str] = {
+        Conv: "conv",
+        DynamicConv: "chosen conv",
+        ScaleShift: "norm",
+        Multiply: "gate",
+        AdaptivePool: "pool",
+    }
     return names.get(type(op), type(op).__name__.lower())
 
 
@@ -33,6 +50,8 @@ def describe_problem(problem: Problem) -> str:
         text += f", {kernel[0]}x{kernel[1]}" + (f" / {stride[0]}" if stride != (1, 1) else "")
     if isinstance(problem, kernels.Conv) and problem.groups > 1:
         text += f", {problem.groups} groups"
+    if isinstance(problem, DynamicProblem):
+        text += f", {problem.heads} heads of {problem.kept}"
     return text
 
 

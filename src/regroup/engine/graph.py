@@ -70,6 +70,27 @@ class Linear(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class DynamicConv(Op):
+    """Convolution by heads of the `kept` channels whose saliencies, the second input, are the largest.
+
+    `weight` is (out_channels, in_channels, height, width), heads one after another; saliencies are a vector,
+    all channels' for one head after another. Each channel is multiplied by its saliency.
+    """
+
+    weight: Tensor
+    kept: int
+    bias: Tensor | None = None
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def kernel_size(self) -> Pair:
+        """Height and width."""
+        return (self.weight.shape[2], self.weight.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
 class ScaleShift(Op):
     """x * scale + shift, a number per channel: batch normalisation at inference."""
 

@@ -21,6 +21,7 @@ from regroup.engine.graph import (
     Add,
     Concat,
     Conv,
+    DynamicConv,
     Fused,
     Graph,
     Linear,
@@ -37,6 +38,7 @@ from regroup.engine.graph import (
     Softmax,
     Torch,
 )
+from regroup.ops.dynamic import dynamic_conv, packed
 
 
 def interpret(graph: Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -62,6 +64,14 @@ def _(op: Conv, x: Tensor) -> Tensor:
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, op.stride, (top, left), op.dilation, op.groups)
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, op.stride, 0, op.dilation, op.groups)
+
+
+@evaluate.register
+def _(op: DynamicConv, x: Tensor, saliency: Tensor) -> Tensor:
+    heads, (top, _, left, _) = saliency.shape[1] // x.shape[1], op.padding
+    weight = packed(op.weight.to(x.dtype), heads)
+    y = dynamic_conv(x, saliency, weight, op.kept, op.stride, (top, left), op.dilation)
+    return y if op.bias is None else y + op.bias.to(x.dtype).view(-1, 1, 1)
 
 
 @evaluate.register

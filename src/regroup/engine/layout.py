@@ -11,6 +11,7 @@ from regroup.engine.graph import (
     Add,
     Concat,
     Conv,
+    DynamicConv,
     Fused,
     Graph,
     Multiply,
@@ -163,7 +164,7 @@ class Layout:
     def _widen_halos(self) -> None:
         for node in self._graph.nodes:
             op = _main(node.op)
-            if isinstance(op, Conv):
+            if isinstance(op, (Conv, DynamicConv)):
                 for root in self._roots(node.inputs[0]):
                     if root in self._home:
                         slab = self._home[root][0]
@@ -196,7 +197,7 @@ def _external(value: Value, buffer: int) -> Place:
     )
 
 
-def _needed_halo(op: Conv, x: Value, y: Value) -> Halo:
+def _needed_halo(op: Conv | DynamicConv, x: Value, y: Value) -> Halo:
     problem = ConvProblem(
         View.nhwc(*_size(x), x.shape[0]),
         View.nhwc(*_size(y), y.shape[0]),
@@ -204,6 +205,5 @@ def _needed_halo(op: Conv, x: Value, y: Value) -> Halo:
         stride=op.stride,
         padding=(op.padding[0], op.padding[2]),
         dilation=op.dilation,
-        groups=op.groups,
     )
     return problem.x_halo

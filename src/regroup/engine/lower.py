@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import singledispatchmethod
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from regroup.engine.graph import (
     Activate,
     AdaptivePool,
     Conv,
+    DynamicConv,
     Fused,
     Graph,
     Linear,
@@ -29,35 +29,18 @@ from regroup.engine.graph import (
     Softmax,
     Value,
 )
-from regroup.engine.layout import Layout, is_alias, is_elementwise
+from regroup.engine.layout import is_alias, is_elementwise
 from regroup.engine.places import Place, Slab
-from regroup.engine.slots import Slots, slots_of
+from regroup.engine.slots import slots_of
+from regroup.engine.tasks import Task, Tasks, view_of
+from regroup.kernels import dynamic as kernels_dynamic
 from regroup.kernels import problem as kernels
-from regroup.kernels.problem import Epilogue, Problem, Prologue
-from regroup.kernels.program import Part
+from regroup.kernels.dynamic import Largest
+from regroup.kernels.problem import Problem, Prologue
 from regroup.kernels.view import Halo, View
 
 _MOST_RUNS = 8
 """A value in more pieces than this is brought together by a copy before a step that reads whole vectors."""
-
-
-@dataclass(eq=False)
-class Task:
-    """One kernel problem, before its slabs have a place.
-
-    Attributes:
-        name: what it does, for people.
-        reads: where its inputs lie.
-        writes: where its output goes.
-        part: makes the problem, once the slabs are placed.
-        node: what of the graph it does; None for copies.
-    """
-
-    name: str
-    reads: tuple[Place, ...]
-    writes: Place
-    part: Callable[[], Part]
-    node: Node | None = None
 
 
 def lower(graph: Graph) -> list[Task]:
@@ -72,12 +55,7 @@ def lower(graph: Graph) -> list[Task]:
     return lowering.tasks
 
 
-class _Lowering:
-    def __init__(self, graph: Graph) -> None:
-        self.layout = Layout(graph)
-        self.tasks: list[Task] = []
-        self._copies: dict[tuple[Value, tuple[int, ...]], Place] = {}
-
+class _Lowering(Tasks):
     def node(self, node: Node) -> None:
         if is_alias(node.op):
             self.layout.place[node.output] = self.layout.alias(node)
@@ -91,7 +69,7 @@ class _Lowering:
     def copy_input(self, value: Value) -> None:
         """Bring an input from PyTorch's layout into the engine's."""
         source, place = self.layout.place[value], self.layout.home(value)
-        self._add(
+        self.add(
             f"read {value.name}", (source,), place, lambda: kernels.Pointwise(source.view(), place.view())
         )
         self.layout.place[value] = place
@@ -106,7 +84,7 @@ class _Lowering:
         place = Place(slab, tuple(range(len(source.channels))))
         if self._write_directly(value, source, place):
             return
-        self._add(
+        self.add(
             f"write {value.name}",
             (source,),
             place,
@@ -135,8 +113,8 @@ class _Lowering:
         # channel by channel: the output follows the order that its input has in memory
         channels = x.physical if depthwise and x.is_one_run else self.layout.in_memory(node)
         order = None if depthwise and x.is_one_run else x.order
-        y = self._settle(node, channels)
-        epilogue, operands = self._epilogue(slots_of(fused, node.inputs, node.output), channels)
+        y = self.settle(node, channels)
+        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
         rows = list(channels)
         numbers = {"weight": op.weight[rows], **scales}
         if op.bias is not None:
@@ -156,20 +134,47 @@ class _Lowering:
                 order=order,
             )
 
-        self._add(describe_node(node), (x, *operands), y, problem, numbers, node)
+        self.add(describe_node(node), (x, *operands), y, problem, numbers, node)
+
+    @_lower.register
+    def _(self, op: DynamicConv, node: Node, fused: Fused) -> None:
+        image, saliency = node.inputs[:2]
+        heads, channels = saliency.shape[0] // image.shape[0], tuple(range(op.weight.shape[0]))
+        scores = self.aligned(saliency, tuple(range(saliency.shape[0])))
+        choice = Place(Slab(1, 1, 2 * heads * op.kept), tuple(range(2 * heads * op.kept)))
+        self.add("choose", (scores,), choice, lambda: Largest(scores.view(), choice.view(), heads), {}, node)
+        x, y = self.layout.place[image], self.settle(node, channels)
+        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
+        numbers = {"weight": op.weight} | ({} if op.bias is None else {"bias": op.bias})
+
+        def problem() -> Problem:
+            return kernels_dynamic.DynamicConv(
+                x.view(),
+                y.view(),
+                choice.view(),
+                heads,
+                op.kernel_size,
+                op.stride,
+                (op.padding[0], op.padding[2]),
+                op.dilation,
+                x.order,
+                epilogue(op.bias is not None),
+            )
+
+        self.add(describe_node(node), (x, choice, *operands), y, problem, numbers, node)
 
     @_lower.register
     def _(self, op: Linear, node: Node, fused: Fused) -> None:
         x, prologue, scales = self._prologue(fused.before, node)
         channels = tuple(range(op.weight.shape[0]))
-        y = self._settle(node, channels)
-        epilogue, operands = self._epilogue(slots_of(fused, node.inputs, node.output), channels)
+        y = self.settle(node, channels)
+        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
         numbers = {"weight": op.weight, **scales} | ({} if op.bias is None else {"bias": op.bias})
 
         def problem() -> Problem:
             return kernels.Linear(x.view(), y.view(), prologue, epilogue(op.bias is not None), order=x.order)
 
-        self._add(describe_node(node), (x, *operands), y, problem, numbers, node)
+        self.add(describe_node(node), (x, *operands), y, problem, numbers, node)
 
     @_lower.register
     def _(self, op: Pool, node: Node, fused: Fused) -> None:
@@ -210,30 +215,30 @@ class _Lowering:
     @_lower.register
     def _(self, op: Pad, node: Node, fused: Fused) -> None:
         channels = tuple(range(node.output.shape[0]))
-        x, y = self.layout.place[node.inputs[0]], self._settle(node, channels)
+        x, y = self.layout.place[node.inputs[0]], self.settle(node, channels)
 
         def problem() -> Problem:
             return kernels.Pointwise(x.view(), _inside(y.view(), op.padding), order=x.order)
 
-        self._add(describe_node(node), (x,), y, problem, {}, node)
+        self.add(describe_node(node), (x,), y, problem, {}, node)
 
     @_lower.register
     def _(self, op: Lrn, node: Node, fused: Fused) -> None:
         channels = tuple(range(node.output.shape[0]))
-        x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
+        x, y = self.aligned(node.inputs[0], channels), self.settle(node, channels)
 
         def problem() -> Problem:
             return kernels.LocalResponseNorm(
                 x.view(), y.view(), size=op.size, alpha=op.alpha, beta=op.beta, k=op.k
             )
 
-        self._add(describe_node(node), (x,), y, problem, {}, node)
+        self.add(describe_node(node), (x,), y, problem, {}, node)
 
     @_lower.register
     def _(self, op: Softmax, node: Node, fused: Fused) -> None:
         channels = tuple(range(node.output.shape[0]))
-        x, y = self._aligned(node.inputs[0], channels), self._settle(node, channels)
-        self._add(describe_node(node), (x,), y, lambda: kernels.Softmax(x.view(), y.view()), {}, node)
+        x, y = self.aligned(node.inputs[0], channels), self.settle(node, channels)
+        self.add(describe_node(node), (x,), y, lambda: kernels.Softmax(x.view(), y.view()), {}, node)
 
     def _elementwise(self, node: Node, fused: Fused) -> None:
         x = self.layout.place[node.inputs[0]]
@@ -241,10 +246,10 @@ class _Lowering:
         order = None if x.is_one_run else x.order
         if order is None and self.layout.may_overwrite(node, node.inputs[0]):
             self.layout.overwrite(node, node.inputs[0])
-        y = self._settle(node, channels)
+        y = self.settle(node, channels)
         work = slots_of(fused, node.inputs, node.output)
-        first_gate, factor = (self._operand(v, channels) for v in (work.first_gate, work.factor))
-        epilogue, operands = self._epilogue(work, channels)
+        first_gate, factor = (self.operand(v, channels) for v in (work.first_gate, work.factor))
+        epilogue, operands = self.epilogue(work, channels)
         rows = list(channels)
         numbers = {} if work.affine is None else _scales(work.affine, rows)
 
@@ -252,56 +257,30 @@ class _Lowering:
             return kernels.Pointwise(
                 x.view(),
                 y.view(),
-                Prologue(work.affine is not None, work.first, _view(first_gate)),
+                Prologue(work.affine is not None, work.first, view_of(first_gate)),
                 epilogue(False),
                 order=order,
-                factor=_view(factor),
+                factor=view_of(factor),
             )
 
         read = [p for p in (x, first_gate, factor, *operands) if p is not None]
-        self._add(describe_node(node), read, y, problem, numbers, node)
+        self.add(describe_node(node), read, y, problem, numbers, node)
 
     def _by_channel(self, node: Node, problem: Callable[[Place, Place], Problem]) -> None:
         """Add work that treats each channel alone, on whole vectors: one task per range of channels."""
         x = self.layout.place[node.inputs[0]]
         if x.flat or len(x.runs()) > _MOST_RUNS or len(set(x.channels)) < len(x.channels):
-            x = self._aligned(node.inputs[0], tuple(range(len(x.channels))))
-        y = self._settle(node, x.physical)
+            x = self.aligned(node.inputs[0], tuple(range(len(x.channels))))
+        y = self.settle(node, x.physical)
         start = y.first
         for run in x.runs():
             part = Place(y.slab, tuple(range(start, start + len(run.channels))))
             start += len(run.channels)
-            self._add(
+            self.add(
                 describe_node(node), (run,), part, lambda run=run, part=part: problem(run, part), {}, node
             )
 
     # ---- places -----------------------------------------------------------------------------------
-
-    def _settle(self, node: Node, channels: Sequence[int]) -> Place:
-        """Place the output of `node`: in memory its channels follow one another as `channels` says."""
-        home = self.layout.home(node.output)
-        where = [0] * len(channels)
-        for position, channel in enumerate(channels):
-            where[channel] = home.channels[position]
-        self.layout.place[node.output] = Place(home.slab, tuple(where))
-        return home
-
-    def _aligned(self, value: Value, channels: tuple[int, ...]) -> Place:
-        """Return a place where `value` lies in the order of `channels`; copy if need be."""
-        place = self.layout.place[value].select(channels)
-        if place.is_in_order and not place.slab.planar:
-            return place
-        key = (value, channels)
-        if key not in self._copies:
-            slab = Slab(place.slab.height, place.slab.width, len(channels))
-            copy = self._copies[key] = Place(slab, tuple(range(len(channels))))
-            self._add(
-                f"copy {value.name}",
-                (place,),
-                copy,
-                lambda: kernels.Pointwise(place.view(), copy.view(), order=place.order),
-            )
-        return self._copies[key]
 
     def _prologue(self, before: Sequence[Op], node: Node) -> tuple[Place, Prologue, dict[str, Tensor]]:
         """Return where the input lies, what is done to it first, and with which numbers.
@@ -325,7 +304,7 @@ class _Lowering:
             there, stored, order = given, [*range(len(stored))], x.order
         apart = Slab(x.slab.height, x.slab.width, max(stored) + 1, x.slab.halo)
         written = Place(apart, tuple(range(apart.channels)))
-        self._add(
+        self.add(
             "norm apart",
             (x,),
             written,
@@ -334,39 +313,6 @@ class _Lowering:
             node,
         )
         return Place(apart, tuple(stored)), Prologue(), {}
-
-    def _operand(self, value: Value | None, channels: tuple[int, ...]) -> Place | None:
-        return None if value is None else self._aligned(value, channels)
-
-    def _epilogue(
-        self, work: Slots, channels: tuple[int, ...]
-    ) -> tuple[Callable[[bool], Epilogue], list[Place]]:
-        """Return what makes the epilogue once slabs are placed, and what it reads."""
-        residual, gate = self._operand(work.residual, channels), self._operand(work.gate, channels)
-
-        def make(bias: bool) -> Epilogue:
-            return Epilogue(
-                bias,
-                work.activation,
-                _view(residual),
-                work.residual_first,
-                work.residual_scale,
-                _view(gate),
-            )
-
-        return make, [p for p in (residual, gate) if p is not None]
-
-    def _add(
-        self,
-        name: str,
-        reads: Sequence[Place],
-        writes: Place,
-        problem: Callable[[], Problem],
-        numbers: dict[str, Tensor] | None = None,
-        node: Node | None = None,
-    ) -> None:
-        arrays = {k: _array(v) for k, v in (numbers or {}).items()}
-        self.tasks.append(Task(name, tuple(reads), writes, lambda: Part(problem(), arrays), node))
 
 
 def _inside(view: View, padding: tuple[int, int, int, int]) -> View:
@@ -388,13 +334,5 @@ def _weights_outweigh(node: Node) -> bool:
     return isinstance(op, Conv) and op.weight.numel() > prod(node.inputs[0].shape)
 
 
-def _view(place: Place | None) -> View | None:
-    return None if place is None else place.view()
-
-
 def _scales(op: ScaleShift, rows: list[int]) -> dict[str, Tensor]:
     return {"in_scale": op.scale[rows], "in_shift": op.shift[rows]}
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().float().numpy())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regroup.engine.capture import BATCH, Capture, capture
 from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.compounds import recognise_lrn
+from regroup.engine.compounds import join_views, recognise_lrn
 from regroup.engine.graph import Graph, Node, Torch, Value
 from regroup.engine.interpret import evaluate
 from regroup.engine.partition import partition
@@ -192,6 +192,7 @@ def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capt
     recorded = capture(model, examples, batch)
     recognise_lrn(recorded.graph)
     recognise_channel_orders(recorded.graph)
+    join_views(recorded.graph)
     recognise(recorded.graph)
     recorded.graph.remove_dead()
     optimise(recorded.graph)

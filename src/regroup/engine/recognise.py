@@ -20,6 +20,7 @@ from regroup.engine.graph import (
     Add,
     Concat,
     Conv,
+    DynamicConv,
     Graph,
     Linear,
     Multiply,
@@ -102,7 +103,7 @@ def _bind(op: Torch) -> dict[str, Any]:
 
 def _operator(*names: str) -> Callable[[_Recogniser], _Recogniser]:
     def add(recogniser: _Recogniser) -> _Recogniser:
-        _RECOGNISERS.update((f"aten::{name}", recogniser) for name in names)
+        _RECOGNISERS.update((name if "::" in name else f"aten::{name}", recogniser) for name in names)
         return recogniser
 
     return add
@@ -116,6 +117,14 @@ def _convolution(a: _Arguments) -> Op | None:
     (top, left) = a.padding
     padding = (top, top, left, left)
     return Conv(a.weight, a.bias, tuple(a.stride), padding, tuple(a.dilation), a.groups)
+
+
+@_operator("regroup::dynamic_conv")
+def _dynamic_conv(a: _Arguments) -> Op | None:
+    channels, (top, left) = a.shape(a.x)[0], a.padding
+    heads = a.shape(a.saliency)[0] // channels
+    weight = a.weight.unflatten(0, (heads, channels)).transpose(1, 2).flatten(0, 1)
+    return DynamicConv(weight, a.kept, None, tuple(a.stride), (top, top, left, left), tuple(a.dilation))
 
 
 @_operator("addmm")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from regroup.engine.arena import Lifetime, place_slabs
 from regroup.engine.chains import chain
 from regroup.engine.graph import Graph, Node
-from regroup.engine.lower import Task, lower
+from regroup.engine.lower import lower
 from regroup.engine.places import Place, Slab
+from regroup.engine.tasks import Task
 from regroup.kernels import program as programs
 from regroup.kernels.program import Program, Step
 from regroup.kernels.view import ARENA

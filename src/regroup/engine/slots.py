@@ -16,7 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regroup.engine.graph import Activate, Add, Conv, Fused, Linear, Multiply, Op, Pool, ScaleShift, Value
+from regroup.engine.graph import (
+    Activate,
+    Add,
+    Conv,
+    DynamicConv,
+    Fused,
+    Linear,
+    Multiply,
+    Op,
+    Pool,
+    ScaleShift,
+    Value,
+)
 
 _SUM_FIRST = "(?P<residual>A?)(?P<activation>a?)(?P<gate>G?)"
 _SUM_LAST = "(?P<activation_before>a?)(?P<gate_before>G?)(?P<residual_last>A?)"
@@ -66,7 +78,7 @@ def slots(op: Op, after: Sequence[Op], inputs: Sequence[Value], output: Value) -
         pattern, ops = _POINTWISE, (op, *after)
     else:
         pattern, ops = (_POOL if isinstance(op, Pool) else _EPILOGUE), tuple(after)
-        if ops and not isinstance(op, (Conv, Linear, Pool)):
+        if ops and not isinstance(op, (Conv, DynamicConv, Linear, Pool)):
             return None
     operands, letters = _operands(ops, inputs), ""
     for one, operand in zip(ops, operands, strict=True):

@@ -278,22 +278,6 @@ class Pointwise(_Fused):
 
 
 @dataclass(frozen=True)
-class Gather(Problem):
-    """Channels of `x` chosen at run time: `y[c] = x[index[c]]` (dynamic group convolution).
-
-    Attributes:
-        index: a vector of float-encoded channel numbers, one per channel of `y`.
-    """
-
-    index: View
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        """The input, the numbers, the output."""
-        return (self.x, self.index, self.y)
-
-
-@dataclass(frozen=True)
 class Chain(Problem):
     """Problems that run one after the other, band of rows by band of rows, within a thread's cache.
 

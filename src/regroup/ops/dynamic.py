@@ -14,7 +14,9 @@ That is 8 outputs x 4 kept inputs x 9 taps x 100 pixels: only what is kept is mu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +76,7 @@ def largest(saliency: Tensor, number: int) -> Tensor:
         return ranked(saliency)[..., :number]
     channels = saliency.shape[-1]
     # numbers that are not negative are in the order of their bits; below them, the first channel is largest
-    bits = (saliency.float() + 0.0).view(torch.int32).long() << 32
+    bits = saliency.float().abs().view(torch.int32).long() << 32
     keys = bits | torch.arange(channels - 1, -1, -1, device=saliency.device)
     return keys.topk(number, dim=-1, sorted=False).indices
 
@@ -145,6 +147,11 @@ class DynamicGroupConv(nn.Module):
         saliency = self.saliency(x)
         size = x.shape[2], x.shape[3]
         x = self.crop(x)
+        if not torch.compiler.is_compiling() and _AS_ONE_OPERATOR.get():
+            window = self.spec.stride, self.padding, self.spec.dilation
+            return self._finished(
+                torch.ops.regroup.dynamic_conv(x, saliency.flatten(1), self.weight, self.kept, *window)
+            )
         if self.kept < self.spec.in_channels:
             index = largest(saliency, self.kept)
             if gathers(self.spec, self.heads, self.kept, size):
@@ -232,6 +239,74 @@ class DynamicGroupConv(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec}, heads={self.heads}, kept={self.kept}"
+
+
+_AS_ONE_OPERATOR: ContextVar[bool] = ContextVar("as one operator", default=False)
+
+
+@contextmanager
+def as_one_operator() -> Iterator[None]:
+    """Let dynamic layers call `dynamic_conv` in this thread, so that who records them sees one operator."""
+    token = _AS_ONE_OPERATOR.set(True)
+    try:
+        yield
+    finally:
+        _AS_ONE_OPERATOR.reset(token)
+
+
+@torch.library.custom_op(
+    "regroup::dynamic_conv",
+    mutates_args=(),
+    schema="(Tensor x, Tensor saliency, Tensor weight, int kept, int[] stride, int[] padding, int[] dilation)"
+    " -> Tensor",
+)
+def dynamic_conv(
+    x: Tensor,
+    saliency: Tensor,
+    weight: Tensor,
+    kept: int,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Convolve each image with its own kernel: zero but for the inputs that a head keeps, times saliencies.
+
+    This is what `DynamicGroupConv` means, not how it runs.
+
+    Args:
+        x: (N, C, H, W).
+        saliency: (N, heads * C).
+        weight: (heads * C, K / heads, R, S).
+        kept: inputs that each head keeps.
+        stride: (height, width).
+        padding: (height, width).
+        dilation: (height, width).
+
+    Returns:
+        (N, K, P, Q), head after head.
+    """
+    scores = saliency.unflatten(1, (-1, x.shape[1]))
+    index = largest(scores, kept)
+    scores = torch.zeros_like(scores).scatter(2, index, scores.gather(2, index))
+    kernels = weight.unflatten(0, (-1, x.shape[1])) * scores[..., None, None, None]
+    kernels = kernels.transpose(2, 3).flatten(1, 2)
+    images = zip(x.split(1), kernels, strict=True)
+    return torch.cat([F.conv2d(image, kernel, None, stride, padding, dilation) for image, kernel in images])
+
+
+@dynamic_conv.register_fake
+def _(
+    x: Tensor,
+    saliency: Tensor,
+    weight: Tensor,
+    kept: int,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    outputs = saliency.shape[1] // x.shape[1] * weight.shape[1]
+    kernel = weight.new_empty(outputs, *x.shape[1:2], *weight.shape[2:])
+    return F.conv2d(x, kernel, None, stride, padding, dilation)
 
 
 def packed(weight: Tensor, heads: int) -> Tensor:

@@ -5,7 +5,19 @@ What is left of them is free: a reader is told in which order to read.
 
 from __future__ import annotations
 
-from regroup.engine.graph import Activate, Add, Concat, Conv, Graph, Node, Op, ScaleShift, Select, Value
+from regroup.engine.graph import (
+    Activate,
+    Add,
+    Concat,
+    Conv,
+    DynamicConv,
+    Graph,
+    Node,
+    Op,
+    ScaleShift,
+    Select,
+    Value,
+)
 
 
 def simplify_channel_orders(graph: Graph) -> bool:
@@ -96,7 +108,7 @@ def _conv_behind(value: Value, producers: dict[Value, Node]) -> Node | None:
     node = producers.get(value)
     while node is not None and isinstance(node.op, (Select, ScaleShift, Activate)):
         node = producers.get(node.inputs[0])
-    return node if node is not None and isinstance(node.op, Conv) else None
+    return node if node is not None and isinstance(node.op, (Conv, DynamicConv)) else None
 
 
 def _is_permutation(order: Node) -> bool:

@@ -9,6 +9,7 @@ from regroup.engine.graph import (
     Activate,
     Add,
     Conv,
+    DynamicConv,
     Fused,
     Graph,
     Linear,
@@ -57,7 +58,7 @@ def _append(graph: Graph, node: Node, chosen: int) -> bool:
 
 
 def _has_weights(op: Op) -> bool:
-    return isinstance(op.op if isinstance(op, Fused) else op, (Conv, Linear))
+    return isinstance(op.op if isinstance(op, Fused) else op, (Conv, DynamicConv, Linear))
 
 
 def fuse_before(graph: Graph) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from regroup.engine.graph import Conv, Graph, Linear, Node, ScaleShift
+from regroup.engine.graph import Conv, DynamicConv, Graph, Linear, Node, ScaleShift
 
 
 def fold_scale_shift(graph: Graph) -> bool:
@@ -37,7 +37,7 @@ def _fold_into(producer: Node, node: Node) -> bool:
     op, scale, shift = producer.op, node.op.scale.double(), node.op.shift.double()
     if isinstance(op, ScaleShift):
         producer.op = ScaleShift(op.scale.double() * scale, op.shift.double() * scale + shift)
-    elif isinstance(op, (Conv, Linear)):
+    elif isinstance(op, (Conv, DynamicConv, Linear)):
         weight = op.weight.double() * scale.view(-1, *[1] * (op.weight.dim() - 1))
         bias = shift if op.bias is None else op.bias.double() * scale + shift
         producer.op = replace(op, weight=weight, bias=bias)

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from regroup.errors import RegroupError
+from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.problem import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
 from regroup.kernels.target import Target
-from regroup.kernels.templates import chain, dense, halo, lanes, pointwise, pool, resident, resize, rows
+from regroup.kernels.templates import (
+    chain,
+    dense,
+    dynamic,
+    halo,
+    lanes,
+    largest,
+    pointwise,
+    pool,
+    resident,
+    resize,
+    rows,
+)
 from regroup.kernels.templates.base import Kernel
 
 
@@ -26,6 +39,10 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             ]
         case Linear():
             return [dense.linear(problem, target)]
+        case Largest():
+            return [largest.LargestByBits(problem, target)]
+        case DynamicConv():
+            return [*dynamic.candidates(problem, target)]
         case Pointwise():
             return [*pointwise.candidates(problem, target)]
         case Pool() | AdaptivePool():

@@ -58,7 +58,7 @@ class Dense(Kernel):
         rows = 1 if self.flat or banded else max(1, min(pixels // width, height))
         self.columns = split(width, pixels)
         self.units = self.columns if self.flat else runs(height, rows)
-        self.blocks = _blocks(conv.group_out, lanes, vectors)
+        self.blocks = channel_blocks(conv.group_out, lanes, vectors)
         self.tail = Tail.of(conv.group_out, lanes) if self.blocks[-1][1] > 1 else None
         self.terms = conv.group_in * conv.kernel_size[0] * conv.kernel_size[1]
         widest = self.columns[0][1]
@@ -80,9 +80,7 @@ class Dense(Kernel):
         pitch = self.conv.x.pixel_pitch * self.conv.stride[1]
         tails = [None] * (len(self.blocks) - 1) + [self.tail]
         one_unit = sum(
-            tiles
-            * n
-            * (self.terms * _term_cycles(rows * width, nv, pitch, tail) + 12 + 2 * rows * width * nv)
+            tiles * n * (self.terms * term_cycles(rows * width, nv, pitch, tail) + 12 + 2 * rows * width * nv)
             for _, width, tiles in self.columns
             for (_, nv, n), tail in zip(self.blocks, tails, strict=True)
         )
@@ -112,14 +110,8 @@ class Dense(Kernel):
             table[:, 0, : conv.group_out] = parameters["bias"].reshape(conv.groups, -1)
         if self.tail is not None:
             table[:, 1:, -lanes:] = self.tail.repeat(table[:, 1:, -lanes:])
-        columns = [
-            table[:, :, (start + i * size) * lanes : (start + (i + 1) * size) * lanes].reshape(
-                conv.groups, -1
-            )
-            for start, size, count in self.blocks
-            for i in range(count)
-        ]
-        return np.concatenate([pack_prologue(conv, lanes, parameters), np.hstack(columns).ravel()])
+        packed = by_block(table, self.blocks, lanes)
+        return np.concatenate([pack_prologue(conv, lanes, parameters), packed.ravel()])
 
 
 class _Writer:
@@ -179,8 +171,7 @@ class _Writer:
         number: Operand = 0,
     ) -> None:
         lanes, kernel = self.code.lanes, self.kernel
-        last = self.conv.group_out - (run[0] + run[1] * run[2] - 1) * lanes
-        counts = [lanes] * (run[1] - 1) + [min(lanes, last)]
+        counts = valid_lanes(self.conv.group_out, run, lanes)
         weights = self.weights + group * kernel.group_floats + vector * ((kernel.terms + 1) * lanes)
         channel = group * self.conv.group_out + vector * lanes
         columns = [(0, unit.width, 1)] if kernel.flat else kernel.columns
@@ -246,7 +237,7 @@ def _one_row(view: View) -> View:
     return replace(view, height=1, width=pixels, row_pitch=pixels * view.pixel_pitch, halo=Halo())
 
 
-def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
+def channel_blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
     """Cut a group's output channels into blocks of vectors; a partial last vector ends a run of its own."""
     blocks = split(ceil_div(channels, lanes), vectors)
     start, size, count = blocks[-1]
@@ -255,7 +246,23 @@ def _blocks(channels: int, lanes: int, vectors: int) -> list[Run]:
     return blocks
 
 
-def _term_cycles(pixels: int, vectors: int, pitch: int, tail: Tail | None) -> float:
+def valid_lanes(channels: int, run: Run, lanes: int) -> list[int]:
+    """Return how many lanes hold one of a group's `channels`, for each vector of a block of a run."""
+    last = channels - (run[0] + run[1] * run[2] - 1) * lanes
+    return [lanes] * (run[1] - 1) + [min(lanes, last)]
+
+
+def by_block(table: np.ndarray, blocks: list[Run], lanes: int) -> np.ndarray:
+    """Return numbers (groups, terms, channels) as (groups, those of one block after the other)."""
+    columns = [
+        table[:, :, (start + i * size) * lanes : (start + (i + 1) * size) * lanes].reshape(len(table), -1)
+        for start, size, count in blocks
+        for i in range(count)
+    ]
+    return np.hstack(columns)
+
+
+def term_cycles(pixels: int, vectors: int, pitch: int, tail: Tail | None) -> float:
     """Estimate the cycles of one term: multiply-adds, loads and latency, whichever is most.
 
     Pixels whose addresses agree in the low 12 bits share a set of the first-level cache: where they fill more
@@ -277,13 +284,18 @@ def candidates(conv: Conv, target: Target, banded: bool = False) -> list[Dense]:
         return []
     if conv.y.channel_pitch != 1:
         return []
-    tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
     most = ceil_div(conv.group_out, target.lanes)
-    shapes = [(pixels, vectors) for vectors, pixels in tiles.items() if vectors <= most]
+    shapes = register_tiles(target, most)
     tail = Tail.of(conv.group_out, target.lanes)
     if tail is not None and most == 2:  # what it saves leaves registers for more pixels
         shapes.append((16 if target.registers == 32 else 8, 2))
     return [Dense(conv, target, pixels, vectors, banded) for pixels, vectors in shapes]
+
+
+def register_tiles(target: Target, most: int) -> list[tuple[int, int]]:
+    """Return the tiles, (pixels, vectors) with up to `most` vectors, whose sums fill the registers."""
+    tiles = {1: 28, 2: 14, 3: 9, 4: 6, 5: 5} if target.registers == 32 else {1: 12, 2: 6, 3: 4}
+    return [(pixels, vectors) for vectors, pixels in tiles.items() if vectors <= most]
 
 
 def linear(problem: Linear, target: Target) -> Dense:

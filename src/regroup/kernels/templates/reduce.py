@@ -14,7 +14,7 @@ from regroup.kernels.templates.tail import Tail
 _UNROLLED = 8
 """Up to so many terms are written out one after the other instead of in a loop."""
 
-_STRETCH, _SHORT_STRETCH = range(48, 129), range(16, 65)
+STRETCH, SHORT_STRETCH = range(48, 129), range(16, 65)
 """Terms that are summed by themselves before they are added to the rest: long sums round less that way.
 
 The short ones are for one pixel, where the weights' way from memory takes longer than the sums.
@@ -57,6 +57,7 @@ class Reduction:
     ) -> None:
         self.code, self.pixels, self.vectors, self.tail = code, pixels, vectors, tail
         self.turn = turn
+        self._stretches = STRETCH if len(pixels) > 1 else SHORT_STRETCH
         self.full = vectors - (tail is not None)
         self.channels, self.pitch, self.groups = conv.group_in, source.channel_pitch, conv.groups
         self.order = None if conv.order is None else [c * self.pitch for c in conv.order]
@@ -106,14 +107,14 @@ class Reduction:
     def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.same and self.channels <= 8:
             return self._all_channels(start, weights, sums)
-        stretches = _STRETCH if len(self.pixels) > 1 else _SHORT_STRETCH
+        stretches = self._stretches
         divisors = (n for n in stretches if self.channels % n == 0)
         stretch = max(divisors, key=lambda n: (n % 4 == 0, n), default=0)
         if not stretch:
             return self._range(start, group, weights, sums, 0, self.channels)
 
         def body(first: Operand, sums: list[Value]) -> list[Value]:
-            fetch_ahead(self.code)
+            self._fetch_next()
             zeros = [self.code.vec(0.0)] * len(sums)
             part = self._range(start, group, weights, zeros, first, stretch)
             return [total + one for total, one in zip(sums, part, strict=True)]
@@ -131,7 +132,7 @@ class Reduction:
     ) -> list[Value]:
         step = next(s for s in (4, 5, 3, 7, 2, 1) if count % s == 0)
         width = self.vectors * self.code.lanes
-        table = None if self.order is None else self.code.table(self.order)
+        table = self._table()
 
         def body(c: Operand, sums: list[Value]) -> list[Value]:
             self._fetch_early(weights + c * width, step)
@@ -144,6 +145,14 @@ class Reduction:
             return sums
 
         return self.code.carry(first, first + count, step, sums, body)
+
+    def _fetch_next(self) -> None:
+        """Fetch a few lines of what comes after these sums."""
+        fetch_ahead(self.code)
+
+    def _table(self) -> Value | None:
+        """Return where the offsets of the channels stand, if they are in no order that needs none."""
+        return None if self.order is None else self.code.table(self.order)
 
     def _fetch_early(self, weights: Value, terms: int) -> None:
         """Fetch a share of what lies ahead of the weights of some terms: few lines at a time, evenly."""

@@ -1,4 +1,4 @@
-"""Work on one pixel's channels at a time: softmax, local response normalisation, resizing, gathers."""
+"""Work on one pixel's channels at a time: softmax, local response normalisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf
 
 from regroup.kernels.functions import exp
 from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Gather, LocalResponseNorm, Problem, Softmax
+from regroup.kernels.problem import LocalResponseNorm, Problem, Softmax
 from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel, ceil_div
 from regroup.kernels.templates.pool import largest
@@ -115,25 +115,6 @@ class ResponseNorm(_ByRow):
         return {0.5: root, 1.0: base, 0.75: root * code.call("llvm.sqrt", root)}[self.norm.beta]
 
 
-class RuntimeGather(_ByRow):
-    """Channels chosen by numbers that are only known at run time."""
-
-    template = "gather"
-
-    def __init__(self, problem: Gather, target: Target) -> None:
-        super().__init__(problem, target)
-        self.gather = problem
-
-    def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
-        source = address(self.gather.x, views[0], y, x)
-        out = address(self.gather.y, views[2], y, x)
-        for c in code.each(0, self.gather.y.channels):
-            number = code.load_scalar(views[1] + c)
-            index = code.emit("i64", f"fptosi float {number} to i64")
-            inside = code.smaller(code.larger(index, 0), self.gather.x.channels - 1)
-            code.store_scalar(code.load_scalar(source + inside), out + c)
-
-
 def candidates(problem: Problem, target: Target) -> list[Kernel]:
     """Return the one way to do a problem of this file, if the layouts allow."""
     if any(view.channel_pitch != 1 for view in problem.views):
@@ -143,6 +124,4 @@ def candidates(problem: Problem, target: Target) -> list[Kernel]:
             return [SoftmaxRows(problem, target)]
         case LocalResponseNorm() if problem.beta in (0.5, 0.75, 1.0):
             return [ResponseNorm(problem, target)]
-        case Gather():
-            return [RuntimeGather(problem, target)]
     return []
