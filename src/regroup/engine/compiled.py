@@ -79,7 +79,7 @@ class Compiled:
         several = isinstance(example, Sequence) and not isinstance(example, Tensor)
         examples = tuple(example) if several else (example,)
         _check_examples(model, examples)
-        self._model = copy.deepcopy(model) if frozen else model
+        self._model: nn.Module | None = copy.deepcopy(model) if frozen else model
         self._examples, self._progress = examples, progress
         self._shapes = [tuple(e.shape[1:]) for e in examples]
         self._lock = threading.Lock()
@@ -133,6 +133,7 @@ class Compiled:
         return plans.get(None) or plans.get(batch) or self._plan(batch)
 
     def _take_weights(self) -> None:
+        assert self._model is not None
         watch = Watch(self._model)
         self._plans = {}
         self._watch = watch
@@ -142,8 +143,11 @@ class Compiled:
             plans = self._plans
             plan = plans.get(None) or plans.get(batch)
             if plan is None:
+                assert self._model is not None
                 plan = make_plan(self._model, self._examples, batch, self._progress)
                 plans[plan.batch] = plan
+                if self._watch is None and plan.batch is None:
+                    self._model = None  # the plan has the weights, and serves every batch
             return plan
 
     def _check(self, position: int, x: object) -> None:
