@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("kernels", "engine", "memory", "training", "dsconv", "learned.condensed", "learned.dynamic")
+PARTS = ("kernels", "engine", "floor", "memory", "training", "dsconv", "learned.condensed", "learned.dynamic")
 
 
 def main() -> int:

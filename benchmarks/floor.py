@@ -32,7 +32,7 @@ LARGE = 500e6
 
 @dataclass(frozen=True)
 class Row:
-    """One network: its multiply-adds, seconds of a call, the floor, what PyTorch runs between native parts."""
+    """One network: its multiply-adds, seconds of a call, the floor, how much is left to PyTorch."""
 
     network: str
     macs: int
