@@ -82,6 +82,23 @@ def conv(rng: Random, exact: bool, groups: tuple[int, int, int] | None = None) -
     return replace(made, x=x, prologue=before, epilogue=epilogue(rng, y, exact))
 
 
+def winograd(rng: Random, exact: bool) -> p.Conv:
+    """Return a 3x3 convolution of stride 1 whose channels are enough for Winograd's algorithm."""
+    groups, inputs, outputs = rng.choice((1, 1, 1, 2, 3)), rng.randint(12, 40), rng.randint(12, 70)
+    pad, after = ([rng.randint(0, 2) for _ in range(2)] for _ in range(2))
+    size = [rng.randint(max(1, 3 - a - b), 18) for a, b in zip(pad, after, strict=True)]
+    out = [n + a + b - 2 for n, a, b in zip(size, pad, after, strict=True)]
+    stored, order = groups * inputs, None
+    if groups == 1 and rng.random() < 0.3:
+        stored = rng.randint(inputs // 2, inputs * 5 // 4)
+        order = tuple(rng.randrange(stored) for _ in range(inputs))
+    y = view(rng, *out, groups * outputs)
+    bare = p.Conv(
+        View.nhwc(*size, stored), y, kernel_size=(3, 3), padding=tuple(pad), groups=groups, order=order
+    )
+    return replace(bare, x=view(rng, *size, stored, bare.x_halo), epilogue=epilogue(rng, y, exact))
+
+
 def _side_by_side(rng: Random, groups: int, inputs: int) -> tuple[int, ...]:
     """Return an order in which the j-th inputs of some neighbouring groups follow one another."""
     together, js = rng.choice((2, 4, 8, groups)), list(range(inputs))
@@ -260,6 +277,7 @@ def chain(rng: Random, exact: bool) -> p.Chain:
 
 MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "conv": conv,
+    "winograd": winograd,
     "grouped": grouped,
     "depthwise": depthwise,
     "linear": linear,

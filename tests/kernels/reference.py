@@ -64,14 +64,16 @@ class Rounded:
         return Rounded(self.exact, self.error + U * (self.exact.abs() + self.error))
 
 
-def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[str, Tensor]) -> Rounded:
-    """Return the output of a problem, given the tensor of each view by name."""
+def expected(
+    problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[str, Tensor], template: str = ""
+) -> Rounded:
+    """Return the output of a problem, given the tensor of each view by name, as a template rounds it."""
     x = tensors["x"]
     match problem:
         case p.Chain():
             return _chain(problem, tensors, parameters)
         case p.Conv() | p.Linear():
-            return _conv(problem, tensors, parameters)
+            return _conv(problem, tensors, parameters, template=template)
         case p.Pointwise():
             return _pointwise(problem, tensors, parameters)
         case p.Pool():
@@ -103,7 +105,11 @@ def expected(problem: p.Problem, tensors: dict[str, Tensor], parameters: dict[st
 
 
 def _conv(
-    problem: p.Conv | p.Linear, tensors: dict, parameters: dict[str, Tensor], source: Rounded | None = None
+    problem: p.Conv | p.Linear,
+    tensors: dict,
+    parameters: dict[str, Tensor],
+    source: Rounded | None = None,
+    template: str = "",
 ) -> Rounded:
     source = source or Rounded.of(tensors["x"])
     source = _prologue(problem.prologue, source, tensors, parameters)
@@ -128,8 +134,30 @@ def _conv(
     error = terms * U * conv(source.exact.abs(), weight.abs()) + (1 + terms * U) * conv(
         source.error, weight.abs()
     )
+    if template == "winograd":
+        error = (problem.group_in + 8) * U * _winograd_magnitude(problem, F.pad(source.exact, pad), weight)
     total = Rounded(exact, error)
     return _epilogue(problem.epilogue, total, tensors, parameters, terms)
+
+
+def _winograd_magnitude(problem: p.Conv, padded: Tensor, weight: Tensor) -> Tensor:
+    """Return `|A'| [(|G| |g| |G'|) * (|B'| |d| |B|)] |A|`: what roundings in Winograd's F(2x2, 3x3) scale.
+
+    With K input channels, a number goes through at most K + 8 of them: 2 in the differences of inputs, 1
+    where the transformed weight is stored, at most K in products and sums over channels (a product's is that
+    of the fused sum), 4 in the sums of positions, and 1 that stands for all of second order.
+    """
+    shape, groups = (problem.y.height, problem.y.width), problem.groups
+    forward = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]], dtype=torch.float64)
+    kernel = torch.tensor([[2, 0, 0], [1, 1, 1], [1, 1, 1], [0, 0, 2]], dtype=torch.float64) / 2
+    backward = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1]], dtype=torch.float64)
+    even = F.pad(padded.abs(), (0, shape[1] % 2, 0, shape[0] % 2))
+    tiles = even.unfold(1, 4, 2).unfold(2, 4, 2)  # channel, tile row, tile column, 4, 4
+    d = (forward @ tiles @ forward.T).unflatten(0, (groups, -1))
+    g = (kernel @ weight.abs() @ kernel.T).unflatten(0, (groups, -1))
+    products = torch.einsum("gcyxij,gocij->goyxij", d, g).flatten(0, 1)
+    y = backward @ products @ backward.T
+    return y.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)[:, : shape[0], : shape[1]]
 
 
 def _largest(problem: Largest, x: Tensor) -> Tensor:

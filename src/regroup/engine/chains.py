@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from regroup.engine.graph import Conv, Fused, Pool
 from regroup.engine.places import Slab
 from regroup.engine.tasks import Task
+from regroup.kernels import templates
 from regroup.kernels.problem import Chain
-from regroup.kernels.program import Part, why_not
+from regroup.kernels.program import Part, at_origin, why_not
 from regroup.kernels.target import Target
 from regroup.kernels.view import ARENA
 
 _SHARE = 0.2
 """Of a core's second-level cache: an intermediate result that takes more is not written out as a whole."""
+
+_FAR = 2.0
+"""Cycles for a float that is written out and read back."""
 
 _ROWS = 14
 """Least rows of the result: with fewer, what neighbouring threads both compute is too much of the work."""
@@ -88,7 +92,7 @@ def _is_large(task: Task) -> bool:
 def _joined(links: list[Task]) -> Task | None:
     """Return the chain as one task, or None if there is no kernel for it."""
     reads = [place for i, link in enumerate(links) for place in link.reads[min(i, 1) :]]
-    if len(links) == 1 or why_not(_part(links).problem) is not None:
+    if len(links) == 1 or why_not(_part(links).problem) is not None or _quicker_apart(links):
         return None
     return Task(
         " > ".join(link.name for link in links),
@@ -96,7 +100,17 @@ def _joined(links: list[Task]) -> Task | None:
         links[-1].writes,
         lambda: _part(links),
         links[-1].node,
+        links[-1].over,
     )
+
+
+def _quicker_apart(links: list[Task]) -> bool:
+    """Tell whether a link's quickest kernel does not go by rows and saves more than memory costs."""
+    together, *apart = (
+        templates.choose(at_origin(problem), Target.host()).cycles
+        for problem in (_part(links).problem, *(link.part().problem for link in links))
+    )
+    return together > sum(apart) + _FAR * sum(link.writes.slab.view().floats for link in links[:-1])
 
 
 def _part(links: list[Task]) -> Part:

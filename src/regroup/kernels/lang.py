@@ -22,7 +22,7 @@ from regroup.kernels.target import Target
 from regroup.kernels.values import Operand, Value
 
 _INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
-_INT |= {"or": "or", "xor": "xor"}
+_INT |= {"and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 
 

@@ -18,6 +18,7 @@ from regroup.kernels.templates import (
     resident,
     resize,
     rows,
+    winograd,
 )
 from regroup.kernels.templates.base import Kernel
 
@@ -36,6 +37,7 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
                 *dense.candidates(problem, target),
                 *lanes.candidates(problem, target),
                 *resident.candidates(problem, target),
+                *winograd.candidates(problem, target),
             ]
         case Linear():
             return [dense.linear(problem, target)]

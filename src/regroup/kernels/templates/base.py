@@ -34,6 +34,7 @@ class Kernel(ABC):
         rows: output rows of a unit of work where units are rows in order, else 0.
         per_unit: items of a unit.
         packed: floats of packed weights.
+        rare: floats at their end that are hardly ever read.
         by_weights: items go through the weights in order, so that a range of items needs a range of them.
         scratch: floats of private memory that the function needs.
         cycles: estimated time of all items on one core.
@@ -45,6 +46,7 @@ class Kernel(ABC):
     rows: int = 0
     per_unit: int = 1
     packed: int = 0
+    rare: int = 0
     by_weights: bool = False
     scratch: int = 0
     cycles: float = 0.0

@@ -56,4 +56,4 @@ def _wanted(kernels: Sequence[Kernel], starts: Sequence[int]) -> tuple[int, int,
     if not packed:
         return (0, 0, 0)
     (first, _), (last, kernel) = packed[0], packed[-1]
-    return (first, last + kernel.packed - first, int(len(packed) == 1 and kernel.by_weights))
+    return (first, last + kernel.packed - kernel.rare - first, int(len(packed) == 1 and kernel.by_weights))

@@ -1,0 +1,178 @@
+"""3x3 convolutions by Winograd's F(2x2, 3x3): 16 products where the definition takes 36.
+
+The output is cut into tiles of 2x2. Each reads 4x4 inputs d; with its kernel g, it is
+`A' [(G g G') * (B' d B)] A`, summed over input channels inside the brackets (Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", 2016, eq. 8): for each of the 16 positions a matrix product of tiles,
+input channels and output channels, done as in `dense.py`.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from regroup.kernels.lang import Code
+from regroup.kernels.problem import Conv, Prologue
+from regroup.kernels.target import Target
+from regroup.kernels.templates.base import (
+    LINE,
+    Kernel,
+    Parameters,
+    ceil_div,
+    pieces,
+    split,
+    whole_lines,
+)
+from regroup.kernels.templates.dense import by_block, channel_blocks, register_tiles, term_cycles
+from regroup.kernels.templates.winograd_code import POSITIONS, Writer
+
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+
+_FEWEST = 12
+"""Channels: with fewer, the transforms take what they save."""
+
+_FLOATS_A_CYCLE = 1.4
+"""How quickly weights come from memory."""
+
+_SHARE = 5 / 8
+"""Share of the second-level cache that a strip's transformed inputs and sums may take."""
+
+_MOST = 56
+"""Tiles of a strip: with more, weights would be read hardly less often."""
+
+_FEW = 20
+"""Tiles: threads share the channels of so few, rather than the tiles."""
+
+
+class Winograd(Kernel):
+    """Dense and wide-grouped 3x3 convolutions of stride 1.
+
+    A work item is a block of output channels of a strip of tiles. The first item of a strip in a call
+    transforms the strip's inputs into private memory; the others find them there.
+
+    NaN and infinity would spread over a tile, and differences of infinities be NaN: a tile with a result that
+    is not finite is done again by the definition, with the weights as they were given.
+
+    Args:
+        problem: the convolution.
+        target: the CPU.
+        tiles: tiles of a strip, at most.
+        pixels: tiles of a register tile.
+        vectors: vectors of output channels of a register tile.
+    """
+
+    template = "winograd"
+
+    def __init__(self, problem: Conv, target: Target, tiles: int, pixels: int, vectors: int) -> None:
+        super().__init__(problem, target)
+        self.conv, self.pixels, lanes = problem, pixels, target.lanes
+        self.grid = _grid(problem)
+        self.strips = split(prod(self.grid), tiles)
+        self.blocks = channel_blocks(problem.group_out, lanes, vectors)
+        self.pitch = _tile_pitch(problem.x.channels)
+        widest = self.strips[0][1]
+        self.input_floats = POSITIONS * widest * self.pitch
+        self.scratch = self.input_floats + POSITIONS * widest * self.blocks[0][1] * lanes
+        self.stored = problem.x.channels // problem.groups
+        across = ceil_div(problem.group_out, lanes)
+        self.vector_floats = (1 + POSITIONS * self.stored) * lanes
+        self.group_floats = across * self.vector_floats
+        self.given_floats = across * 9 * problem.group_in * lanes
+        self.rare = problem.groups * self.given_floats
+        self.packed = problem.groups * self.group_floats + self.rare
+        self.per_unit = problem.groups * pieces(self.blocks)
+        self.items = pieces(self.strips) * self.per_unit
+        self.by_weights = pieces(self.strips) == 1
+        self.tile = f"{widest}/{pixels}x{vectors}"
+        self.cycles = self._estimate()
+
+    def _estimate(self) -> float:
+        """Return what two threads take together: they share the items unevenly, and wait for the weights."""
+        conv, lanes = self.conv, self.target.lanes
+        strips = [strip for _, strip, count in self.strips for _ in range(count)]
+        blocks = [nv for _, nv, count in self.blocks for _ in range(count)] * conv.groups
+        items = [self._item_cycles(strip, nv) for strip in strips for nv in blocks]
+        half = len(items) // 2
+        shared = 2 * max(sum(items[:half]), sum(items[half:]))
+        computed = shared + 28 * sum(strips) * ceil_div(conv.x.channels, lanes)
+        read = (self.packed - self.rare) * min(len(strips), 2) / _FLOATS_A_CYCLE
+        return max(computed, read) + min(computed, read) / 8
+
+    def _item_cycles(self, tiles: int, nv: int) -> float:
+        products = sum(
+            count * (self.stored * term_cycles(width, nv, self.pitch, None) + 20 + 1.5 * width * nv)
+            for _, width, count in split(tiles, self.pixels)
+        )
+        return POSITIONS * products + 28 * tiles * nv
+
+    def _emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        writer = Writer(self, code, views)
+        _, low, high, _ = code.arguments
+        for item in code.each(low, high):
+            writer.item(item, low)
+        return [*writer.definitions, code]
+
+    def _pack(self, parameters: Parameters) -> np.ndarray:
+        """Return bias and transformed weights by block of output channels, then the weights as given."""
+        conv, lanes = self.conv, self.target.lanes
+        weight = parameters["weight"].reshape(conv.groups, conv.group_out, conv.group_in, 3, 3)
+        bias = np.zeros((conv.groups, 1, conv.group_out))
+        if conv.epilogue.bias:
+            bias = parameters["bias"].reshape(bias.shape)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is done by the definition
+            transformed = (_G @ _by_stored(conv, weight) @ _G.T).astype(np.float32)
+        quick, given = np.hstack([bias, _terms(transformed)]), _terms(weight)
+        wide = [(0, 0), (0, 0), (0, -conv.group_out % lanes)]
+        tables = [by_block(np.pad(table, wide), self.blocks, lanes).ravel() for table in (quick, given)]
+        return np.concatenate(tables).astype(np.float32)
+
+
+def _by_stored(conv: Conv, weight: np.ndarray) -> np.ndarray:
+    """Return weights (group, out, in, 3, 3) by the channels of `x`: a channel read twice has their sum."""
+    if conv.order is None:
+        return weight.astype(np.float64)
+    stored = np.zeros((1, conv.y.channels, conv.x.channels, 3, 3))
+    for i, c in enumerate(conv.order):
+        stored[:, :, c] += weight[:, :, i]
+    return stored
+
+
+def _terms(weight: np.ndarray) -> np.ndarray:
+    """Return weights (group, out, in, row, column) as (group, (row, column, in), out)."""
+    return weight.transpose(0, 3, 4, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
+
+
+def _grid(conv: Conv) -> tuple[int, int]:
+    """Return the rows and columns of tiles."""
+    return ceil_div(conv.y.height, 2), ceil_div(conv.y.width, 2)
+
+
+def _tile_pitch(channels: int) -> int:
+    """Return the floats from a tile to the next: an odd number of lines spreads tiles over cache sets."""
+    return (whole_lines(channels) // LINE | 1) * LINE
+
+
+def candidates(conv: Conv, target: Target) -> list[Winograd]:
+    """Return strips and register tiles that fit the target's cache and registers."""
+    if not _suits(conv):
+        return []
+    room = int(target.l2 / 4 * _SHARE) // POSITIONS
+    tiles, found = prod(_grid(conv)), []
+    for pixels, vectors in register_tiles(target, ceil_div(conv.group_out, target.lanes)):
+        most = max(1, min(_MOST, room // (_tile_pitch(conv.x.channels) + vectors * target.lanes)))
+        strips = [most, ceil_div(tiles, 2)] if _FEW < tiles <= most else [most]
+        found += [Winograd(conv, target, strip, pixels, vectors) for strip in strips]
+    return found
+
+
+def _suits(conv: Conv) -> bool:
+    """Tell whether this is what the template does, and may do well."""
+    shape = (conv.kernel_size, conv.stride, conv.dilation, conv.x.channel_pitch, conv.y.channel_pitch)
+    if shape != ((3, 3), (1, 1), (1, 1), 1, 1) or conv.prologue != Prologue():
+        return False
+    # all channels of `x` are transformed, read or not
+    if conv.order is not None and (conv.groups > 1 or conv.x.channels > conv.in_channels * 5 // 4):
+        return False
+    return min(conv.group_in, conv.group_out) >= _FEWEST
