@@ -15,6 +15,7 @@ from tests.engine.test_lowering import PROGRAMS, emulate
 def all_chains(monkeypatch):
     monkeypatch.setattr(chains, "_SHARE", 0)
     monkeypatch.setattr(chains, "_ROWS", 1)
+    monkeypatch.setattr(chains, "_TWICE", 10)
 
 
 def _chained(schedules: list) -> list[str]:

@@ -16,6 +16,7 @@ from regroup.kernels import templates
 from regroup.kernels.problem import Chain
 from regroup.kernels.program import Part, at_origin, why_not
 from regroup.kernels.target import Target
+from regroup.kernels.templates.chain import row_window
 from regroup.kernels.view import ARENA
 
 _SHARE = 0.2
@@ -25,7 +26,10 @@ _FAR = 2.0
 """Cycles for a float that is written out and read back."""
 
 _ROWS = 14
-"""Least rows of the result: with fewer, what neighbouring threads both compute is too much of the work."""
+"""Least rows of the result: with fewer, threads cannot share them evenly."""
+
+_TWICE = 0.06
+"""Of the result's rows: a chain does not pay where neighbouring threads both compute more than that."""
 
 
 def chain(tasks: Sequence[Task]) -> list[Task]:
@@ -92,7 +96,9 @@ def _is_large(task: Task) -> bool:
 def _joined(links: list[Task]) -> Task | None:
     """Return the chain as one task, or None if there is no kernel for it."""
     reads = [place for i, link in enumerate(links) for place in link.reads[min(i, 1) :]]
-    if len(links) == 1 or why_not(_part(links).problem) is not None or _quicker_apart(links):
+    if len(links) == 1 or _computes_twice(links):
+        return None
+    if why_not(_part(links).problem) is not None or _quicker_apart(links):
         return None
     return Task(
         " > ".join(link.name for link in links),
@@ -102,6 +108,12 @@ def _joined(links: list[Task]) -> Task | None:
         links[-1].node,
         links[-1].over,
     )
+
+
+def _computes_twice(links: list[Task]) -> bool:
+    """Tell whether too many rows of what lies between are needed on both sides of a cut between threads."""
+    shared = sum(row_window(link.part().problem).shared for link in links[1:])
+    return shared > _TWICE * links[-1].writes.slab.height
 
 
 def _quicker_apart(links: list[Task]) -> bool:

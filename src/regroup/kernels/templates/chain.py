@@ -23,12 +23,17 @@ Banded = Callable[[Problem, Target], Kernel]
 
 
 @dataclass(frozen=True)
-class _Window:
+class RowWindow:
     """Rows of a link's input that a row of its output needs: `y * stride - before` and `reach - 1` more."""
 
     stride: int
     before: int
     reach: int
+
+    @property
+    def shared(self) -> int:
+        """Rows that two neighbouring rows of the output both need."""
+        return max(0, self.reach - self.stride)
 
 
 class Fused(Kernel):
@@ -48,7 +53,7 @@ class Fused(Kernel):
         self.band = min(band, problem.y.height)
         links = _connected(problem.links, target.lanes)
         self.links = [choose(link, target) for link in links]
-        self.windows = [_window(link) for link in links]
+        self.windows = [row_window(link) for link in links]
         self.heights = [link.y.height for link in links]
         self.items = problem.y.height
         self.buffers = [link.y for link in links[:-1]]
@@ -223,10 +228,11 @@ def _connected(links: tuple[Problem, ...], lanes: int) -> list[Problem]:
     return links_
 
 
-def _window(link: Problem) -> _Window:
+def row_window(link: Problem) -> RowWindow:
+    """Return which rows of its input a link needs."""
     if isinstance(link, Conv | Pool):
-        return _Window(link.stride[0], link.padding[0], (link.kernel_size[0] - 1) * link.dilation[0] + 1)
-    return _Window(1, 0, 1)
+        return RowWindow(link.stride[0], link.padding[0], (link.kernel_size[0] - 1) * link.dilation[0] + 1)
+    return RowWindow(1, 0, 1)
 
 
 def candidates(chain: Chain, target: Target, choose: Banded) -> list[Fused]:
