@@ -41,12 +41,8 @@ def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
-    inputs = [torch.zeros(1, *value.shape) for value in segment.inputs]
-    segment.run(inputs)
-    run_steps = segment.step_timer(inputs)
-    call = _least(lambda: run_steps(0, 0))
     steps = []
-    for index, (work, choices) in enumerate(zip(segment.work, segment.program.choices, strict=True)):
+    for work, choices, seconds in zip(segment.work, segment.program.choices, _times(segment), strict=True):
         parts = [
             {
                 "work": name,
@@ -57,9 +53,22 @@ def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
             }
             for (name, problem), choice in zip(work, choices, strict=True)
         ]
-        seconds = max(_least(partial(run_steps, index, index + 1)) - call, 1e-9)
         steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
     return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.arena_floats}
+
+
+def _times(segment: NativeSegment) -> list[float]:
+    """Return the seconds of each step.
+
+    All take turns, not one again and again: some write over what they read.
+    """
+    run = segment.step_timer([torch.zeros(1, *value.shape) for value in segment.inputs])
+    call = _least(lambda: run(0, 0))
+    best = [float("inf")] * len(segment.work)
+    for _ in range(1 + _REPEATS):
+        for step in range(len(best)):
+            best[step] = min(best[step], _seconds(partial(run, step, step + 1)))
+    return [max(seconds - call, 1e-9) for seconds in best]
 
 
 def _torch(segment: TorchSegment) -> dict[str, Any]:
@@ -76,13 +85,13 @@ def _arena_bytes(plan: Plan) -> int:
 
 
 def _least(run: Callable[[], object]) -> float:
+    return min(_seconds(run) for _ in range(1 + _REPEATS))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
     run()
-    best = float("inf")
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return time.perf_counter() - start
 
 
 def table(data: dict[str, Any]) -> str:

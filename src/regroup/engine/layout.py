@@ -105,20 +105,6 @@ class Layout:
             return {}
         return {c: (i // each // beside, i % each, i // each % beside) for i, c in enumerate(channels)}
 
-    def may_overwrite(self, node: Node, value: Value) -> bool:
-        """Tell whether `node` may write its result over `value`: nobody else reads that memory."""
-        mine, other = self._home.get(node.output), self._home.get(value)
-        if mine is None or other is None or value in self._graph.outputs or value.shape != node.output.shape:
-            return False
-        alone = mine[0].channels == len(self.home(node.output).channels) == other[0].channels
-        return alone and self._consumers[value] == [node] and node.inputs.count(value) == 1
-
-    def overwrite(self, node: Node, value: Value) -> None:
-        """Keep the result of `node` where `value` is."""
-        old, new = self._home[node.output][0], self._home[value][0]
-        new.halo = new.halo.union(old.halo)
-        self._home[node.output] = self._home[value]
-
     def _read_in_place(self, value: Value) -> bool:
         readers = self._consumers[value]
         return (

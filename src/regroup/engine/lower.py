@@ -114,7 +114,7 @@ class _Lowering(Tasks):
         channels = x.physical if depthwise and x.is_one_run else self.layout.in_memory(node)
         order = None if depthwise and x.is_one_run else x.order
         y = self.settle(node, channels)
-        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
+        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
         rows = list(channels)
         numbers = {"weight": op.weight[rows], **scales}
         if op.bias is not None:
@@ -134,7 +134,7 @@ class _Lowering(Tasks):
                 order=order,
             )
 
-        self.add(describe_node(node), (x, *operands), y, problem, numbers, node)
+        self.add(describe_node(node), (x, *operands), y, problem, numbers, node, over)
 
     @_lower.register
     def _(self, op: DynamicConv, node: Node, fused: Fused) -> None:
@@ -144,7 +144,7 @@ class _Lowering(Tasks):
         choice = Place(Slab(1, 1, 2 * heads * op.kept), tuple(range(2 * heads * op.kept)))
         self.add("choose", (scores,), choice, lambda: Largest(scores.view(), choice.view(), heads), {}, node)
         x, y = self.layout.place[image], self.settle(node, channels)
-        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
+        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
         numbers = {"weight": op.weight} | ({} if op.bias is None else {"bias": op.bias})
 
         def problem() -> Problem:
@@ -161,20 +161,20 @@ class _Lowering(Tasks):
                 epilogue(op.bias is not None),
             )
 
-        self.add(describe_node(node), (x, choice, *operands), y, problem, numbers, node)
+        self.add(describe_node(node), (x, choice, *operands), y, problem, numbers, node, over)
 
     @_lower.register
     def _(self, op: Linear, node: Node, fused: Fused) -> None:
         x, prologue, scales = self._prologue(fused.before, node)
         channels = tuple(range(op.weight.shape[0]))
         y = self.settle(node, channels)
-        epilogue, operands = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
+        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
         numbers = {"weight": op.weight, **scales} | ({} if op.bias is None else {"bias": op.bias})
 
         def problem() -> Problem:
             return kernels.Linear(x.view(), y.view(), prologue, epilogue(op.bias is not None), order=x.order)
 
-        self.add(describe_node(node), (x, *operands), y, problem, numbers, node)
+        self.add(describe_node(node), (x, *operands), y, problem, numbers, node, over)
 
     @_lower.register
     def _(self, op: Pool, node: Node, fused: Fused) -> None:
@@ -244,12 +244,10 @@ class _Lowering(Tasks):
         x = self.layout.place[node.inputs[0]]
         channels = x.physical if x.is_one_run else tuple(range(len(x.channels)))
         order = None if x.is_one_run else x.order
-        if order is None and self.layout.may_overwrite(node, node.inputs[0]):
-            self.layout.overwrite(node, node.inputs[0])
         y = self.settle(node, channels)
         work = slots_of(fused, node.inputs, node.output)
         first_gate, factor = (self.operand(v, channels) for v in (work.first_gate, work.factor))
-        epilogue, operands = self.epilogue(work, channels)
+        epilogue, operands, alike = self.epilogue(work, channels)
         rows = list(channels)
         numbers = {} if work.affine is None else _scales(work.affine, rows)
 
@@ -264,7 +262,8 @@ class _Lowering(Tasks):
             )
 
         read = [p for p in (x, first_gate, factor, *operands) if p is not None]
-        self.add(describe_node(node), read, y, problem, numbers, node)
+        alike += [p for p in (x if order is None else None, factor) if p is not None]
+        self.add(describe_node(node), read, y, problem, numbers, node, alike)
 
     def _by_channel(self, node: Node, problem: Callable[[Place, Place], Problem]) -> None:
         """Add work that treats each channel alone, on whole vectors: one task per range of channels."""

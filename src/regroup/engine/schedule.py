@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from regroup.engine.arena import Lifetime, place_slabs
 from regroup.engine.chains import chain
 from regroup.engine.graph import Graph, Node
+from regroup.engine.inplace import written_over
 from regroup.engine.lower import lower
 from regroup.engine.places import Place, Slab
 from regroup.engine.tasks import Task
@@ -48,7 +49,7 @@ class Schedule:
 def schedule(graph: Graph) -> Schedule:
     """Return the steps that compute `graph` for one image."""
     groups = _concurrent(chain(lower(graph)))
-    size = place_slabs(_lifetimes(groups))
+    size = place_slabs(written_over(_lifetimes(groups), groups))
     steps = tuple(Step(_name(group), tuple(task.part() for task in group)) for group in groups)
     return Schedule(steps, size, tuple(map(tuple, groups)))
 

@@ -28,6 +28,8 @@ class Task:
         writes: where its output goes.
         part: makes the problem, once the slabs are placed.
         node: what of the graph it does; None for copies.
+        over: inputs that it may write its output over: each of their numbers is read for that output number
+            alone that takes its place.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Task:
     writes: Place
     part: Callable[[], Part]
     node: Node | None = None
+    over: tuple[Place, ...] = ()
 
 
 class Tasks:
@@ -82,8 +85,8 @@ class Tasks:
 
     def epilogue(
         self, work: Slots, channels: tuple[int, ...]
-    ) -> tuple[Callable[[bool], Epilogue], list[Place]]:
-        """Return what makes the epilogue once slabs are placed, and what it reads."""
+    ) -> tuple[Callable[[bool], Epilogue], list[Place], list[Place]]:
+        """Return what makes the epilogue once slabs are placed, what it reads, what it could overwrite."""
         residual, gate = self.operand(work.residual, channels), self.operand(work.gate, channels)
 
         def make(bias: bool) -> Epilogue:
@@ -96,7 +99,8 @@ class Tasks:
                 view_of(gate),
             )
 
-        return make, [p for p in (residual, gate) if p is not None]
+        alike = [residual] if residual is not None and work.residual_scale == 1 else []
+        return make, [p for p in (residual, gate) if p is not None], alike
 
     def add(
         self,
@@ -106,10 +110,13 @@ class Tasks:
         problem: Callable[[], Problem],
         numbers: dict[str, Tensor] | None = None,
         node: Node | None = None,
+        over: Sequence[Place] = (),
     ) -> None:
         """Append a task; `numbers` are the problem's parameters."""
         arrays = {k: _array(v) for k, v in (numbers or {}).items()}
-        self.tasks.append(Task(name, tuple(reads), writes, lambda: Part(problem(), arrays), node))
+        self.tasks.append(
+            Task(name, tuple(reads), writes, lambda: Part(problem(), arrays), node, tuple(over))
+        )
 
 
 def view_of(place: Place | None) -> View | None:
