@@ -116,7 +116,8 @@ class Compiled:
     def explain(self, *, json: bool = False) -> str | dict[str, Any]:
         """Return a table of the steps: kernel, shape, tile, time, speed, what was fused; or the same as data.
 
-        The steps are timed on one image of zeros, with the threads that PyTorch has now.
+        The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
+        multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
         """
         data = explaining.explain(self._current(self._examples[0].shape[0]), self._shapes)
         return data if json else explaining.table(data)
