@@ -110,3 +110,20 @@ def test_an_image_of_one_channel_becomes_a_vector_of_its_pixels():
     with torch.no_grad():
         exact = model.double()(x.double())
     assert (result - exact).abs().max() < 1e-6
+
+
+def test_wide_groups_whose_inputs_are_scattered_read_a_copy_side_by_side():
+    model = nn.Sequential(
+        nn.Conv2d(160, 160, 1, groups=10),
+        nn.ChannelShuffle(16),
+        nn.Conv2d(160, 160, 3, padding=1, groups=10),
+        nn.Conv2d(160, 8, 1),
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randint(-2, 3, parameter.shape).float()
+    x = torch.randint(-2, 3, (2, 160, 5, 6)).double()
+    (result,), schedules = emulate(model, x)
+    with torch.no_grad():
+        assert torch.equal(result, model.double()(x))
+    names = [task.name for group in schedules[0].tasks for task in group]
+    assert [name.split()[0] for name in names] == ["read", "conv", "copy", "conv", "conv", "write"]

@@ -37,7 +37,11 @@ from regroup.kernels import dynamic as kernels_dynamic
 from regroup.kernels import problem as kernels
 from regroup.kernels.dynamic import Largest
 from regroup.kernels.problem import Problem, Prologue
+from regroup.kernels.templates.base import LINE
 from regroup.kernels.view import Halo, View
+
+_FAR = 8
+"""Times a group's width: inputs of a group that lie that far apart are copied side by side."""
 
 _MOST_RUNS = 8
 """A value in more pieces than this is brought together by a copy before a step that reads whole vectors."""
@@ -109,6 +113,8 @@ class _Lowering(Tasks):
     @_lower.register
     def _(self, op: Conv, node: Node, fused: Fused) -> None:
         x, prologue, scales = self._prologue(fused.before, node)
+        if not fused.before and _is_scattered(op, x):
+            x = self.aligned(node.inputs[0], tuple(range(len(x.channels))), x.slab.halo)
         depthwise = op.groups == op.weight.shape[0] == node.inputs[0].shape[0]
         # channel by channel: the output follows the order that its input has in memory
         channels = x.physical if depthwise and x.is_one_run else self.layout.in_memory(node)
@@ -331,6 +337,19 @@ def _weights_outweigh(node: Node) -> bool:
     """Tell whether a convolution has more weights than inputs."""
     op = node.op.op if isinstance(node.op, Fused) else node.op
     return isinstance(op, Conv) and op.weight.numel() > prod(node.inputs[0].shape)
+
+
+def _is_scattered(op: Conv, x: Place) -> bool:
+    """Tell whether the inputs of wide groups lie so far apart that copying them side by side pays.
+
+    Else each is a cache line of its own, for every tap and every vector of outputs, and Winograd's way is
+    closed.
+    """
+    outputs, each = op.weight.shape[0] // op.groups, op.weight.shape[1]
+    if op.groups == 1 or min(outputs, each) < LINE or prod(op.kernel_size) == 1:
+        return False
+    groups = [x.channels[first : first + each] for first in range(0, len(x.channels), each)]
+    return any(max(group) - min(group) >= _FAR * each for group in groups)
 
 
 def _scales(op: ScaleShift, rows: list[int]) -> dict[str, Tensor]:

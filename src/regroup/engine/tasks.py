@@ -10,12 +10,12 @@ from torch import Tensor
 
 from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.layout import Layout
-from regroup.engine.places import Place, Slab
+from regroup.engine.places import NO_HALO, Place, Slab
 from regroup.engine.slots import Slots
 from regroup.kernels import problem as kernels
 from regroup.kernels.problem import Epilogue, Problem
 from regroup.kernels.program import Part
-from regroup.kernels.view import View
+from regroup.kernels.view import Halo, View
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class Tasks:
     def __init__(self, graph: Graph) -> None:
         self.layout = Layout(graph)
         self.tasks: list[Task] = []
-        self._copies: dict[tuple[Value, tuple[int, ...]], Place] = {}
+        self._copies: dict[tuple[Value, tuple[int, ...], Halo], Place] = {}
 
     def settle(self, node: Node, channels: Sequence[int]) -> Place:
         """Place the output of `node`: in memory its channels follow one another as `channels` says."""
@@ -62,14 +62,14 @@ class Tasks:
         self.layout.place[node.output] = Place(home.slab, tuple(where))
         return home
 
-    def aligned(self, value: Value, channels: tuple[int, ...]) -> Place:
-        """Return a place where `value` lies in the order of `channels`; copy if need be."""
+    def aligned(self, value: Value, channels: tuple[int, ...], halo: Halo = NO_HALO) -> Place:
+        """Return a place where `value` lies in the order of `channels`; copy if need be, zeros around it."""
         place = self.layout.place[value].select(channels)
         if place.is_in_order and not place.slab.planar:
             return place
-        key = (value, channels)
+        key = (value, channels, halo)
         if key not in self._copies:
-            slab = Slab(place.slab.height, place.slab.width, len(channels))
+            slab = Slab(place.slab.height, place.slab.width, len(channels), halo)
             copy = self._copies[key] = Place(slab, tuple(range(len(channels))))
             self.add(
                 f"copy {value.name}",
