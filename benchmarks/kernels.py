@@ -125,8 +125,8 @@ LAYERS = (
     *(Layer("resnet50", c, 4 * c, s, residual=True) for c, s in ((64, 56), (128, 28), (256, 14), (512, 7))),
     *(Layer("resnet50", 4 * c, c, s) for c, s in ((64, 56), (128, 28), (256, 14), (512, 7))),
     Layer("googlenet", 192, 64, 28),
-    Layer("googlenet", 16, 32, 28, 3),
-    Layer("googlenet", 112, 224, 14, 3),
+    *(Layer("googlenet", i, o, s, 3) for i, o, s in ((64, 192, 56), (128, 192, 28), (16, 32, 28))),
+    *(Layer("googlenet", i, o, s, 3) for i, o, s in ((112, 224, 14), (160, 320, 14), (192, 384, 7))),
     Layer("squeezenet", 64, 16, 55),
     Layer("squeezenet", 16, 64, 55, 3),
 )

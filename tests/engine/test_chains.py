@@ -85,3 +85,16 @@ def test_a_chain_of_integers_is_exact_in_native_code(threads):
 def test_small_results_are_not_worth_a_chain():
     _, schedules = emulate(load("timm:mobilenetv2_100"), torch.randn(1, 3, 32, 32).double())
     assert not _chained(schedules)
+
+
+def test_a_convolution_that_is_quicker_by_winograd_is_not_chained_to_its_pooling():
+    model = nn.Sequential(nn.Conv2d(64, 96, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randint(-1, 2, parameter.shape).float())
+        x = torch.randint(-3, 4, (2, 64, 57, 56)).float()
+        expected = model(x)
+    fast = compile(model, x)
+    assert torch.equal(fast(x), expected)
+    table = fast.explain()
+    assert "winograd" in table and " > " not in table
