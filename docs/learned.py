@@ -222,7 +222,7 @@ def _dynamic(found: dict[str, Any] | None) -> Iterator[str]:
     if found is None:
         yield "Not measured yet."
         return
-    header = ("network", "batch", "gate", "MMACs", "ms / image", "of dense")
+    header = ("network", "batch", "gate", "MMACs", "PyTorch, ms", "of dense", "compiled, ms", "of dense")
 
     def rows() -> Iterator[tuple[str, ...]]:
         for r in found["rows"]:
@@ -230,12 +230,14 @@ def _dynamic(found: dict[str, Any] | None) -> Iterator[str]:
             taken = f"{r['milliseconds']:.2f} ({r['low']:.2f} .. {r['high']:.2f})"
             noisy = "" if r["verdict"] == "quiet" else " (!)"
             figures = f"{r['mega_macs']:.1f}", taken + noisy, f"{r['of_dense']:.2f}"
-            yield f"`{r['model']}`", str(r["batch"]), gate, *figures
+            native = f"{r['compiled']:.2f}", f"{r['compiled_of_dense']:.2f}"
+            yield f"`{r['model']}`", str(r["batch"]), gate, *figures, *native
 
     yield from _table(header, rows())
     yield ""
     threads = found["rows"][0]["threads"]
-    yield f"PyTorch, {threads} thread(s), on {Machine(**found['machine'])}. (!): a noisy clock."
+    yield f"Milliseconds per image, {threads} thread(s), on {Machine(**found['machine'])}."
+    yield "(!): a noisy clock."
 
 
 if __name__ == "__main__":

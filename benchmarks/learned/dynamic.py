@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
-from regroup import replace
+from regroup import compile, replace
 from regroup.networks import create_model, networks
 from regroup.ops.counting import count_macs
 from regroup.ops.dynamic import DynamicGroupConv
@@ -39,7 +39,10 @@ from regroup.strategies.learning import deploy, set_progress
 
 @dataclass(frozen=True)
 class Row:
-    """One network at one gate; `gate` is None for the dense one. Times are for one image of the batch."""
+    """One network at one gate; `gate` is None for the dense one. Times are for one image of the batch.
+
+    Those of PyTorch have quartiles and the clock's verdict; `compiled` is that of `regroup.compile`.
+    """
 
     model: str
     gate: float | None
@@ -51,6 +54,8 @@ class Row:
     high: float
     of_dense: float
     verdict: str
+    compiled: float
+    compiled_of_dense: float
 
 
 def built(name: str, gate: float) -> nn.Module:
@@ -83,7 +88,7 @@ def measure(name: str, gates: list[float], batch: int, seconds: float) -> list[R
     size = networks[name].claims.size
     x = torch.rand(batch, 3, *size)
 
-    def call(model: nn.Module) -> Callable[[], object]:
+    def call(model: Callable[[Tensor], object]) -> Callable[[], object]:
         def forward() -> object:
             with torch.inference_mode():
                 return model(x)
@@ -91,6 +96,7 @@ def measure(name: str, gates: list[float], batch: int, seconds: float) -> list[R
         return forward
 
     functions = {str(gate): call(model) for gate, model in versions.items()}
+    functions |= {f"compiled {gate}": call(compile(model, x)) for gate, model in versions.items()}
     timings = measure_in_turns(functions, seconds=seconds)
     return [_row(name, gate, batch, count_macs(versions[gate], x), timings) for gate in versions]
 
@@ -99,8 +105,12 @@ def _row(name: str, gate: float | None, batch: int, macs: int, timings: dict[str
     timing, dense = timings[str(gate)], timings["None"]
     milliseconds = (round(1e3 * t / batch, 4) for t in (timing.median, timing.low, timing.high))
     share = ratio(timing, dense).median
+    native, native_dense = timings[f"compiled {gate}"], timings["compiled None"]
+    compiled = round(1e3 * native.median / batch, 4), ratio(native, native_dense).median
     threads = torch.get_num_threads()
-    return Row(name, gate, batch, threads, macs / batch / 1e6, *milliseconds, share, timing.verdict)
+    return Row(
+        name, gate, batch, threads, macs / batch / 1e6, *milliseconds, share, timing.verdict, *compiled
+    )
 
 
 def main() -> None:
@@ -117,12 +127,15 @@ def main() -> None:
     rows = []
     for name in options.models:
         for batch in options.batch:
-            table = Table("gate", "MMACs", "ms / image", "of dense", "clock", title=f"{name}, batch {batch}")
+            headers = "gate", "MMACs", "ms / image", "of dense", "clock", "compiled", "of dense"
+            table = Table(*headers, title=f"{name}, batch {batch}")
             found = measure(name, options.gates, batch, options.seconds)
             for row in found:
                 spread = f"{row.milliseconds:.2f} ({row.low:.2f} .. {row.high:.2f})"
                 gate = "dense" if row.gate is None else f"{row.gate:g}"
-                table.add_row(gate, f"{row.mega_macs:.1f}", spread, f"{row.of_dense:.2f}", row.verdict)
+                eager = spread, f"{row.of_dense:.2f}", row.verdict
+                native = f"{row.compiled:.2f}", f"{row.compiled_of_dense:.2f}"
+                table.add_row(gate, f"{row.mega_macs:.1f}", *eager, *native)
             Console().print(table)
             rows += found
     if options.json:
