@@ -24,7 +24,7 @@ ACTIVATION = {
     "sigmoid": torch.sigmoid,
     "leaky_relu": F.leaky_relu,
     "tanh": torch.tanh,
-    "gelu": F.gelu,
+    "gelu": lambda x: x / 2 * torch.special.erfc(-x / 2**0.5),  # F.gelu rounds small values away
 }
 
 STEEPEST = 1.5

@@ -112,15 +112,21 @@ def tanh(code: Code, x: Value) -> Value:
     return code.select(small, near, far)
 
 
-def erf(code: Code, x: Value) -> Value:
-    """Return the error function by Abramowitz and Stegun 7.1.28's form, refitted: see `_ERFC`."""
-    magnitude = code.call("llvm.fabs", x)
+def gelu(code: Code, x: Value) -> Value:
+    """Return x times the normal distribution's function, x / 2 * erfc(-x / sqrt 2).
+
+    The complement of the error function has small values of its own: 1 + erf would round them away.
+    """
+    half, z = x * 0.5, x * math.sqrt(0.5)
+    magnitude = code.call("llvm.fabs", z)
     t = 1.0 / code.fma(magnitude, code.vec(0.5), code.vec(1.0))
-    p = _polynomial(code, _ERFC, t)
-    far = 1.0 - t * exp(code, p - magnitude * magnitude)
-    q = _polynomial(code, _ERF, x * x)
-    signed = code.call("llvm.copysign", far, x)
-    return code.select(code.compare("olt", magnitude, 0.5), q * x, signed)
+    near_zero = at_most(code, code.call("llvm.fabs", x), 20.0)  # further out the tail is 0
+    square = near_zero * 0.5 * near_zero  # of z; the exponential would magnify what its rounding loses
+    lost = code.fma(near_zero * 0.5, near_zero, 0.0 - square)
+    tail = t * exp(code, (_polynomial(code, _ERFC, t) - lost) - square)
+    far = half * code.select(code.compare("olt", z, 0.0), tail, 2.0 - tail)
+    near = half * code.fma(_polynomial(code, _ERF, square), z, code.vec(1.0))
+    return code.select(code.compare("olt", magnitude, 0.5), near, far)
 
 
 # erfc(x) = t exp(-x^2 + P(t)), t = 1 / (1 + x / 2): the Chebyshev fit of Numerical Recipes 6.2 (erfcc)
@@ -162,5 +168,5 @@ def activate(code: Code, name: str, x: Value) -> Value:
         case "tanh":
             return tanh(code, x)
         case "gelu":
-            return x * 0.5 * (erf(code, x * math.sqrt(0.5)) + 1.0)
+            return gelu(code, x)
     raise AssertionError(name)
