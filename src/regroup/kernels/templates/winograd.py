@@ -117,31 +117,32 @@ class Winograd(Kernel):
     def _pack(self, parameters: Parameters) -> np.ndarray:
         """Return bias and transformed weights by block of output channels, then the weights as given."""
         conv, lanes = self.conv, self.target.lanes
-        weight = parameters["weight"].reshape(conv.groups, conv.group_out, conv.group_in, 3, 3)
-        bias = np.zeros((conv.groups, 1, conv.group_out))
+        weight = parameters["weight"].reshape(conv.groups, conv.group_out, conv.group_in, 9)
+        bias = np.zeros((conv.groups, 1, conv.group_out), np.float32)
         if conv.epilogue.bias:
-            bias = parameters["bias"].reshape(bias.shape)
+            bias[:] = parameters["bias"].reshape(bias.shape)
+        stored = _terms(_by_stored(conv, weight)).reshape(conv.groups, 9, -1)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is done by the definition
-            transformed = (_G @ _by_stored(conv, weight) @ _G.T).astype(np.float32)
-        quick, given = np.hstack([bias, _terms(transformed)]), _terms(weight)
+            transformed = (np.kron(_G, _G) @ stored.astype(np.float64)).astype(np.float32)
+        quick = np.hstack([bias, transformed.reshape(conv.groups, -1, conv.group_out)])
         wide = [(0, 0), (0, 0), (0, -conv.group_out % lanes)]
-        tables = [by_block(np.pad(table, wide), self.blocks, lanes).ravel() for table in (quick, given)]
-        return np.concatenate(tables).astype(np.float32)
+        tables = [by_block(np.pad(t, wide), self.blocks, lanes).ravel() for t in (quick, _terms(weight))]
+        return np.concatenate(tables)
 
 
 def _by_stored(conv: Conv, weight: np.ndarray) -> np.ndarray:
-    """Return weights (group, out, in, 3, 3) by the channels of `x`: a channel read twice has their sum."""
+    """Return weights (group, out, in, tap) by the channels of `x`: a channel read twice has their sum."""
     if conv.order is None:
-        return weight.astype(np.float64)
-    stored = np.zeros((1, conv.y.channels, conv.x.channels, 3, 3))
+        return weight
+    stored = np.zeros((1, conv.y.channels, conv.x.channels, 9))
     for i, c in enumerate(conv.order):
         stored[:, :, c] += weight[:, :, i]
     return stored
 
 
 def _terms(weight: np.ndarray) -> np.ndarray:
-    """Return weights (group, out, in, row, column) as (group, (row, column, in), out)."""
-    return weight.transpose(0, 3, 4, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
+    """Return weights (group, out, in, tap) as (group, (tap, in), out)."""
+    return weight.transpose(0, 3, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
 
 
 def _grid(conv: Conv) -> tuple[int, int]:
