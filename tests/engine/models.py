@@ -28,6 +28,21 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def settle(model: nn.Module, x: torch.Tensor) -> None:
+    """Give batch norms the statistics of images like `x`, so that numbers keep their size, as after training.
+
+    Otherwise they grow from block to block until all gates are 0 or 1; a rounding turns one over, and how far
+    that leads is chance, in PyTorch as here.
+    """
+    norms = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        model(torch.randn(8, *x.shape[1:]))
+    for norm in norms:
+        norm.eval()
+
+
 def load(name: str) -> nn.Module:
     """Return `library:model` with random weights, able to take small images."""
     library, model = name.split(":")

@@ -12,7 +12,7 @@ from regroup.engine.compiled import compile
 from regroup.errors import SpecError
 from regroup.networks import list_models
 from regroup.networks.anywhere import create_any_model
-from tests.engine.models import randomise
+from tests.engine.models import randomise, settle
 from tests.engine.test_compiled import assert_as_good_as_pytorch
 
 FEW = ["condensenet_cifar_50", "shufflenet_v1_g3_025", "igcv3_025", "resnet20"]
@@ -53,4 +53,5 @@ def test_a_network_is_as_good_as_pytorch(name):
     torch.manual_seed(0)
     model = randomise(create_any_model(name))
     x = _input(model)
+    settle(model, x)
     assert_as_good_as_pytorch(model, compile(model, x)(x), x)
