@@ -62,7 +62,7 @@ class Watch:
         interfaces = _interfaces()
         if interfaces is None:
             return None
-        tensors = [(tensor._cdata, *numbers) for tensor, *numbers in self._state]
+        tensors = [(t._cdata, version, address) for t, version, address in self._state]
         return Glance(interfaces, self._homes, tensors, self._samples, lines)
 
     def _holding(self) -> list[object]:
