@@ -83,8 +83,10 @@ def test_a_chain_of_integers_is_exact_in_native_code(threads):
 
 
 def test_small_results_are_not_worth_a_chain():
-    _, schedules = emulate(load("timm:mobilenetv2_100"), torch.randn(1, 3, 32, 32).double())
+    _, schedules = emulate(Bottleneck().eval(), torch.randn(1, 3, 56, 56).double())
     assert not _chained(schedules)
+    _, schedules = emulate(Bottleneck().eval(), torch.randn(1, 3, 112, 112).double())
+    assert _chained(schedules)
 
 
 def test_a_convolution_that_is_quicker_by_winograd_is_not_chained_to_its_pooling():

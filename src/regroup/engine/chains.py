@@ -19,7 +19,7 @@ from regroup.kernels.target import Target
 from regroup.kernels.templates.chain import row_window
 from regroup.kernels.view import ARENA
 
-_SHARE = 0.2
+_SHARE = 0.03
 """Of a core's second-level cache: an intermediate result that takes more is not written out as a whole."""
 
 _FAR = 2.0
