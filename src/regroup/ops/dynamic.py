@@ -295,17 +295,10 @@ def dynamic_conv(
 
 
 @dynamic_conv.register_fake
-def _(
-    x: Tensor,
-    saliency: Tensor,
-    weight: Tensor,
-    kept: int,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
+def _(x: Tensor, saliency: Tensor, weight: Tensor, kept: int, *geometry: Sequence[int]) -> Tensor:
     outputs = saliency.shape[1] // x.shape[1] * weight.shape[1]
     kernel = weight.new_empty(outputs, *x.shape[1:2], *weight.shape[2:])
+    stride, padding, dilation = geometry
     return F.conv2d(x, kernel, None, stride, padding, dilation)
 
 
