@@ -27,10 +27,10 @@ from regroup.kernels.templates.base import (
     split,
     whole_lines,
 )
-from regroup.kernels.templates.dense import by_block, channel_blocks, register_tiles, term_cycles, valid_lanes
 from regroup.kernels.templates.finish import Finish, Pixel
 from regroup.kernels.templates.reduce import SHORT_STRETCH, Reduction
 from regroup.kernels.templates.stage import Direct, Source, Unit
+from regroup.kernels.templates.tiles import by_block, channel_blocks, register_tiles, term_cycles, valid_lanes
 
 _ITEMS = 16
 """Enough work items to share evenly among threads: each block's pixels are cut into slices to reach it."""

@@ -24,7 +24,7 @@ from regroup.kernels.templates.base import (
     split,
     whole_lines,
 )
-from regroup.kernels.templates.dense import by_block, channel_blocks, register_tiles, term_cycles
+from regroup.kernels.templates.tiles import by_block, channel_blocks, register_tiles, term_cycles
 from regroup.kernels.templates.winograd_code import POSITIONS, Writer
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

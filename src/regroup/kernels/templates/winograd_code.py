@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.templates.base import Run, choose, pieces, split
-from regroup.kernels.templates.dense import valid_lanes
 from regroup.kernels.templates.fetch import fetch_ahead
 from regroup.kernels.templates.finish import Finish, Pixel
 from regroup.kernels.templates.reduce import Reduction, Turn
 from regroup.kernels.templates.stage import Direct, Source, Unit
+from regroup.kernels.templates.tiles import valid_lanes
 from regroup.kernels.templates.walk import vectors
 from regroup.kernels.view import View
 
