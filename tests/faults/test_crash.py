@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from regroup.errors import CheckpointError
+from regroup.files.sealed import Disk
 from regroup.training import TrainConfig, load_data, train
 from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, save_checkpoint
-from regroup.training.sealed import Disk
 
 
 class Crash(BaseException):

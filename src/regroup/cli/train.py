@@ -68,8 +68,8 @@ def run(options: Options) -> int:
 
 def _finish(output: Path, model: nn.Module, network: Trained, history: History) -> None:
     from regroup.cli._trained import WEIGHTS
+    from regroup.files.sealed import verify_sealed
     from regroup.training import save_weights
-    from regroup.training.sealed import verify_sealed
 
     path = output / WEIGHTS
     if path.exists():  # the run was over already: resuming it has changed nothing

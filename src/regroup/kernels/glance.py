@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from regroup.files.cache import Cache
 from regroup.kernels import jit
-from regroup.kernels.cache import Cache
 from regroup.kernels.lang import Code, Operand, Value
 from regroup.kernels.target import Target
 from regroup.kernels.words import pointer, put, wide, word

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from regroup.files.cache import Cache
 from regroup.kernels import jit, templates
-from regroup.kernels.cache import Cache
 from regroup.kernels.call import Call
 from regroup.kernels.fused import Epilogue, Prologue
 from regroup.kernels.problem import Chain, Problem

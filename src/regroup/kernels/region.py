@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
+from regroup.files.cache import Cache
 from regroup.kernels import jit
-from regroup.kernels.cache import Cache
 from regroup.kernels.runner import FIELDS, runner, serial_stubs
 from regroup.kernels.target import Target
 from regroup.kernels.threads import entry_points

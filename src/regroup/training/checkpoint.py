@@ -20,8 +20,8 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from regroup.errors import CheckpointError
+from regroup.files.sealed import DISK, Disk, remove_partial, verify_sealed, write_sealed
 from regroup.training.packing import pack, unpack
-from regroup.training.sealed import DISK, Disk, remove_partial, verify_sealed, write_sealed
 
 _NAME = re.compile(r"checkpoint-\d{6,}")
 

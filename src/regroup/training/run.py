@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regroup.errors import CheckpointError, ConfigError
+from regroup.files.sealed import remove_partial
 from regroup.strategies.learning import learned_modules, penalty, set_progress
 from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, load_state
 from regroup.training.checkpoint import save_checkpoint as write_checkpoint
@@ -21,7 +22,6 @@ from regroup.training.data import Augmentation, Batch, DataSet, Loader
 from regroup.training.history import History
 from regroup.training.optimisation import make_average, make_optimizer, make_schedule
 from regroup.training.processes import Processes
-from regroup.training.sealed import remove_partial
 
 
 class Run:

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from regroup.kernels.cache import Cache
+from regroup.files.cache import Cache
 
 
 class _Maker:

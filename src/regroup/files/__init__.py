@@ -1,0 +1,1 @@
+"""What is kept on disk, and how: caches, sealed directories, locks; read within limits, written whole."""
