@@ -53,7 +53,7 @@ def test_a_mode_changes_nothing(model, fast, x, mode):
     with context:
         got, compiled_here = fast(x), compile(model, x)
     assert torch.equal(got, want) and torch.equal(compiled_here(x), want)
-    assert [type(s) for s in compiled_here._current(2).segments] == [NativeSegment]
+    assert [type(s) for s in compiled_here._prepared.plan(2).segments] == [NativeSegment]
 
 
 def test_another_default_type_changes_nothing(model, fast, x):
@@ -143,7 +143,7 @@ def test_memory_of_calls_that_have_ended_is_used_again_and_bounded(fast, x):
         thread.start()
     for thread in threads:
         thread.join()
-    (segment,) = fast._current(2).segments
+    (segment,) = fast._prepared.plan(2).segments
     assert sum(map(len, segment._calls.values())) <= 2 * (os.cpu_count() or 1) + 1
     torch.set_num_threads(2)
     fast(x)

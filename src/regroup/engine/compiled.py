@@ -12,20 +12,15 @@ True
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regroup.engine import explain as explaining
-from regroup.engine.plan import Plan, make_plan
-from regroup.engine.weights import Watch
+from regroup.engine.prepared import Prepared, Progress
 from regroup.errors import EngineError
-
-Progress = Callable[[int, int], None]
-"""Called with (kernels that are ready, kernels in all)."""
 
 
 def compile(
@@ -79,13 +74,9 @@ class Compiled:
         several = isinstance(example, Sequence) and not isinstance(example, Tensor)
         examples = tuple(example) if several else (example,)
         _check_examples(model, examples)
-        self._model: nn.Module | None = copy.deepcopy(model) if frozen else model
-        self._examples, self._progress = examples, progress
-        self._shapes = [tuple(e.shape[1:]) for e in examples]
-        self._lock = threading.Lock()
-        self._watch = None if frozen else Watch(model)
-        self._plans: dict[int | None, Plan] = {}
-        self._plan(examples[0].shape[0])
+        model = copy.deepcopy(model) if frozen else model
+        self._batch, self._shapes = examples[0].shape[0], [tuple(e.shape[1:]) for e in examples]
+        self._prepared = Prepared(model, examples, progress, frozen=frozen)
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return what the model returns for `inputs`.
@@ -100,7 +91,7 @@ class Compiled:
                 f"compiled for {len(self._shapes)} inputs of one batch size, called with "
                 f"shapes {[tuple(x.shape) for x in inputs]}"
             )
-        return self._current(inputs[0].shape[0]).run(inputs)
+        return self._prepared.plan(inputs[0].shape[0]).run(inputs)
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.
@@ -108,10 +99,7 @@ class Compiled:
         Raises:
             EngineError: it is frozen.
         """
-        if self._watch is None:
-            raise EngineError("compiled with frozen=True, it keeps the weights of then: compile it again")
-        with self._lock:
-            self._take_weights()
+        self._prepared.refresh()
 
     def explain(self, *, json: bool = False) -> str | dict[str, Any]:
         """Return a table of the steps: kernel, shape, tile, time, speed, what was fused; or the same as data.
@@ -119,37 +107,8 @@ class Compiled:
         The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
         multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
         """
-        data = explaining.explain(self._current(self._examples[0].shape[0]), self._shapes)
+        data = explaining.explain(self._prepared.plan(self._batch), self._shapes)
         return data if json else explaining.table(data)
-
-    def _current(self, batch: int) -> Plan:
-        """Return the plan for `batch` images, made of the weights as they are now."""
-        if getattr(self._model, "training", False):
-            raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
-        if self._watch is not None and not self._watch.unchanged():
-            with self._lock:
-                if not self._watch.unchanged():
-                    self._take_weights()
-        plans = self._plans
-        return plans.get(None) or plans.get(batch) or self._plan(batch)
-
-    def _take_weights(self) -> None:
-        assert self._model is not None
-        watch = Watch(self._model)
-        self._plans = {}
-        self._watch = watch
-
-    def _plan(self, batch: int) -> Plan:
-        with self._lock:
-            plans = self._plans
-            plan = plans.get(None) or plans.get(batch)
-            if plan is None:
-                assert self._model is not None
-                plan = make_plan(self._model, self._examples, batch, self._progress)
-                plans[plan.batch] = plan
-                if self._watch is None and plan.batch is None:
-                    self._model = None  # the plan has the weights, and serves every batch
-            return plan
 
     def _check(self, position: int, x: object) -> None:
         name = "input" if len(self._shapes) == 1 else f"input {position}"
