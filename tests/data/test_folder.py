@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from regroup.errors import ConfigError, DataError
+from regroup.files.cache import Cache
 from regroup.training.data import Augmentation, Loader, load_data, scan
 from regroup.training.data.scan import BadImagesError
 
@@ -130,21 +131,113 @@ def test_the_second_scan_decodes_only_what_has_changed(tmp_path, monkeypatch):
     assert not decoded
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"format": 3}', '{"format": [1], "files": {"a": [1]}}', "\0"])
-def test_a_damaged_memory_of_the_scan_is_forgotten(damage, tmp_path):
-    _make_split(tmp_path)
-    load_data(tmp_path)
-    memory = scan._memory_of(tmp_path, tmp_path.name)
-    assert len(json.loads(memory.read_text())["files"]) == 20
-    memory.write_text(damage)
-    assert len(load_data(tmp_path).train) == 10
-    assert len(json.loads(memory.read_text())["files"]) == 20
+def _scan_kept(cache=None):
+    """Return the file in which the only scan is remembered."""
+    (path,) = (cache or Cache.default()).folder.iterdir()
+    return path
 
 
-def test_a_cache_folder_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
+def _damaged_rows():
+    """Yield what a scan of two files would never be remembered as."""
+    good = [10, 1, 2, 3, 12, 16, ""]
+    for at, wrong in [
+        (0, "10"),
+        (1, None),
+        (2, 1.5),
+        (3, True),
+        (4, 0),
+        (4, -3),
+        (5, [16]),
+        (6, None),
+        (6, 1),
+    ]:
+        yield {"a": good, "b": [*good[:at], wrong, *good[at + 1 :]]}
+    yield from ({"a": good, "b": row} for row in (good[:-1], [*good, 1], None, "text", {"c": 1}))
+    yield from ([], [good], "text", None, 3)
+
+
+@pytest.mark.parametrize("rows", _damaged_rows(), ids=str)
+def test_a_scan_of_wrong_types_is_forgotten_as_a_whole(rows):
+    assert scan._recall(json.dumps(rows).encode()) == {}
+
+
+@pytest.mark.parametrize("entry", [b"", b"\xff", b"{", b"[" * 100_000, b'{"a": NaN}', b"9" * 5000])
+def test_a_scan_that_is_no_text_is_forgotten(entry):
+    assert scan._recall(entry) == {}
+
+
+def test_a_scan_that_another_could_have_written_is_not_believed(tmp_path):
+    """The size of an image decides the size of the network: a digit changed would go unnoticed."""
+    data = load_data(_make_split(tmp_path))
+    path = _scan_kept()
+    whole = path.read_bytes()
+    digits = [i for i in range(len(whole)) if whole[i : i + 4] == b",16,"]
+    assert len(digits) == 20
+    for at in digits[::7]:
+        path.write_bytes(whole[:at] + b",18," + whole[at + 4 :])
+        assert load_data(tmp_path).shape == data.shape and _scan_kept().read_bytes() == whole
+    path.chmod(0o666)
+    assert load_data(tmp_path).shape == data.shape
+    assert _scan_kept().stat().st_mode & 0o777 == 0o600
+
+
+def test_a_scan_follows_no_link_and_waits_for_no_pipe(tmp_path):
+    load_data(_make_split(tmp_path / "data"))
+    path, victim = _scan_kept(), tmp_path / "victim"
+    victim.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(victim)
+    load_data(tmp_path / "data")
+    assert not path.is_symlink() and victim.read_bytes() == path.read_bytes()
+    path.unlink()
+    os.mkfifo(path)
+    load_data(tmp_path / "data")
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("way", ["written", "renamed over", "exchanged"])
+def test_an_image_exchanged_under_the_same_name_size_and_time_is_looked_at_again(way, tmp_path):
+    cat = _make_split(tmp_path / "data") / "train" / "cat"
+    bad = bytearray((cat / "0.png").read_bytes())
+    bad[len(bad) // 2] ^= 1
+    (tmp_path / "other.png").write_bytes(bad)
+    load_data(tmp_path / "data")
+    before = (cat / "0.png").stat()
+    if way == "written":
+        (cat / "0.png").write_bytes(bad)
+    elif way == "renamed over":
+        (tmp_path / "other.png").replace(cat / "0.png")
+    else:
+        (cat / "0.png").rename(tmp_path / "aside.png")
+        (tmp_path / "other.png").rename(cat / "0.png")
+    os.utime(cat / "0.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = (cat / "0.png").stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(BadImagesError, match="1 image cannot be used"):
+        load_data(tmp_path / "data")
+
+
+def test_images_changed_right_after_each_scan_are_always_noticed(tmp_path):
+    """Within one tick of the file system's clock nothing but the content differs."""
+    path = _make_split(tmp_path) / "train" / "cat" / "0.png"
+    good = path.read_bytes()
+    bad = bytearray(good)
+    bad[len(bad) // 2] ^= 1
+    for _ in range(20):
+        path.write_bytes(bad)
+        with pytest.raises(BadImagesError):
+            load_data(tmp_path)
+        path.write_bytes(good)
+        load_data(tmp_path)
+
+
+def test_a_cache_folder_that_cannot_be_written_only_costs_time_and_says_so(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert len(load_data(_make_split(tmp_path / "data")).train) == 10
+    _make_split(tmp_path / "data")
+    assert [len(load_data(tmp_path / "data").train) for _ in range(2)] == [10, 10]
+    (record,) = caplog.records
+    assert "Not a directory" in record.getMessage() and "REGROUP_CACHE" in record.getMessage()
 
 
 def test_an_empty_class_is_named(tmp_path):

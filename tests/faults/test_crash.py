@@ -3,6 +3,7 @@
 import errno
 import resource
 import shutil
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -13,10 +14,9 @@ from regroup.errors import CheckpointError
 from regroup.files.sealed import Disk
 from regroup.training import TrainConfig, load_data, train
 from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, save_checkpoint
-
-
-class Crash(BaseException):
-    """The process, or the machine, is gone."""
+from regroup.training.data.scan import scan
+from tests.data.malformed import encoded, picture
+from tests.faults.system import ERRORS, Crash, Fault, faults
 
 
 class Killed(Disk):
@@ -197,3 +197,30 @@ def test_a_full_disk_stops_training_with_the_checkpoint_before_intact(tmp_path):
     assert latest_valid(out) == (kept[0], [])
     assert not list_checkpoints(config.output)
     assert not list(config.output.glob(".*"))
+
+
+def test_a_scan_interrupted_at_any_operation_is_right_and_so_is_the_next(tmp_path, monkeypatch):
+    for label in ("cat", "dog"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for n in range(2):
+            (tmp_path / "data" / label / f"{n}.png").write_bytes(encoded(picture(), "PNG"))
+    (tmp_path / "data" / "cat" / "bad.png").write_bytes(b"bad")
+
+    def scanned():
+        names = [str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").glob("*/*")]
+        return dict(zip(names, scan(tmp_path / "data", names, "data"), strict=True))
+
+    monkeypatch.setenv("REGROUP_CACHE", "")
+    right, points = scanned(), 0
+    for number in (None, *ERRORS):
+        for last in count():
+            place = tmp_path / f"{number}-{last}"
+            monkeypatch.setenv("REGROUP_CACHE", str(place))
+            fault = Fault(last, number)
+            with faults(monkeypatch, fault, place), suppress(Crash):
+                assert scanned() == right
+            assert scanned() == right and scanned() == right
+            if fault.seen <= last:
+                break
+            points += 1
+    assert points > 30

@@ -1,97 +1,217 @@
-"""Object code on disk: private to the user, checked by hash, rebuilt when it is anything else.
+"""Byte strings on disk by key: private to the user, checked by hash, made again when they are anything else.
 
-An entry is the SHA-256 of its key and content, then the content. It lies in `$REGROUP_CACHE`
-(`~/.cache/regroup` by default) in a folder that only the user can enter; an empty `REGROUP_CACHE` means no
-cache.
+>>> cache = Cache(Path("/tmp/regroup-example"))
+>>> cache.get("two squared", lambda: b"4")
+b'4'
+>>> cache.get("two squared", lambda: b"not made again")
+b'4'
+
+Object code and the verdicts on image files are kept so. An entry is the SHA-256 of its key and content, then
+the content. It lies in `$REGROUP_CACHE` (`$XDG_CACHE_HOME/regroup` or `~/.cache/regroup` by default) in a
+folder `user-UID` that only the user can enter, so that several may name the same place; an empty
+`REGROUP_CACHE` means no cache. Whoever is killed while writing leaves a temporary file, which the next
+writer removes when it is an hour old. The cache holds a gigabyte; then what was not used for longest goes.
+
+There are no locks: an entry appears whole under its name or not at all, and two writers write the same.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
+import secrets
 import stat
-import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
+from regroup.files.reading import open_file, read_all
+
+_log = logging.getLogger(__name__)
+
 _DIGEST = hashlib.sha256().digest_size
+_ENTRY = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}")
+_HOUR, _DAY = 3600, 24 * 3600
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Cache:
-    """A folder of byte strings by key; every failure to read is a miss, every failure to write is ignored.
+    """A folder of byte strings; every failure to read is a miss, and one that lasts is said once.
 
     Args:
-        folder: where; None keeps nothing.
+        place: the folder in which each user's folder lies; None keeps nothing.
+        most: bytes that all entries may have together.
+        most_of_one: bytes that one entry may have; a larger one is neither read nor written.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, place: Path | None, *, most: int = 1 << 30, most_of_one: int = 1 << 28) -> None:
+        user = os.geteuid() if hasattr(os, "geteuid") else 0
+        self.folder = None if place is None else place / f"user-{user}"
+        self.most, self.most_of_one = most, most_of_one
+        self._written: int | None = None  # bytes since the last tidying
+        self._silent = False
 
-    @classmethod
-    def default(cls) -> Cache:
-        """Return the user's cache."""
-        set_by_user = os.environ.get("REGROUP_CACHE")
-        if set_by_user == "":
-            return cls(None)
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        return cls(Path(set_by_user) if set_by_user else base / "regroup")
+    @staticmethod
+    def default() -> Cache:
+        """Return the user's cache: one object for each place."""
+        chosen = os.environ.get("REGROUP_CACHE")
+        if chosen == "":
+            return _at(None)
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        try:
+            return _at((Path(chosen) if chosen else base / "regroup").expanduser().absolute())
+        except RuntimeError:  # no home
+            return _at(None)
 
     def get(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """Return the entry of `key`, made by `make` if there is none or it is not to be trusted."""
-        path = self._path(key)
-        found = None if path is None else self._read(path, key)
-        if found is not None:
-            return found
-        content = make()
-        if path is not None:
-            with suppress(OSError):
-                self._write(path, _digest(key, content) + content)
-        return content
+        """Return the entry of `key`, made by `make` and kept if there is none or it is not to be trusted."""
+        found = self.load(key)
+        if found is None:
+            found = make()
+            self.store(key, found)
+        return found
 
-    def _path(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.o"
+    def load(self, key: str) -> bytes | None:
+        """Return the entry of `key`; None if there is none, or one that is not exactly what was stored."""
+        if self.folder is None:
+            return None
+        try:
+            self._check_folder()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._say(error)
+            return None
+        with suppress(OSError):
+            return self._read(self.folder / _name(key), key)
+        return None
+
+    def store(self, key: str, content: bytes) -> None:
+        """Keep `content` as the entry of `key`, if the folder can be used and it is not too large."""
+        if self.folder is None or len(content) > self.most_of_one:
+            return
+        try:
+            self._make_folder()
+            self._write(_name(key), _digest(key, content) + content)
+            if self._written is None or self._written > self.most // 16:
+                self._tidy()
+        except OSError as error:
+            self._say(error)
+
+    def _check_folder(self) -> None:
+        assert self.folder is not None
+        status = self.folder.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(0, "is not a directory", str(self.folder))
+        if not _ours(status):
+            reason = "belongs to another user, or others may write there (chmod go-w makes it yours alone)"
+            raise PermissionError(0, reason, str(self.folder))
+
+    def _make_folder(self) -> None:
+        assert self.folder is not None
+        try:
+            self._check_folder()
+        except FileNotFoundError:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                self.folder.mkdir(0o700)
+            self._check_folder()
 
     def _read(self, path: Path, key: str) -> bytes | None:
+        most = self.most_of_one + _DIGEST
+        handle = open_file(path, most=most, follow=False)
         try:
-            if not _private(path.parent, directory=True):
+            status = os.fstat(handle)
+            if not _ours(status):
                 return None
-            with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-                if not _ours(os.fstat(file.fileno()), directory=False):
-                    return None
-                entry = file.read()
-        except OSError:
-            return None
+            entry = read_all(handle, path, most)
+            if time.time() - status.st_mtime > _DAY:
+                with suppress(OSError):  # a cache that cannot be written can be read
+                    os.utime(handle)
+        finally:
+            os.close(handle)
         digest, content = entry[:_DIGEST], entry[_DIGEST:]
         return content if digest == _digest(key, content) else None
 
-    def _write(self, path: Path, entry: bytes) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _private(path.parent, directory=True):
-            return
-        handle, name = tempfile.mkstemp(dir=path.parent)
+    def _write(self, name: str, entry: bytes) -> None:
+        assert self.folder is not None
+        partial = self.folder / f".{name}.{secrets.token_hex(16)}"
+        handle = os.open(partial, _WRITE | _FLAGS, 0o600)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(entry)
-            Path(name).replace(path)
+            try:
+                left = memoryview(entry)
+                while left:
+                    left = left[os.write(handle, left) :]
+            finally:
+                os.close(handle)
+            partial.replace(self.folder / name)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise
+        if self._written is not None:
+            self._written += len(entry)
+
+    def _tidy(self) -> None:
+        """Remove what killed writers have left, and of too many entries those not used for longest."""
+        assert self.folder is not None
+        self._written, now, entries = 0, time.time(), []
+        with os.scandir(self.folder) as listing:
+            for item in listing:
+                with suppress(OSError):  # another process tidies too
+                    status = item.stat(follow_symlinks=False)
+                    if _ENTRY.fullmatch(item.name):
+                        entries.append((status.st_mtime, status.st_size, item.path))
+                    elif _TEMPORARY.fullmatch(item.name) and now - status.st_mtime > _HOUR:
+                        Path(item.path).unlink()
+        excess = sum(size for _, size, _ in entries) - self.most
+        if excess <= 0:
+            return
+        excess += self.most // 4  # not one by one
+        for _, size, path in sorted(entries):
+            if excess <= 0:
+                return
+            with suppress(OSError):
+                Path(path).unlink()
+            excess -= size
+
+    def _say(self, error: OSError) -> None:
+        """Say once why nothing is kept, and what to do."""
+        if not self._silent:
+            self._silent = True
+            _log.warning(
+                "nothing is kept in the cache %s (%s): what it would hold is computed anew at every start; "
+                "set REGROUP_CACHE to a folder of yours, or to nothing to do without",
+                self.folder,
+                error.strerror or error,
+            )
+
+
+@lru_cache(maxsize=16)
+def _at(place: Path | None) -> Cache:
+    return Cache(place)
+
+
+def _name(key: str) -> str:
+    return _key_digest(key).hex()
 
 
 def _digest(key: str, content: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + b"\0" + content).digest()
+    digest = hashlib.sha256(_key_digest(key))
+    digest.update(content)
+    return digest.digest()
 
 
-def _private(path: Path, directory: bool) -> bool:
-    return _ours(path.lstat(), directory)
+def _key_digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()  # names of files may be in it
 
 
-def _ours(status: os.stat_result, directory: bool) -> bool:
-    """Tell whether a file is what it should be, the user's own, and writable by nobody else."""
-    kind = stat.S_ISDIR if directory else stat.S_ISREG
-    if not kind(status.st_mode):
-        return False
-    if os.name != "posix":
-        return True
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
+def _ours(status: os.stat_result) -> bool:
+    """Tell whether a file or directory is the user's own, and writable by nobody else."""
+    return os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)

@@ -8,15 +8,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from regroup.errors import DataError
+from regroup.files.cache import Cache
+from regroup.files.documents import DocumentError, parse
+from regroup.training.data import images
 from regroup.training.data.images import ImageFacts, calm_decoders, inspect_image
 
 _SHOWN = 40
+_TICK = 20_000_000  # nanoseconds, longer than a tick of the clock that file systems take times from
+
+Stamp = tuple[int, int, int, int]
+"""Size, inode, and times of modification and change, in nanoseconds."""
+
+
+class Seen(NamedTuple):
+    """What is remembered of a file: its stamp when it was decoded, and what was found."""
+
+    stamp: Stamp
+    facts: ImageFacts
 
 
 class BadImagesError(DataError):
@@ -44,25 +59,25 @@ class BadImagesError(DataError):
 def scan(root: Path, names: Sequence[str], what: str) -> list[ImageFacts]:
     """Return what is known of each file, decoding those that are new or have changed since the last scan.
 
-    A file counts as unchanged if its size and time of change are. What is found is kept in the user's
-    cache folder (`XDG_CACHE_HOME`, usually `~/.cache`); if that cannot be written, the next scan decodes all
-    files again.
+    A file counts as unchanged if its size, inode, and times of modification and of change are: the last
+    moves whenever a file is written, exchanged for another or renamed, and cannot be set back. Not noticed
+    are bytes that change beneath the file system. What is found is kept in the user's cache
+    (`regroup.files.cache`); if that cannot be used, the next scan decodes all files again.
 
     Args:
         root: the data set's folder.
         names: paths of the files, relative to `root`.
         what: name of the data set, of which there may be several below `root`.
     """
-    memory = _memory_of(root, what)
-    known = _recall(memory)
-    stamps = [_stamp(root / name) for name in names]
-    unknown = [
-        i for i, name in enumerate(names) if stamps[i] is None or known.get(name, [None])[0] != stamps[i]
-    ]
+    cache, key = Cache.default(), _key(root, what)
+    known = _recall(cache.load(key))
+    stamps = _stamps([root / name for name in names])
+    seen = [known.get(name) for name in names]
+    unknown = [i for i, s in enumerate(seen) if s is None or stamps[i] is None or s.stamp != stamps[i]]
     found = dict(zip(unknown, _inspect([root / names[i] for i in unknown]), strict=True))
-    facts = [found[i] if i in found else _facts(known[name][1:]) for i, name in enumerate(names)]
+    facts = [s.facts if s and i not in found else found[i] for i, s in enumerate(seen)]
     if found:
-        _remember(memory, {n: [s, *f.size, f.problem] for n, s, f in zip(names, stamps, facts, strict=True)})
+        cache.store(key, _written(names, stamps, facts))
     return facts
 
 
@@ -78,47 +93,55 @@ def _inspect(paths: list[Path]) -> list[ImageFacts]:
         return list(shown)
 
 
-def _facts(row: list) -> ImageFacts:
-    height, width, problem = row
-    return ImageFacts((height, width), problem)
+def _stamps(paths: list[Path]) -> list[Stamp | None]:
+    """Return what tells whether each file has changed; None where there is none.
+
+    A change in the same tick of the clock as the one before leaves no trace: a tick that lasts is waited for.
+    """
+    stamps = [_stamp(path) for path in paths]
+    newest = max((stamp[3] for stamp in stamps if stamp), default=0)
+    if 0 <= time.time_ns() - newest < _TICK:
+        time.sleep(_TICK / 1e9)
+        stamps = [_stamp(path) for path in paths]
+    return stamps
 
 
-def _stamp(path: Path) -> str | None:
+def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return f"{status.st_size}@{status.st_mtime_ns}"
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _memory_of(root: Path, what: str) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(bytes(root.resolve()) + b"\0" + what.encode("utf-8", "surrogateescape"))
-    return folder / "regroup" / "scans" / f"{key.hexdigest()[:32]}.json"
-
-
-def _format() -> list:
-    """Return what the verdicts depend on besides the files."""
+def _key(root: Path, what: str) -> str:
+    """Return the key of a scan: the data set, and what verdicts depend on besides the files."""
     import PIL
     from PIL import Image
 
-    return [1, PIL.__version__, Image.MAX_IMAGE_PIXELS]
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, images.__file__))
+    decoder = [hashlib.sha256(sources).hexdigest(), PIL.__version__, str(Image.MAX_IMAGE_PIXELS)]
+    return "\0".join(["scan", *decoder, str(root.resolve()), what])
 
 
-def _recall(memory: Path) -> dict[str, list]:
-    """Return [stamp, height, width, problem] by name; nothing if there is no memory or it is damaged."""
+def _recall(entry: bytes | None) -> dict[str, Seen]:
+    """Return what is remembered of each file; nothing if it is not what `_written` writes."""
     try:
-        remembered = json.loads(memory.read_text())
-        if remembered["format"] == _format():
-            return {name: row for name, row in remembered["files"].items() if len(row) == 4}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return {}
+        rows = {} if entry is None else parse(entry)
+        return {name: _seen(row) for name, row in rows.items()}
+    except (DocumentError, TypeError, ValueError, AttributeError):
+        return {}
 
 
-def _remember(memory: Path, files: dict[str, list]) -> None:
-    partial = memory.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"format": _format(), "files": files}))
-        partial.replace(memory)
+def _seen(row: list) -> Seen:
+    size, inode, modified, changed, height, width, problem = row
+    if any(type(number) is not int for number in row[:6]) or type(problem) is not str:
+        raise TypeError("a row of a scan has other types")
+    if not problem and not (height > 0 and width > 0):
+        raise ValueError("an image without pixels is none")
+    return Seen((size, inode, modified, changed), ImageFacts((height, width), problem))
+
+
+def _written(names: Sequence[str], stamps: list[Stamp | None], facts: list[ImageFacts]) -> bytes:
+    rows = {n: [*s, *f.size, f.problem] for n, s, f in zip(names, stamps, facts, strict=True) if s}
+    return json.dumps(rows, separators=(",", ":")).encode()
