@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regroup.engine.graph import Resize
+from regroup.engine.interpret import evaluate
 from regroup.kernels import problem as kernels
 from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.view import View
@@ -87,10 +89,7 @@ def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list, x: T
         pool = F.adaptive_max_pool2d if p.kind == "max" else F.adaptive_avg_pool2d
         return pool(x[None], size)[0]
     if isinstance(p, kernels.Resize):
-        scales = p.scale or (None, None)
-        if p.mode == "nearest":
-            return torch.ops.aten.upsample_nearest2d.default(x[None], list(size), *scales)[0]
-        return torch.ops.aten.upsample_bilinear2d.default(x[None], list(size), p.align_corners, *scales)[0]
+        return evaluate(Resize(size, p.mode, p.align_corners, p.scale), x[None])[0]
     if isinstance(p, kernels.LocalResponseNorm):
         return F.local_response_norm(x[None], p.size, p.alpha, p.beta, p.k)[0]
     if isinstance(p, Largest):

@@ -167,11 +167,11 @@ def adaptive(rng: Random, exact: bool) -> p.AdaptivePool:
 def resize(rng: Random, exact: bool) -> p.Resize:
     """Return a resizing."""
     size, out = ([rng.randint(1, 20) for _ in range(2)] for _ in range(2))
-    scale = None
+    scale = (None, None)
     if rng.random() < 0.5:
-        scale = (rng.choice((0.5, 1.5, 2.0, 3.0)), rng.choice((1.0, 1.7, 2.0, 4.0)))
+        scale = (rng.choice((0.5, 1.05, 1.5, 2.0, 2.05, 3.0)), rng.choice((1.0, 1.7, 2.0, 4.0)))
         out = [max(1, int(n * factor)) for n, factor in zip(size, scale, strict=True)]
-    channels, mode = rng.randint(1, 40), rng.choice(("nearest", "bilinear"))
+    channels, mode = rng.randint(1, 40), rng.choice(("nearest", "nearest-exact", "bilinear"))
     corners = mode == "bilinear" and rng.random() < 0.5
     return p.Resize(view(rng, *size, channels), view(rng, *out, channels), mode, corners, scale)
 

@@ -246,11 +246,12 @@ def _pool(problem: p.Pool, x: Tensor) -> Rounded:
 
 def _resize(problem: p.Resize, x: Tensor) -> Rounded:
     size = (problem.y.height, problem.y.width)
-    scales = problem.scale or (None, None)
     if problem.mode == "nearest":
-        return Rounded.of(torch.ops.aten.upsample_nearest2d(x[None], size, *scales)[0])
+        return Rounded.of(torch.ops.aten.upsample_nearest2d(x[None], size, *problem.scale)[0])
+    if problem.mode == "nearest-exact":
+        return Rounded.of(torch.ops.aten._upsample_nearest_exact2d(x[None], size, *problem.scale)[0])
     corners = problem.align_corners
-    result = torch.ops.aten.upsample_bilinear2d(x.double()[None], size, corners, *scales)[0]
+    result = torch.ops.aten.upsample_bilinear2d(x.double()[None], size, corners, *problem.scale)[0]
     # a source position is at most 20 here, and rounded three times: its weights are off by 60 units
     spread = x.double().abs().amax((1, 2))[:, None, None]
     return Rounded(result, 2 * 80 * U * spread.expand_as(result))

@@ -158,12 +158,15 @@ class AdaptivePool(Op):
 
 @dataclass(frozen=True, eq=False)
 class Resize(Op):
-    """To `size` by "nearest" or "bilinear"; `scale` is that given by the user, if one was."""
+    """To `size` by "nearest", "nearest-exact" or "bilinear".
+
+    `scale` has the factors that the user gave, None where there was none: PyTorch goes by them then.
+    """
 
     size: Pair
     mode: str
     align_corners: bool = False
-    scale: tuple[float, float] | None = None
+    scale: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, eq=False)

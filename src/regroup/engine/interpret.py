@@ -128,10 +128,17 @@ def _(op: AdaptivePool, x: Tensor) -> Tensor:
 
 @evaluate.register
 def _(op: Resize, x: Tensor) -> Tensor:
-    scales = op.scale or (None, None)
-    if op.mode == "nearest":
-        return torch.ops.aten.upsample_nearest2d.default(x, list(op.size), *scales)
-    return torch.ops.aten.upsample_bilinear2d.default(x, list(op.size), op.align_corners, *scales)
+    if op.mode == "bilinear":
+        return torch.ops.aten.upsample_bilinear2d.default(x, list(op.size), op.align_corners, *op.scale)
+    name = "upsample_nearest2d" if op.mode == "nearest" else "_upsample_nearest_exact2d"
+    nearest = getattr(torch.ops.aten, name).default
+    if x.dtype != torch.float64:
+        return nearest(x, list(op.size), *op.scale)
+    # PyTorch finds the source of a pixel in the precision of its tensors; the network's is float32
+    numbers = torch.arange(float(x.shape[2] * x.shape[3]), dtype=torch.float32).view(1, 1, *x.shape[2:])
+    return x.flatten(2)[..., nearest(numbers, list(op.size), *op.scale).flatten().long()].unflatten(
+        2, op.size
+    )
 
 
 @evaluate.register

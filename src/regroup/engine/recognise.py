@@ -307,11 +307,20 @@ def _adaptive_max_pool(a: _Arguments) -> Op | None:
     return AdaptivePool(_pair(a.output_size), "max") if len(a.out) == 3 else None
 
 
-@_operator("upsample_nearest2d", "upsample_bilinear2d")
-def _resize(a: _Arguments) -> Op | None:
-    corners = a.by_name.get("align_corners")
-    scale = None if a.scales_h is None else (a.scales_h, a.scales_w)
-    return Resize(tuple(a.output_size), "nearest" if corners is None else "bilinear", bool(corners), scale)
+def _resize(mode: str) -> _Recogniser:
+    def recogniser(a: _Arguments) -> Op | None:
+        corners = a.by_name.get("align_corners", False)
+        return Resize(tuple(a.output_size), mode, corners, (a.scales_h, a.scales_w))
+
+    return recogniser
+
+
+for _mode, _name in (
+    ("nearest", "upsample_nearest2d"),
+    ("nearest-exact", "_upsample_nearest_exact2d"),
+    ("bilinear", "upsample_bilinear2d"),
+):
+    _operator(_name)(_resize(_mode))
 
 
 @_operator("_softmax")

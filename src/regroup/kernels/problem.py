@@ -216,10 +216,10 @@ class AdaptivePool(Problem):
 
 @dataclass(frozen=True)
 class Resize(Problem):
-    """Nearest or bilinear resize to the size of `y`.
+    """Resize to the size of `y`.
 
     Attributes:
-        mode: "nearest" or "bilinear".
+        mode: "nearest", "nearest-exact" or "bilinear".
         align_corners: for bilinear, as in PyTorch.
         scale: output pixels per source pixel (height, width) where a scale_factor was given to PyTorch, which
             then goes by that; None: sizes decide.
@@ -227,7 +227,7 @@ class Resize(Problem):
 
     mode: str = "nearest"
     align_corners: bool = False
-    scale: tuple[float, float] | None = None
+    scale: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True)

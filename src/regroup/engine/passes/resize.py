@@ -13,10 +13,10 @@ def fuse_resize_and_add(graph: Graph) -> bool:
             continue
         for x, y in (node.inputs, node.inputs[::-1]):
             resize = producers.get(y)
-            if resize is None or not isinstance(resize.op, Resize) or resize.op.mode != "nearest":
+            if resize is None or not isinstance(resize.op, Resize) or resize.op.mode == "bilinear":
                 continue
             small = resize.inputs[0]
-            exact = resize.op.scale in (None, (2.0, 2.0))
+            exact = resize.op.scale in ((None, None), (2.0, 2.0))
             if exact and small.shape[1] * 2 == y.shape[1] and small.shape[2] * 2 == y.shape[2]:
                 node.op, node.inputs, changed = Add(scale=2), (x, small), True
                 break
