@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import regroup
 from regroup.cli import main
+from regroup.cli.run import read_image
+from regroup.training.data.images import MOST_PIXELS
+from tests.data.malformed import bomb, encoded, picture
 
 
 def _run(capsys, *argv: str) -> tuple[int, str, str]:
@@ -61,3 +68,68 @@ def test_mistakes_are_one_line(capsys, argv, message):
     assert code == 1
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("crop_mode", "interpolation", "crop_pct", "size"),
+    [
+        ("center", "bicubic", 0.875, (512, 512)),
+        ("center", "bilinear", 0.875, (768, 1536)),
+        ("center", "bicubic", 0.9, (248 * 3, 248 * 2)),
+        ("squash", "bicubic", 0.875, (512, 768)),
+        ("squash", "bilinear", 1.0, (448, 100)),
+        ("border", "bicubic", 1.0, (448, 224)),
+        ("border", "bilinear", 0.875, (512, 256)),
+    ],
+)
+def test_an_image_is_prepared_as_timm_does(crop_mode, interpolation, crop_pct, size, tmp_path):
+    """Sizes of which timm's rounding to whole pixels changes nothing, so that both are equal to the bit."""
+    from timm.data import create_transform, resolve_data_config
+
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    model = regroup.create_model("shufflenet_v1_g3_025")
+    model.pretrained_cfg = {
+        **model.pretrained_cfg,
+        "crop_mode": crop_mode,
+        "crop_pct": crop_pct,
+        "interpolation": interpolation,
+    }
+    timms = create_transform(**resolve_data_config({}, model=model))(Image.fromarray(pixels))[None]
+    ours = read_image(tmp_path / "a.png", model)
+    mean, std = (torch.tensor(model.pretrained_cfg[name])[:, None, None] for name in ("mean", "std"))
+    levels = [255 * (x * std + mean) for x in (ours, timms)]
+    assert torch.equal(*(level.round() for level in levels))
+
+
+def test_the_orientation_of_a_photograph_is_obeyed(tmp_path):
+    """As training does: a telephone held sideways stores the picture sideways, and says so."""
+    model = regroup.create_model("shufflenet_v1_g3_025")
+    upright = picture(size=(300, 400))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "upright.png").write_bytes(encoded(upright, "PNG"))
+    (tmp_path / "phone.png").write_bytes(
+        encoded(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+    )
+    first, second = (read_image(tmp_path / name, model) for name in ("upright.png", "phone.png"))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
+def test_a_thread_of_an_image_takes_little_memory(size, crop_mode, tmp_path):
+    model = regroup.create_model("shufflenet_v1_g3_025")
+    model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": crop_mode}
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", size, "red"), "PNG"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_image(tmp_path / "a.png", model).shape == (1, 3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # kilobytes
+
+
+def test_run_refuses_what_training_refuses(tmp_path, capsys):
+    (tmp_path / "bomb.png").write_bytes(bomb(12_000, 10_000))
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, complaint in (("bomb.png", f"more than {MOST_PIXELS} pixels"), ("pipe.png", "is not a file")):
+        code, _, err = _run(capsys, "run", "shufflenet_v1_g3_025", "--image", str(tmp_path / name))
+        assert code == 1 and complaint in err and len(err.splitlines()) == 1

@@ -283,7 +283,23 @@ def test_litter_is_ignored_and_other_files_are_counted(tmp_path):
         (cat / name).write_bytes(b"?")
     data = load_data(tmp_path)
     assert len(data.train) == 10
-    assert [note.split(": ")[1] for note in data.notes] == ["2 .heic, 1 .txt"]
+    (note,) = data.notes
+    assert note.split(": ")[1] == "2 .heic ('cat/a.heic', ...), 1 .txt ('cat/notes.txt')"
+
+
+def test_a_class_of_files_that_are_passed_over_by_their_names_says_which(tmp_path):
+    """Contents decide the format, but names decide what is an image."""
+    dog = _make_split(tmp_path) / "train" / "dog"
+    for n, path in enumerate(sorted(dog.iterdir())):
+        path.rename(path.with_suffix([".HEIC", "", ".jp_g", ".png~", ".txt"][n]))
+    with pytest.raises(
+        DataError, match=r"no usable training image of 'dog'.*1 \.heic \('dog.0\.HEIC'\)"
+    ) as error:
+        load_data(tmp_path)
+    assert all(repr(f"dog/{path.name}") in str(error.value) for path in dog.iterdir())
+    (dog / "a.jfif").write_bytes(encoded(picture(), "JPEG"))
+    (dog / "b.JPE").write_bytes(encoded(picture(), "JPEG"))
+    assert len(load_data(tmp_path).train) == 7
 
 
 def test_images_lie_in_folders_of_a_class_and_links_in_circles_end(tmp_path):

@@ -82,14 +82,11 @@ class Trained:
         Raises:
             DataError: no image can be read there.
         """
-        import torch
-
-        from regroup.training.data.images import fit, read_image
+        from regroup.training.data.images import fit, normalised, read_image
 
         channels, height, width = self.shape
         pixels = fit(read_image(path, channels), (height, width), self.part)
-        mean, std = torch.tensor([self.mean, self.std])[:, :, None, None]
-        return ((pixels / 255 - mean) / std)[None]
+        return normalised(pixels, self.mean, self.std)
 
 
 def load_run(directory: Path) -> tuple[nn.Module, Trained]:

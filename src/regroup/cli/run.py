@@ -74,19 +74,22 @@ def read_image(path: Path, model: nn.Module) -> Tensor:
     Raises:
         DataError: no image can be read there.
     """
-    from PIL import Image, UnidentifiedImageError
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import resolve_data_config
 
-    from regroup.errors import DataError
+    from regroup.training.data import images
 
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(path, f"cannot be read as an image: {error}") from error
-    settings: Any = resolve_data_config({}, model=model)
-    transform: Any = create_transform(**settings)
-    return transform(picture).unsqueeze(0)
+    wanted: dict[str, Any] = resolve_data_config({}, model=model)
+    channels, height, width = wanted["input_size"]
+    picture = images.read_image(path, channels)
+    part = height / int(height / wanted["crop_pct"])  # timm resizes to a whole number of pixels, then crops
+    resample = wanted["interpolation"]
+    if wanted["crop_mode"] == "border":
+        fill = tuple(round(255 * level) for level in wanted["mean"])
+        pixels = images.letterbox(picture, (height, width), part, fill, resample=resample)
+    else:
+        squash = wanted["crop_mode"] == "squash"
+        pixels = images.fit(picture, (height, width), part, squash=squash, resample=resample)
+    return images.normalised(pixels, wanted["mean"], wanted["std"])
 
 
 def _class_names(count: int) -> Callable[[int], str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MEMORY = 64 << 20  # bytes up to which decoded images are kept for the next epoch
 _HELD_OUT = 0.2
 _PART = 0.875  # of each side of an image is evaluated
+_SHOWN = 10  # of many names in a message
 _TEST_NAMES = ("val", "valid", "validation", "test")
 
 
@@ -102,7 +103,7 @@ def from_files(
     if bad:
         notes.append(_summary(f"{len(bad)} of {len(facts)} images cannot be read and are skipped", bad))
     usable = [file for file in files.files if file.name not in bad]
-    _check_classes(root, files.classes, usable)
+    _check_classes(root, files.classes, usable, notes)
     height, width = image or _common_size(facts)
     train, test = (
         FolderSplit(
@@ -179,7 +180,7 @@ def _list_files(root: Path) -> tuple[list[str], list[Listed], list[str]]:
         if not classes:
             raise DataError(root, "has no sub-folder; put the images of each class into a folder of its name")
         files, ignored = _walk(root, root, classes)
-        return classes, _hold_out(files), [f"a fifth of {root} is set aside as test split", *ignored]
+        return classes, _hold_out(files), [f"a fifth of {str(root)!r} is set aside as test split", *ignored]
     if not tests:
         raise DataError(root, "has a folder 'train' but none of " + ", ".join(map(repr, _TEST_NAMES)))
     notes = [f"{name!r} is left unused; {tests[0]!r} is the test split" for name in tests[1:]]
@@ -200,7 +201,7 @@ def _sub_folders(path: Path) -> list[str]:
 
 def _walk(root: Path, top: Path, classes: list[str]) -> tuple[list[tuple[str, int]], list[str]]:
     """Return (name relative to root, label) of the images below `top`, and notes on what else is there."""
-    files, ignored = [], Counter()
+    files, ignored = [], defaultdict(list)
     for label, name in enumerate(classes):
         if not (top / name).is_dir():
             continue
@@ -210,11 +211,15 @@ def _walk(root: Path, top: Path, classes: list[str]) -> tuple[list[tuple[str, in
             if path.suffix.lower() in SUFFIXES:
                 files.append((str(path.relative_to(root)), label))
             else:
-                ignored[path.suffix or path.name] += 1
+                ignored[path.suffix.lower() or "without an ending"].append(str(path.relative_to(top)))
     if not ignored:
         return files, []
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
-    return files, [f"files in {top} that are no images by their names are ignored: {kinds}"]
+    kinds = ", ".join(
+        f"{len(names)} {suffix} ({names[0]!r}{', ...' if len(names) > 1 else ''})"
+        for suffix, names in sorted(ignored.items())[:_SHOWN]
+    )
+    more = ", ..." if len(ignored) > _SHOWN else ""
+    return files, [f"files in {str(top)!r} that are no images by their names are ignored: {kinds}{more}"]
 
 
 def _files_below(path: Path) -> Iterator[Path]:
@@ -242,12 +247,13 @@ def _hold_out(files: list[tuple[str, int]]) -> list[Listed]:
     return [Listed(name, label, name in chosen) for name, label in files]
 
 
-def _check_classes(root: Path, classes: list[str], usable: list[Listed]) -> None:
+def _check_classes(root: Path, classes: list[str], usable: list[Listed], notes: list[str]) -> None:
     trained = {file.label for file in usable if not file.test}
     empty = [name for label, name in enumerate(classes) if label not in trained]
     if empty:
-        names = ", ".join(map(repr, empty))
-        raise DataError(root, f"has no usable training image of {names}; add some, or remove the folder")
+        names = ", ".join(map(repr, empty[:_SHOWN])) + (", ..." if len(empty) > _SHOWN else "")
+        reason = f"has no usable training image of {names}; add some, or remove the folder"
+        raise DataError(root, "; ".join([reason, *notes]))
 
 
 def _common_size(facts: list[ImageFacts]) -> Size:

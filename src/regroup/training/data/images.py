@@ -2,13 +2,17 @@
 
 Orientation in EXIF is applied; 16-bit grey is scaled to 8; transparent pixels become white; of animations
 the first frame counts; colour profiles are ignored. Whatever goes wrong is a `DataError` naming the file.
+
+Training, the look at every file before it and `regroup run` all read here. Size and kind of a file, its
+format and the number of its pixels are known before anything is decoded, and what is resized is resized to
+the target at once, so that no file takes more than two gigabytes.
 """
 
 from __future__ import annotations
 
-import stat
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,16 +22,23 @@ import torch
 from torch import Tensor
 
 from regroup.errors import DataError
+from regroup.files.reading import open_file
 from regroup.spec import Size
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"}
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 )
 """Endings of the names of files that count as images; their contents decide the format."""
+
+MOST_PIXELS = 89_478_485
+"""Pixels that an image may have: a quarter of a gigabyte in RGB, Pillow's own limit."""
+
+_MOST_BYTES = 1 << 30
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")  # others run programs
 
 
 class ImageFacts(NamedTuple):
@@ -57,8 +68,6 @@ def inspect_image(path: Path) -> ImageFacts:
 
     To be called inside `calm_decoders`.
     """
-    from PIL import Image
-
     try:
         with _opened(path) as image:
             width, height = image.size
@@ -67,45 +76,85 @@ def inspect_image(path: Path) -> ImageFacts:
             image.load()
             if image.mode[0] in "IF":
                 _flattened(image, "L")
-            if image.format == "PNG":  # decoding passes over wrong checksums
-                with Image.open(path) as again:
-                    again.verify()
+            checked = image.format == "PNG"
+        if checked:  # decoding passes over wrong checksums
+            with _opened(path) as image:
+                image.verify()
         return ImageFacts((width, height) if turned else (height, width), "")
     except DataError as error:
         return ImageFacts((0, 0), error.reason)
 
 
-def fit(image: Image.Image, size: Size, part: float = 1.0) -> Tensor:
+def fit(
+    image: Image.Image, size: Size, part: float = 1.0, *, squash: bool = False, resample: str = "bicubic"
+) -> Tensor:
     """Return the middle of an image, as uint8 (channels, height, width) of `size`.
 
     Args:
         image: mode L or RGB.
         size: (height, width) to return.
         part: of the largest centred rectangle with the proportions of `size`, how much of each side is kept.
+        squash: ... of the whole image, whose proportions change.
+        resample: name of Pillow's filter.
+    """
+    height, width = size
+    if image.size != (width, height):
+        scales = image.width / width, image.height / height
+        across, down = (part * (scale if squash else min(scales)) for scale in scales)
+        left, top = (image.width - across * width) / 2, (image.height - down * height) / 2
+        box = (left, top, left + across * width, top + down * height)
+        image = image.resize((width, height), _filter(resample), box=box)
+    return _as_tensor(image)
+
+
+def letterbox(
+    image: Image.Image, size: Size, part: float, fill: tuple[int, ...], *, resample: str = "bicubic"
+) -> Tensor:
+    """Return all of an image with bars beside it, then the middle of that: uint8 (channels, height, width).
+
+    Args:
+        image: mode L or RGB.
+        size: (height, width) to return.
+        part: of the image with its bars, how much of each side is kept.
+        fill: colour of the bars.
+        resample: name of Pillow's filter.
     """
     from PIL import Image
 
     height, width = size
-    if image.size != (width, height):
-        scale = part * min(image.width / width, image.height / height)
-        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-        box = (left, top, left + scale * width, top + scale * height)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    pixels = np.array(image).reshape(height, width, -1)
+    scale = min(width / image.width, height / image.height) / part
+    inner = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+    canvas = Image.new(image.mode, (width, height), fill if len(fill) > 1 else fill[0])
+    image = image.resize(inner, _filter(resample))
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return _as_tensor(canvas)
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return uint8 (channels, height, width) as a network wants it: float32, (1, channels, height, width)."""
+    shift, scale = torch.tensor([mean, std])[:, :, None, None]
+    return ((pixels / 255 - shift) / scale)[None]
+
+
+def _filter(name: str) -> Image.Resampling:
+    from PIL import Image
+
+    return Image.Resampling[name.upper()]
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    pixels = np.array(image).reshape(image.height, image.width, -1)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 @contextmanager
 def calm_decoders() -> Iterator[None]:
-    """Silence warnings of odd metadata inside the block, and make that of too many pixels an error.
+    """Silence warnings of odd metadata inside the block.
 
     The filters of warnings belong to the whole process: enter it in one thread only.
     """
-    from PIL import Image
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
@@ -114,29 +163,29 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever its decoder raises inside the block becomes a DataError."""
     from PIL import Image
 
+    Image.init()
+    beginning, too_many = b"", f"has more than {MOST_PIXELS} pixels"
     try:
-        _check_file(path)
-        with Image.open(path) as image:
-            yield image
+        with os.fdopen(open_file(path, most=_MOST_BYTES), "rb") as file:
+            beginning = file.read(12)
+            if not beginning:
+                raise DataError(path, "is empty (0 bytes)")
+            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise DataError(path, too_many)
+                yield image
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(path, f"has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except Image.DecompressionBombError:
+        raise DataError(path, too_many) from None
     except Image.UnidentifiedImageError:
-        beginning = path.read_bytes()[:12]
         raise DataError(path, f"cannot be recognised as an image: it begins with {beginning!r}") from None
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
+    except MemoryError:
+        raise DataError(path, "needs more memory than there is") from None
     except Exception as error:  # decoders raise whatever their parsing trips over
         raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})") from error
-
-
-def _check_file(path: Path) -> None:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise DataError(path, "is not a file")
-    if status.st_size == 0:
-        raise DataError(path, "is empty (0 bytes)")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -156,7 +205,7 @@ def _flattened(image: Image.Image, mode: str) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
+        pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 0xFFFF:
             raise ValueError(f"grey values from {pixels.min()} to {pixels.max()}, not of 16 bits")
         image = Image.fromarray((pixels >> 8).astype(np.uint8))

@@ -117,10 +117,9 @@ def _stamp(path: Path) -> Stamp | None:
 def _key(root: Path, what: str) -> str:
     """Return the key of a scan: the data set, and what verdicts depend on besides the files."""
     import PIL
-    from PIL import Image
 
     sources = b"".join(Path(file).read_bytes() for file in (__file__, images.__file__))
-    decoder = [hashlib.sha256(sources).hexdigest(), PIL.__version__, str(Image.MAX_IMAGE_PIXELS)]
+    decoder = [hashlib.sha256(sources).hexdigest(), PIL.__version__]
     return "\0".join(["scan", *decoder, str(root.resolve()), what])
 
 
@@ -137,8 +136,8 @@ def _seen(row: list) -> Seen:
     size, inode, modified, changed, height, width, problem = row
     if any(type(number) is not int for number in row[:6]) or type(problem) is not str:
         raise TypeError("a row of a scan has other types")
-    if not problem and not (height > 0 and width > 0):
-        raise ValueError("an image without pixels is none")
+    if not problem and not (height > 0 and width > 0 and height * width <= images.MOST_PIXELS):
+        raise ValueError("no image has this size")
     return Seen((size, inode, modified, changed), ImageFacts((height, width), problem))
 
 
