@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regroup.networks.backbone import Backbone, Config
-    from regroup.networks.weights import Layout
+    from regroup.networks.layouts import Layout
 
 networks: Registry[Network] = Registry("network", __name__, entry_point="regroup.networks")
 
@@ -150,6 +150,7 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int = 3,
     pretrained: bool = False,
+    new_head: bool = False,
     weights: str | Path | Mapping[str, Tensor] | None = None,
     **overrides: Any,
 ) -> Backbone:
@@ -166,7 +167,10 @@ def create_model(
             theirs stays new.
         weights: a .safetensors or .pth file, or a state dict, in our layout or in that of the official
             repository, torchvision, timm or pytorchcv. It must fit wholly. Where implementations differ in
-            the order of channels (ShuffleNet), the network is built in the order of the weights.
+            the order of channels (ShuffleNet), the network is built in the order of the weights. Of a
+            checkpoint the averaged weights are taken, if it has them; the logger `regroup.networks` tells.
+        new_head: with `weights` or `pretrained`: leave the classifier new, and load the rest, e.g. for other
+            classes.
         overrides: fields of the network's config: widths, depths, groups, drop_rate, global_pool ...
 
     Returns:
@@ -183,6 +187,8 @@ def create_model(
     network = networks[name]
     if pretrained and weights is not None:
         raise NetworkError("pretrained", True, "False where weights= is given")
+    if new_head and not pretrained and weights is None:
+        raise NetworkError("new_head", True, "False where there are no weights to load", "give weights=")
     if num_classes is not None:
         overrides["num_classes"] = num_classes
 
@@ -190,10 +196,10 @@ def create_model(
         return build(network, in_chans=in_chans, **implied | overrides)
 
     if weights is not None:
-        return loading.build_for(make, weights, network.layouts)
+        return loading.build_for(make, weights, network.layouts, new_head=new_head)
     model = make()
     if pretrained:
-        hub.load_pretrained(model, network)
+        hub.load_pretrained(model, network, new_head=new_head)
     return model
 
 

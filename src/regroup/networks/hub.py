@@ -6,15 +6,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from regroup.errors import CheckpointError
-from regroup.networks.weights import State, load_weights
+from regroup.networks.state_dicts import State
+from regroup.networks.weights import load_weights
 
 if TYPE_CHECKING:
     from regroup.networks import Network
     from regroup.networks.backbone import Backbone
 
 
-def load_pretrained(model: Backbone, network: Network) -> None:
+def load_pretrained(model: Backbone, network: Network, *, new_head: bool = False) -> None:
     """Load the weights that a hub has for `network`; a classifier of another size stays new.
+
+    Args:
+        model: takes the weights.
+        network: which weights.
+        new_head: the classifier stays new in any case.
 
     Raises:
         CheckpointError: no hub has them, or they cannot be downloaded.
@@ -31,16 +37,13 @@ def load_pretrained(model: Backbone, network: Network) -> None:
     reference = network.build(network.config)
     load_weights(reference, state, network.layouts)
     state = reference.state_dict()
-    own = model.state_dict()
     if model.in_chans != network.config.in_chans:
         from timm.models import adapt_input_conv
 
         first = model.pretrained_cfg["first_conv"] + ".weight"
         state[first] = adapt_input_conv(model.in_chans, state[first])
-    if model.num_classes != network.config.num_classes:
-        new = {key: value for key, value in own.items() if key.startswith("classifier.")}
-        state = {key: value for key, value in state.items() if not key.startswith("classifier.")} | new
-    load_weights(model, state)
+    new_head = new_head or model.num_classes != network.config.num_classes
+    load_weights(model, state, new_head=new_head)
 
 
 def _from_timm(name: str) -> State:

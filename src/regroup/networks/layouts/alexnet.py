@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import Layout
 
 CONVS = ("stem.conv", "stages.0.0.conv", "stages.1.0.conv", "stages.1.1.conv", "stages.1.2.conv")
 HIDDEN = ("hidden.1", "hidden.4", "classifier")

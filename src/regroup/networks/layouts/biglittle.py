@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from regroup.networks.backbone import Backbone
+from regroup.networks.layouts import Layout
 from regroup.networks.layouts.resnet import convolutions
-from regroup.networks.weights import Layout
 
 
 def _official(model: Backbone) -> dict[str, str]:

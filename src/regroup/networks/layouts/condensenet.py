@@ -9,8 +9,9 @@ import torch
 
 from regroup.errors import CheckpointError
 from regroup.networks.backbone import Backbone
-from regroup.networks.layouts import resnet
-from regroup.networks.weights import Layout, State, load_weights
+from regroup.networks.layouts import Layout, resnet
+from regroup.networks.state_dicts import State
+from regroup.networks.weights import load_weights
 from regroup.ops.dynamic import DynamicGroupConv, packed
 from regroup.strategies.condensed import CondensedLinear
 from regroup.strategies.condensing import CondensingConv

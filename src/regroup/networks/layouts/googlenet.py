@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import Layout
 
 
 def _googlenet(model: Backbone) -> dict[str, str]:
@@ -53,10 +53,10 @@ def _inception_v3(model: Backbone) -> dict[str, str]:
     return prefixes
 
 
-def drop_unused_heads(model: Backbone, state: State) -> State:
-    """Leave out the weights of auxiliary heads that the model does not have."""
-    return state if model.config.aux else {k: v for k, v in state.items() if not k.startswith("heads.")}
+def head_not_there(model: Backbone, key: str) -> bool:
+    """Say of a weight whether it is of an auxiliary head that the model does not have."""
+    return key.startswith("heads.") and not model.config.aux
 
 
-GOOGLENET = (Layout("torchvision", _googlenet, {"bn": "norm"}, drop_unused_heads),)
-INCEPTION_V3 = (Layout("torchvision", _inception_v3, {"bn": "norm"}, drop_unused_heads),)
+GOOGLENET = (Layout("torchvision", _googlenet, {"bn": "norm"}, unused=head_not_there),)
+INCEPTION_V3 = (Layout("torchvision", _inception_v3, {"bn": "norm"}, unused=head_not_there),)

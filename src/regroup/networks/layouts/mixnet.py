@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from regroup.networks.backbone import Backbone
+from regroup.networks.layouts import Layout
 from regroup.networks.layouts.mobilenet import STEM, timm_rows, units
-from regroup.networks.weights import Layout, State
+from regroup.networks.state_dicts import State
 
 
 def _repeats(model: Backbone) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import Layout
+from regroup.networks.state_dicts import State
 
 STEM = {
     "conv_stem": "stem.0.conv",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.layouts import resnet
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import Layout, resnet
+from regroup.networks.state_dicts import State
 from regroup.strategies.octave import OctaveConv
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import Layout
+from regroup.networks.state_dicts import State
 
 
 def torchvision(model: Backbone) -> dict[str, str]:
@@ -28,9 +29,14 @@ def convolutions(*numbers: int) -> dict[str, str]:
     return parts | {"downsample.0": "shortcut.conv", "downsample.1": "shortcut.norm"}
 
 
-def _without_constants(model: Backbone, state: State) -> State:
-    """Drop the matrices that every layer of theirs carries, and add that no grouping is fixed."""
-    result = {key: v for key, v in state.items() if not key.endswith((".conv2.D", ".conv2.I"))}
+def _constant(model: Backbone, key: str) -> bool:
+    """Say whether it is one of the matrices that every layer of theirs carries."""
+    return key.endswith((".conv2.D", ".conv2.I"))
+
+
+def _not_fixed(model: Backbone, state: State) -> State:
+    """Add that no grouping is fixed."""
+    result = dict(state)
     for key, buffer in model.named_buffers():
         if key.endswith("conv2.fixed") and f"{key.removesuffix('fixed')}gates" in result:
             result.setdefault(key, buffer.new_full(buffer.shape, -1))
@@ -48,5 +54,5 @@ RESNET = (
     Layout("torchvision", torchvision, convolutions(1, 2, 3)),
     Layout("pytorchcv", pytorchcv, {"bn": "norm"}),
 )
-G_RESNEXT = (Layout("d-li14/dgconv.pytorch", torchvision, _GROUPABLE, _without_constants),)
+G_RESNEXT = (Layout("d-li14/dgconv.pytorch", torchvision, _GROUPABLE, _not_fixed, _constant),)
 SCALENET = (Layout("Eli-YiLi/ScaleNet", torchvision, _SCALES),)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.layouts.googlenet import drop_unused_heads
-from regroup.networks.weights import Layout, State
+from regroup.networks.layouts import Layout
+from regroup.networks.layouts.googlenet import head_not_there
+from regroup.networks.state_dicts import State
 
 
 def _official_v1(model: Backbone) -> dict[str, str]:
@@ -99,4 +100,4 @@ V2 = (
     Layout("official", _official_v2, implies=_form("official", uneven=True)),
     Layout("pytorchcv", _pytorchcv_v2, {"bn": "norm"}, implies=_form("paper")),
 )
-V2_LARGE = (Layout("official", _official_v2_large, {"bn": "norm"}, drop_unused_heads),)
+V2_LARGE = (Layout("official", _official_v2_large, {"bn": "norm"}, unused=head_not_there),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import Layout
 
 
 def _parts(fires: dict[str, str], suffix: str = "") -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.weights import Layout
+from regroup.networks.layouts import Layout
 
 PARTS = {"conv1": "depthwise", "skip": "shortcut.conv", "skipbn": "shortcut.norm", "bn": "norm"}
 
