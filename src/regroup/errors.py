@@ -8,6 +8,21 @@ regroup.errors.StrategyError: groups=3: must be a divisor of in_channels=64; use
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    r"""Return a text from elsewhere as a terminal may see it: what would steer it is shown instead.
+
+    >>> print(printable("a\x1b[31m\n"))
+    a\x1b[31m\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, as a terminal may see it."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0]) if lines else ""
+
+
 class RegroupError(Exception):
     """Any error that regroup raises knowingly."""
 
@@ -59,7 +74,7 @@ class UnknownNameError(ParameterError, KeyError):
 class _FileError(RegroupError):
     def __init__(self, path: object, reason: str) -> None:
         self.path, self.reason = str(path), reason
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{printable(self.path)}: {reason}")
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.reason)

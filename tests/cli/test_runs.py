@@ -12,6 +12,7 @@ import regroup
 from regroup.cli import main
 from regroup.cli._network import choose
 from regroup.cli._trained import load_run
+from regroup.files.sealed import MANIFEST, write_sealed
 from regroup.strategies.learning import learned_modules
 from regroup.training.data import Loader, load_data
 
@@ -119,3 +120,70 @@ def test_an_unfinished_or_damaged_run_says_so(run, tmp_path, capsys):
     weights.write_bytes(content)
     assert call("compile", damaged) == 1
     assert re.search(r"weights\.safetensors: is damaged", capsys.readouterr().err)
+
+
+def resealed(run, path, change):
+    """Copy a run with another description of its network, sealed as if it had been written so."""
+    copy = shutil.copytree(run, path)
+    files = {p.name: p.read_bytes() for p in (copy / "weights").iterdir() if p.name != MANIFEST}
+    document = json.loads(files["network.json"])
+    files["network.json"] = (
+        change if isinstance(change, bytes) else json.dumps({**document, **change}).encode()
+    )
+    shutil.rmtree(copy / "weights")
+    write_sealed(copy / "weights", files)
+    return copy
+
+
+WRONG = [
+    ({"shape": [1, 10**7, 10**7]}, "shape is"),
+    ({"shape": [10**7, 8, 8]}, "shape is"),
+    ({"shape": [1, 8]}, "shape is [1, 8]: must be [channels, height, width]"),
+    ({"shape": [1, 8, "8"]}, "shape[2] is '8': must be an int"),
+    ({"shape": [0, 8, 8]}, "shape is"),
+    ({"shape": [True, 8, 8]}, "shape[0] is True"),
+    ({"model": 5}, "model is 5: must be a text"),
+    ({"model": "no_such"}, "no_such"),
+    ({"options": ["a"]}, "options is ['a']: must be an object"),
+    ({"options": {"no_such": 1}}, "cannot be built"),
+    ({"options": {"in_chans": 1}}, "cannot be built"),
+    ({"options": {"channels": 10**9}}, "cannot be built"),
+    ({"mean": []}, "mean is []: must be one number for each of 1 channels"),
+    ({"mean": [0.5, 0.5]}, "mean is [0.5, 0.5]"),
+    ({"std": [0]}, "std is [0.0]: must be one positive number"),
+    ({"part": 0}, "part is 0.0: must be above 0"),
+    ({"classes": []}, "classes is []"),
+    ({"classes": "abc"}, "classes is 'abc': must be a list"),
+    ({"classes": [1, 2]}, "classes[0] is 1: must be a text"),
+    ({"strategy": 5}, "strategy is 5: must be a text or null"),
+    ({"strategy": "no_such"}, "no_such"),
+    ({"more": 1}, "more is not known"),
+    (b"5", "it is 5: must be an object"),
+    (b"[" * 100_000, "could not be understood: it is"),
+    (b'{"a": NaN}', "could not be understood: it holds NaN"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "says"),
+    [("run", *case) for case in WRONG]
+    + [(command, *case) for case in WRONG[:8:4] for command in ("compile", "profile")],
+    ids=str,
+)
+def test_a_run_that_describes_another_network_is_one_line(command, change, says, run, tmp_path, capsys):
+    copy = resealed(run, tmp_path / "copy", change)
+    assert call(command, copy, *(["--image", "x.png"] if command == "run" else [])) == 1
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and says in err and not out
+
+
+def test_names_of_classes_cannot_steer_the_terminal(run, tmp_path, capsys):
+    names = ["\x1b[31mred", "\x07", "a\nb", "\u202eright to left", "\udcff", "\x9b2J", "7", "8", "9", "é"]
+    copy = resealed(run, tmp_path / "copy", {"classes": names})
+    to_pil_image(load_data("digits").test[0][0]).save(tmp_path / "a.png")
+    assert call("run", copy, "--image", tmp_path / "a.png", "--top", 10, "--quiet") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and all(line.isprintable() for line in lines)
+    assert {line.split(maxsplit=2)[2] for line in lines} >= {r"\x1b[31mred", r"a\nb", r"\udcff", "é"}
+    assert call("run", copy, "--image", tmp_path / "a.png", "--top", 10, "--json") == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(names)

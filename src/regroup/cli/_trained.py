@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from regroup.errors import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,6 +18,15 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights"
 """Directory of the trained weights, in that of the run."""
+
+MOST_CHANNELS = 1024
+"""Channels that the images of a run may have."""
+
+MOST_PIXELS = 1 << 26
+"""Pixels that they may have."""
+
+MOST_NUMBERS = 1 << 31
+"""Parameters and buffers that the network of a run may have: eight gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,61 @@ class Trained:
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> Trained:
+        """Return what `to_json` described.
+
+        Raises:
+            DocumentError: it is something else; says which field is wrong.
+        """
+        from regroup.files.documents import build, require
+
+        found = build(value, cls)
+        channels = len(found.mean)
+        require(len(found.classes) >= 1, "classes", found.classes, "one name or more")
+        sides = len(found.shape) == 3 and all(side >= 1 for side in found.shape)
+        small = sides and found.shape[0] <= MOST_CHANNELS and prod(found.shape[1:]) <= MOST_PIXELS
+        allowed = f"[channels, height, width] of at most {MOST_CHANNELS} channels and {MOST_PIXELS} pixels"
+        require(small, "shape", found.shape, allowed)
+        each = f"for each of {found.shape[0]} channels"
+        require(channels == found.shape[0], "mean", found.mean, f"one number {each}")
+        right = len(found.std) == channels and all(level > 0 for level in found.std)
+        require(right, "std", found.std, f"one positive number {each}")
+        require(0 < found.part <= 1, "part", found.part, "above 0, and at most 1")
+        return found
+
+    def rebuild(self, path: Path) -> nn.Module:
+        """Return the network, to load into it what `path` holds; say nothing.
+
+        Raises:
+            CheckpointError: there is no such network.
+        """
+        from regroup.errors import CheckpointError
+
+        try:
+            self._check_size()
+            return self.build(quiet=True)
+        except Exception as error:  # constructors raise whatever wrong options make them trip over
+            reason = f"its network cannot be built ({type(error).__name__}: {first_line(error)})"
+            raise CheckpointError(path, reason) from error
+
+    def _check_size(self) -> None:
+        """Count what the network would take before it takes it: options from a file may ask for anything."""
+        import torch
+
+        from regroup.errors import NetworkError
+        from regroup.networks.anywhere import create_any_model
+
+        with torch.device("meta"):
+            model = create_any_model(
+                self.model, num_classes=len(self.classes), in_chans=self.shape[0], **self.options
+            )
+        numbers = sum(value.numel() for value in model.state_dict().values())
+        if numbers > MOST_NUMBERS:
+            raise NetworkError(
+                "model", self.model, f"of at most {MOST_NUMBERS} parameters", f"it has {numbers}"
+            )
 
     def build(self, *, seed: int = 0, pretrained: bool = False, quiet: bool = False) -> nn.Module:
         """Return the network as it was before training, and say what the strategy replaced."""
@@ -96,6 +163,7 @@ def load_run(directory: Path) -> tuple[nn.Module, Trained]:
         CheckpointError: it is not one, or is damaged.
     """
     from regroup.errors import CheckpointError
+    from regroup.files.documents import DocumentError
     from regroup.training.checkpoint import list_checkpoints, load_checkpoint, load_state
 
     path = directory / WEIGHTS
@@ -106,9 +174,11 @@ def load_run(directory: Path) -> tuple[nn.Module, Trained]:
         raise CheckpointError(directory, reason if directory.exists() else "there is no such directory")
     saved = load_checkpoint(path)
     try:
-        trained = Trained(**saved["network"])  # type: ignore[bad-argument-type]
-    except (KeyError, TypeError):
-        raise CheckpointError(path, "does not say which network it holds") from None
-    model = trained.build(quiet=True)
+        trained = Trained.from_json(saved.get("network"))
+    except DocumentError as error:
+        raise CheckpointError(
+            path, f"does not say which network it holds: in network.json, {error}"
+        ) from None
+    model = trained.rebuild(path)
     load_state(path, model, saved["weights"])
     return model.eval(), trained

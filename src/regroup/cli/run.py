@@ -41,7 +41,7 @@ def run(options: Options) -> int:
 
     from regroup.cli._compiled import compiled
     from regroup.cli._network import choose
-    from regroup.errors import ConfigError
+    from regroup.errors import ConfigError, printable
 
     if options.top < 1:
         raise ConfigError("top", options.top, "an int of at least 1")
@@ -62,7 +62,7 @@ def run(options: Options) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        print(f"{row['probability']:7.2%}  {row['class']:>4}  {row['name']}")
+        print(f"{row['probability']:7.2%}  {row['class']:>4}  {printable(row['name'])}")
     if trained is None and not options.pretrained and options.weights is None:
         print("(random weights: give --pretrained or --weights)")
     return 0

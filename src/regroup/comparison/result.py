@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from regroup.errors import PlanError
+from regroup.files.documents import DocumentError, read_document
+
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,6 @@ class Row:
         measured = self.measured(way)
         return None if measured is None or self.promised is None else measured / self.promised
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Row:
-        """Return the row that `asdict` made JSON of."""
-        data = dict(data)
-        data["runs"] = [Run(**r) for r in data["runs"]]
-        for name in ("times", "dense_times"):
-            data[name] = {way: TimePerImage(**time) for way, time in data[name].items()}
-        return cls(**data)
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -140,11 +134,10 @@ class Comparison:
             PlanError: the file is missing or is not a comparison.
         """
         try:
-            data = json.loads(Path(path).read_text())
-            return cls(data["settings"], data["machine"], [Row.from_json(r) for r in data["rows"]])
+            return read_document(Path(path), cls, most=_MOST_BYTES, finite=False)
         except OSError as error:
             raise PlanError(path, error.strerror or "cannot be read") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except DocumentError as error:
             raise PlanError(path, f"is not a comparison written by regroup ({error})") from error
 
     def table(self) -> list[dict[str, Any]]:

@@ -41,25 +41,30 @@ class DocumentError(ValueError):
     """A document is no JSON, or not of the type that its reader declares; the message says where."""
 
 
-def read_document(path: Path, kind: type[T], *, most: int = LARGEST) -> T:
-    """Return the content of a JSON file as a value of type `kind`; see `build`.
+def read_document(path: Path, kind: type[T], *, most: int = LARGEST, finite: bool = True) -> T:
+    """Return the content of a JSON file as a value of type `kind`; see `build` and `parse`.
 
     Raises:
         OSError: it cannot be read, is no file, or has more than `most` bytes.
         DocumentError: it is not JSON, or not of this type.
     """
-    return build(parse(read_file(path, most=most)), kind)
+    return build(parse(read_file(path, most=most), finite=finite), kind)
 
 
-def parse(data: bytes | str) -> Any:
+def parse(data: bytes | str, *, finite: bool = True) -> Any:
     """Return the JSON value that a text describes.
 
+    Args:
+        data: the text.
+        finite: refuse the numbers NaN and Infinity, which Python writes though JSON has them not.
+
     Raises:
-        DocumentError: it is no JSON of finite numbers in UTF-8, names a field twice, or is nested too deeply.
+        DocumentError: it is no JSON in UTF-8, names a field twice, or is nested too deeply.
     """
+    numbers: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
     try:
         text = data if isinstance(data, str) else data.decode()
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=_once, **numbers)
     except RecursionError:
         raise DocumentError(f"it is nested more than {_DEEPEST} levels deep") from None
     except DocumentError:
@@ -109,6 +114,16 @@ def build(value: Any, kind: Any, where: str = "") -> Any:
     if type(value) is not (origin or kind):
         raise _wrong(where, value, _called(kind))
     return value
+
+
+def require(holds: bool, where: str, value: Any, allowed: str) -> None:
+    """Require of a field what its type does not say.
+
+    Raises:
+        DocumentError: it does not hold; the message names the field, its value and what it must be.
+    """
+    if not holds:
+        raise _wrong(where, value, allowed)
 
 
 def _build_dataclass(value: Any, kind: type, where: str) -> Any:

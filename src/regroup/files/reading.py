@@ -55,12 +55,18 @@ def read_all(handle: int, path: Path, most: int) -> bytes:
     Raises:
         OSError: it is larger than `most` bytes, or cannot be read.
     """
-    parts, left = [], most + 1
+    content = read_exactly(handle, most + 1)
+    if len(content) > most:
+        raise _too_large(path, f"{len(content)} or more", most)
+    return content
+
+
+def read_exactly(handle: int, count: int) -> bytes:
+    """Return the next `count` bytes of an open file; fewer only where it ends."""
+    parts, left = [], count
     while left > 0 and (part := os.read(handle, min(left, 1 << 20))):
         parts.append(part)
         left -= len(part)
-    if left <= 0:
-        raise _too_large(path, f"more than the {most}", most)
     return b"".join(parts)
 
 

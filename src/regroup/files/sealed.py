@@ -12,9 +12,12 @@ import os
 import re
 import shutil
 import stat
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from regroup.errors import CheckpointError
+from regroup.files.documents import LARGEST, DocumentError, build, parse
+from regroup.files.reading import read_file
 
 MANIFEST = "manifest.json"
 _FORMAT = "regroup-sealed-1"
@@ -115,13 +118,26 @@ def _render(entries: dict) -> bytes:
     return (json.dumps({**content, "sha256": seal}, indent=1, sort_keys=True) + "\n").encode()
 
 
+@dataclass(frozen=True)
+class _Entry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    format: str
+    files: dict[str, _Entry]
+    sha256: str
+
+
 def _read_manifest(path: Path) -> dict[str, dict]:
     data = _read(path)
     try:
-        entries = json.loads(data)["files"]
+        entries = {name: asdict(entry) for name, entry in build(parse(data), _Manifest).files.items()}
         if all(_NAME.fullmatch(name) for name in entries) and _render(entries) == data:
             return entries
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except DocumentError:
         pass
     raise CheckpointError(path, "is not a manifest written by regroup, or is damaged")
 
@@ -153,6 +169,6 @@ def _require(path: Path, is_kind, kind: str) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, most=LARGEST)
     except OSError as error:
         raise CheckpointError(path, f"could not be read: {error.strerror or error}") from error

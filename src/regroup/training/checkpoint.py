@@ -20,7 +20,10 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from regroup.errors import CheckpointError
+from regroup.files.documents import LARGEST, parse
+from regroup.files.reading import read_file
 from regroup.files.sealed import DISK, Disk, remove_partial, verify_sealed, write_sealed
+from regroup.files.tensors import check_tensors
 from regroup.training.packing import pack, unpack
 
 _NAME = re.compile(r"checkpoint-\d{6,}")
@@ -173,9 +176,10 @@ def _section_files(name: str, value: object) -> dict[str, bytes]:
 
 def _read_section(file: Path, tensors: Path | None) -> object:
     try:
-        loaded = load_file(tensors) if tensors else {}
-        return unpack(json.loads(file.read_bytes()), loaded)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if tensors:
+            check_tensors(tensors)
+        return unpack(parse(read_file(file, most=LARGEST)), load_file(tensors) if tensors else {})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(file, f"could not be understood: {error}") from error
 
 

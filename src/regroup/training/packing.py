@@ -47,7 +47,7 @@ def unpack(structure: Structure, tensors: dict[str, torch.Tensor]) -> object:
     if "$float" in structure:
         return float(structure["$float"])
     if "$dtype" in structure:
-        return getattr(torch, structure["$dtype"])
+        return _dtype(structure["$dtype"])
     return {key: unpack(item, tensors) for key, item in structure.items()}
 
 
@@ -84,7 +84,22 @@ def _pack_tensor(value: torch.Tensor, name: str, tensors: dict[str, torch.Tensor
     return {"$tensor": name} if dense.is_contiguous() else {"$tensor": name, "stride": list(dense.stride())}
 
 
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name)
+    if not isinstance(found, torch.dtype):
+        raise TypeError(f"torch.{name} is no dtype")
+    return found
+
+
 def _laid_out(value: torch.Tensor, stride: list[int] | None) -> torch.Tensor:
+    """Return a tensor in its order in memory, which is without gaps: others could take any space."""
     if stride is None:
         return value
+    if len(stride) != value.dim():
+        raise ValueError(f"a tensor of {value.dim()} dimensions has no {len(stride)} strides")
+    gap = 1
+    for i in sorted((i for i in range(value.dim()) if value.shape[i] != 1), key=lambda i: stride[i]):
+        if value.numel() and stride[i] != gap:
+            raise ValueError(f"a tensor of shape {list(value.shape)} with strides {stride} has gaps")
+        gap *= value.shape[i]
     return torch.empty_strided(value.shape, stride, dtype=value.dtype).copy_(value)

@@ -100,6 +100,6 @@ def _outcome(results: Iterator, split: Split, share: Tensor) -> Tensor | DataErr
         return result
     images, replaced = result
     for name in replaced.keys() - split.replaced.keys():
-        _log.warning("%s cannot be read any more (%s); another image stands in", name, replaced[name])
+        _log.warning("%r cannot be read any more (%s); another image stands in", name, replaced[name])
     split.replaced.update(replaced)
     return images
