@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -10,10 +12,13 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
 
+import regroup
 import regroup.interop.timm as interop
 from regroup.errors import NetworkError
 from regroup.networks import create_model, networks
 from regroup.networks.backbone import Backbone
+from tests.engine.models import randomise
+from tests.engine.test_compiled import assert_as_good_as_pytorch
 from tests.networks.representatives import representatives, side
 
 ONE_TENSOR = [n for n in representatives() if networks[n].build.join is Backbone.join]
@@ -104,3 +109,20 @@ def test_other_decoders_segment(name: str, decoder: type[nn.Module]) -> None:
 def test_a_decoder_that_wants_another_stride_is_told_that_networks_have_one() -> None:
     with pytest.raises(NetworkError, match="output_stride=16"):
         smp.DeepLabV3Plus("tu-shufflenet_v1_g3_050", encoder_weights=None)
+
+
+COMPILED = [("Unet", "resnet18"), ("Unet", "mit_b0")]  # the latter's first feature map has no channels
+DECODERS = ["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN"]
+DECODERS += ["UPerNet", "Segformer"]
+ENCODED = ["resnet18", "mit_b0", "mobileone_s0", "vgg11", "densenet121", "mobilenet_v2", "xception", "dpn68"]
+EVERY = [(decoder, encoder) for decoder in DECODERS for encoder in ENCODED]
+
+
+@pytest.mark.parametrize(("decoder", "encoder"), EVERY if "REGROUP_FUZZ" in os.environ else COMPILED)
+def test_a_compiled_decoder_is_as_good_as_pytorch(decoder: str, encoder: str) -> None:
+    try:
+        model = randomise(getattr(smp, decoder)(encoder, encoder_weights=None))
+    except ValueError as error:
+        pytest.skip(f"smp has no such pair: {error}")
+    x = torch.randn(2, 3, 128 if decoder == "PAN" else 64, 64 if decoder != "PAN" else 128)
+    assert_as_good_as_pytorch(model, regroup.compile(model, x)(x), x)

@@ -197,7 +197,7 @@ class _Recorder(TorchDispatchMode):
     def _unknown(self, meta: Tensor, name: str) -> _Unknown:
         shape = tuple(meta.shape)
         batched = bool(shape) and shape[0] == self.batch
-        native = batched and meta.dtype == torch.float32
+        native = batched and meta.dtype == torch.float32 and meta.numel() > 0
         return _Unknown(meta, Value(shape[1:] if batched else shape, name, batched, native))
 
 

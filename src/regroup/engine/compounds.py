@@ -1,8 +1,11 @@
-"""Recognise what takes several operators of PyTorch: local response normalisation, a view of a view."""
+"""Recognise what takes several operators of PyTorch, and leave out what does nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import Tensor
 
 from regroup.engine.graph import Graph, Lrn, Node, Ref, Torch, Value
 
@@ -29,6 +32,28 @@ def join_views(graph: Graph) -> None:
         if before is not None and _name(before) in _VIEWS and before.inputs[0].batched:
             node.inputs = before.inputs
     graph.remove_dead()
+
+
+def leave_out_empty(graph: Graph) -> None:
+    """Let concatenations pass over parts without numbers, which stand for features that a network has not."""
+    for node in graph.nodes:
+        if _name(node) != "cat":
+            continue
+        parts, *rest = node.op.args
+        full = [part for part in parts if not _is_empty(part, node.inputs)]
+        if len(full) < len(parts) and any(isinstance(part, Ref) for part in full):
+            read = [node.inputs[part.index] for part in full if isinstance(part, Ref)]
+            inputs = tuple(dict.fromkeys(read))
+            places = {i: Ref(inputs.index(value)) for i, value in enumerate(node.inputs) if value in inputs}
+            kept = [places[part.index] if isinstance(part, Ref) else part for part in full]
+            node.op, node.inputs = replace(node.op, args=(kept, *rest)), inputs
+    graph.remove_dead()
+
+
+def _is_empty(part: object, inputs: tuple[Value, ...]) -> bool:
+    if isinstance(part, Ref):
+        return 0 in inputs[part.index].shape
+    return isinstance(part, Tensor) and part.numel() == 0
 
 
 def _lrn(node: Node, producers: dict[Value, Node]) -> Lrn | None:

@@ -27,7 +27,7 @@ class Value:
             when only PyTorch handles it.
         name: where it comes from, for people.
         batched: False for the rare tensor whose first dimension is not the batch; `shape` is then whole.
-        native: it is float32 and batched, so that native code can hold it.
+        native: it is float32, batched and not empty, so that native code can hold it.
     """
 
     shape: Shape

@@ -40,15 +40,16 @@ class Layout:
 
     Attributes:
         place: per value that has been settled.
-        copied_inputs: images given in PyTorch's layout that are to be copied into a slab first.
+        copied_inputs: inputs that are to be copied into a slab first, out of PyTorch's layout.
     """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._producers, self._consumers = graph.producers(), graph.consumers()
+        self._concatenated = [v for n in graph.nodes if isinstance(n.op, Concat) for v in n.inputs]
         self._home: dict[Value, tuple[Slab, int]] = {}
         self.place: dict[Value, Place] = {}
-        self.copied_inputs = [v for v in graph.inputs if len(v.shape) == 3 and not self._read_in_place(v)]
+        self.copied_inputs = [v for v in graph.inputs if not self._read_in_place(v)]
         for group in self._groups():
             self._make_slab(group)
         self._widen_halos()
@@ -67,8 +68,11 @@ class Layout:
             return places[0].select(node.op.channels)
         if isinstance(node.op, Concat):
             return Place(places[0].slab, sum((p.channels for p in places), ()))
-        before, after = node.inputs[0].shape, node.op.shape
-        return places[0].flattened() if before != after and before[1:] not in ((), (1, 1)) else places[0]
+        return places[0].flattened() if _flattens(node) else places[0]
+
+    def is_put_beside(self, value: Value) -> bool:
+        """Tell whether an image as one vector is concatenated: then it needs a place of its own."""
+        return value in self._home
 
     def in_memory(self, node: Node) -> tuple[int, ...]:
         """Return the channels of a convolution's output as they shall follow one another in memory.
@@ -106,6 +110,8 @@ class Layout:
         return {c: (i // each // beside, i % each, i // each % beside) for i, c in enumerate(channels)}
 
     def _read_in_place(self, value: Value) -> bool:
+        if len(value.shape) != 3:  # a vector lies the same way in both layouts, but not beside others
+            return not any(value in self._roots(v) for v in self._concatenated)
         readers = self._consumers[value]
         return (
             bool(readers)
@@ -124,7 +130,10 @@ class Layout:
 
     def _groups(self) -> list[list[Value]]:
         """Return the computed values that must share a slab, in the order of the concatenations."""
-        computed = [n.output for n in self._graph.nodes if not isinstance(n.op, _ALIASES)]
+        joined = {root for value in self._concatenated for root in self._roots(value)}
+        computed = [
+            n.output for n in self._graph.nodes if not isinstance(n.op, _ALIASES) or n.output in joined
+        ]
         group = {value: [value] for value in (*self.copied_inputs, *computed)}
         for node in self._graph.nodes:
             if isinstance(node.op, Concat):
@@ -134,9 +143,9 @@ class Layout:
         return list({id(g): g for g in group.values()}.values())
 
     def _roots(self, value: Value) -> list[Value]:
-        """Return the computed values in which the channels of `value` lie."""
+        """Return the values in which the channels of `value` lie: not aliases, but for vectors of images."""
         node = self._producers.get(value)
-        if node is None or not isinstance(node.op, _ALIASES):
+        if node is None or not isinstance(node.op, _ALIASES) or _flattens(node):
             return [value]
         return [root for v in node.inputs for root in self._roots(v)]
 
@@ -155,6 +164,12 @@ class Layout:
                     if root in self._home:
                         slab = self._home[root][0]
                         slab.halo = slab.halo.union(_needed_halo(op, node.inputs[0], node.output))
+
+
+def _flattens(node: Node) -> bool:
+    """Tell whether a node makes a vector of an image of several pixels."""
+    before = node.inputs[0].shape
+    return isinstance(node.op, Reshape) and before != node.op.shape and before[1:] not in ((), (1, 1))
 
 
 def _main(op: Op) -> Op:

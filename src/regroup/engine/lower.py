@@ -63,6 +63,8 @@ class _Lowering(Tasks):
     def node(self, node: Node) -> None:
         if is_alias(node.op):
             self.layout.place[node.output] = self.layout.alias(node)
+            if self.layout.is_put_beside(node.output):
+                self._put_home(node.output, "put beside")
             return
         fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
         if is_elementwise(fused):
@@ -72,9 +74,15 @@ class _Lowering(Tasks):
 
     def copy_input(self, value: Value) -> None:
         """Bring an input from PyTorch's layout into the engine's."""
+        self._put_home(value, "read")
+
+    def _put_home(self, value: Value, word: str) -> None:
         source, place = self.layout.place[value], self.layout.home(value)
         self.add(
-            f"read {value.name}", (source,), place, lambda: kernels.Pointwise(source.view(), place.view())
+            f"{word} {value.name}",
+            (source,),
+            place,
+            lambda: kernels.Pointwise(source.view(), place.view(), order=source.order),
         )
         self.layout.place[value] = place
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regroup.engine.capture import BATCH, Capture, capture
 from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.compounds import join_views, recognise_lrn
+from regroup.engine.compounds import join_views, leave_out_empty, recognise_lrn
 from regroup.engine.graph import Graph, Node, Torch, Value
 from regroup.engine.interpret import evaluate
 from regroup.engine.partition import partition
@@ -193,6 +193,7 @@ def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capt
     recognise_lrn(recorded.graph)
     recognise_channel_orders(recorded.graph)
     join_views(recorded.graph)
+    leave_out_empty(recorded.graph)
     recognise(recorded.graph)
     recorded.graph.remove_dead()
     optimise(recorded.graph)

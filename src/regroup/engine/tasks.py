@@ -69,7 +69,8 @@ class Tasks:
             return place
         key = (value, channels, halo)
         if key not in self._copies:
-            slab = Slab(place.slab.height, place.slab.width, len(channels), halo)
+            size = (1, 1) if place.flat else (place.slab.height, place.slab.width)
+            slab = Slab(*size, len(channels), halo)
             copy = self._copies[key] = Place(slab, tuple(range(len(channels))))
             self.add(
                 f"copy {value.name}",

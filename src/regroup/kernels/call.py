@@ -45,6 +45,7 @@ class Call:
         self._gaps = np.array([0, 0, *strides], np.int64)
         self._program, self._region, self._threads = program, layout.region, threads  # alive while this is
         first, last = steps or (0, len(layout.kernels))
+        private = layout.arena_floats * (threads if image_per_thread else 1) + layout.table_floats
         values = {
             "parts": layout.parts.ctypes.data,
             "views": layout.views.ctypes.data,
@@ -56,8 +57,9 @@ class Call:
             "buffers": self._places.ctypes.data,
             "strides": self._gaps.ctypes.data,
             "buffer_count": len(self._places),
+            "most_views": layout.most_views,
             "image_per_thread": int(image_per_thread),
-            "scratch": arena + 4 * layout.arena_floats * (threads if image_per_thread else 1),
+            "scratch": arena + 4 * private,
             "scratch_stride": layout.scratch_floats,
             "arena_stride": layout.arena_floats,
         }

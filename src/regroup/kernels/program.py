@@ -24,7 +24,7 @@ from regroup.kernels.call import Call
 from regroup.kernels.fused import Epilogue, Prologue
 from regroup.kernels.problem import Chain, Problem
 from regroup.kernels.region import Region
-from regroup.kernels.runner import MAX_BUFFERS, MAX_VIEWS
+from regroup.kernels.runner import table_words
 from regroup.kernels.target import Target
 from regroup.kernels.templates import fetch
 from regroup.kernels.templates.base import LINE, Kernel, whole_lines
@@ -181,7 +181,7 @@ class Layout:
         extent = max((v.offset + v.last + 1 for v in views), default=0)
         self.arena_floats = whole_lines(max(arena_floats, extent))
         scratch = max((k.scratch for ks in self.kernels for k in ks), default=0)
-        self.scratch_floats = CURSOR + whole_lines(scratch)
+        self.scratch_floats = self.table_floats + CURSOR + whole_lines(scratch)
 
     def _tables(self, names: dict[Kernel, str]) -> None:
         addresses = {kernel: self.loaded.address(name) for kernel, name in names.items()}
@@ -194,7 +194,6 @@ class Layout:
                     places.append((WEIGHTS, weights))
                 self.weights_at.append(weights)
                 weights += whole_lines(kernel.packed)
-                assert len(places) <= MAX_VIEWS
                 parts.append((addresses[kernel], kernel.items, len(views), len(places)))
                 views += places
             steps.append(len(parts))
@@ -203,7 +202,8 @@ class Layout:
         self.fetches = np.array(fetch.plan(self.kernels, starts), np.int64).reshape(-1, 3)
         self.weight_floats = weights
         self.buffer_count = 1 + max([WEIGHTS, *(buffer for buffer, _ in views)])
-        assert self.buffer_count <= MAX_BUFFERS
+        self.most_views = max((count for *_, count in parts), default=0)
+        self.table_floats = whole_lines(2 * table_words(self.buffer_count, self.most_views))
         self.parts = np.array(parts, np.int64).reshape(-1, 4)
         self.views = np.array(views, np.int64).reshape(-1, 2)
         self.steps = np.array(steps, np.int64)

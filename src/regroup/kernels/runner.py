@@ -3,6 +3,7 @@
 A program is data for it: steps are ranges of parts, a part is a kernel's address, its number of work
 items and its views, a view is a buffer and an offset. All threads of the region execute this function; they
 share each part's items evenly and meet at a barrier after each step. Or each thread does whole images.
+What a thread looks up for its image and part, it keeps before its scratch memory: any number of addresses.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FIELDS = (
     "buffers",
     "strides",
     "buffer_count",
+    "most_views",
     "thread_number",
     "thread_count",
     "barrier",
@@ -34,8 +36,10 @@ FIELDS = (
 )
 """The region's argument: 64-bit integers, in this order. Strides are in floats."""
 
-MAX_VIEWS = 64
-MAX_BUFFERS = 64
+
+def table_words(buffer_count: int, most_views: int) -> int:
+    """Return how many words each thread needs just before `scratch`, where its own addresses lie."""
+    return buffer_count + most_views
 
 
 def runner(target: Target) -> Code:
@@ -46,8 +50,6 @@ def runner(target: Target) -> Code:
 class _Runner:
     def __init__(self, target: Target) -> None:
         self.code = code = Code(target, "run", fields="ptr")
-        self.pointers = code.emit("ptr", f"alloca [{MAX_VIEWS} x ptr], align 16")
-        self.local = code.emit("ptr", f"alloca [{MAX_BUFFERS} x i64], align 16")
         fields = {name: word(code, code.arguments[0], i) for i, name in enumerate(FIELDS)}
         self.fields = fields
         self.thread = self._call_int(fields["thread_number"])
@@ -56,7 +58,10 @@ class _Runner:
         self.worker = code.select(alone, 0, self.thread, "i64")
         self.workers = code.select(alone, 1, self.threads, "i64")
         self.meet = code.compare("eq", fields["image_per_thread"], 0)
-        self.cursor = pointer(code, fields["scratch"] + self.thread * fields["scratch_stride"] * 4)
+        private = fields["scratch"] + self.thread * fields["scratch_stride"] * 4
+        self.cursor = pointer(code, private)
+        self.pointers = pointer(code, private - fields["most_views"] * 8)
+        self.local = pointer(code, private - (fields["most_views"] + fields["buffer_count"]) * 8)
         self.scratch = self.cursor + CURSOR
         first = code.select(alone, self.thread, 0, "i64")
         step = code.select(alone, self.threads, 1, "i64")
