@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import time
@@ -215,6 +216,22 @@ def test_an_image_exchanged_under_the_same_name_size_and_time_is_looked_at_again
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     with pytest.raises(BadImagesError, match="1 image cannot be used"):
         load_data(tmp_path / "data")
+
+
+def test_what_the_system_could_not_read_is_tried_again(tmp_path, monkeypatch):
+    """Too many open files, no permission, a cable: the file is not to blame, and has not changed after."""
+    path = str(_make_split(tmp_path) / "train" / "cat" / "0.png")
+    opened = os.open
+
+    def failing(name, *arguments, **options):
+        if os.fspath(name) == path:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        return opened(name, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(BadImagesError, match="Too many open files"):
+        patch.setattr(os, "open", failing)
+        load_data(tmp_path)
+    assert len(load_data(tmp_path).train) == 10
 
 
 def test_images_changed_right_after_each_scan_are_always_noticed(tmp_path):

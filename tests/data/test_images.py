@@ -19,7 +19,7 @@ def test_odd_images_are_read(name, channels, tmp_path):
     assert image.mode == {1: "L", 3: "RGB"}[channels]
     with calm_decoders():
         facts = inspect_image(tmp_path / name)
-    assert facts == ((image.height, image.width), "")
+    assert facts == ((image.height, image.width), "", True)
     assert fit(image, (16, 16)).shape == (channels, 16, 16)
 
 

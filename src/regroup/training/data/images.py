@@ -47,10 +47,12 @@ class ImageFacts(NamedTuple):
     Attributes:
         size: height and width in its right orientation; (0, 0) if it cannot be read.
         problem: why it cannot be used; "" if it can.
+        lasting: whether it lies in the content of the file, not in the system that could not read it.
     """
 
     size: Size
     problem: str
+    lasting: bool = True
 
 
 def read_image(path: Path, channels: int) -> Image.Image:
@@ -82,7 +84,9 @@ def inspect_image(path: Path) -> ImageFacts:
                 image.verify()
         return ImageFacts((width, height) if turned else (height, width), "")
     except DataError as error:
-        return ImageFacts((0, 0), error.reason)
+        cause = error.__cause__
+        passing = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+        return ImageFacts((0, 0), error.reason, lasting=not passing)
 
 
 def fit(
@@ -182,8 +186,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(path, f"cannot be recognised as an image: it begins with {beginning!r}") from None
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
-    except MemoryError:
-        raise DataError(path, "needs more memory than there is") from None
+    except MemoryError as error:
+        raise DataError(path, "needs more memory than there is") from error
     except Exception as error:  # decoders raise whatever their parsing trips over
         raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})") from error
 

@@ -62,7 +62,8 @@ def scan(root: Path, names: Sequence[str], what: str) -> list[ImageFacts]:
     A file counts as unchanged if its size, inode, and times of modification and of change are: the last
     moves whenever a file is written, exchanged for another or renamed, and cannot be set back. Not noticed
     are bytes that change beneath the file system. What is found is kept in the user's cache
-    (`regroup.files.cache`); if that cannot be used, the next scan decodes all files again.
+    (`regroup.files.cache`); if that cannot be used, the next scan decodes all files again. A file that the
+    system could not read is tried again next time.
 
     Args:
         root: the data set's folder.
@@ -142,5 +143,6 @@ def _seen(row: list) -> Seen:
 
 
 def _written(names: Sequence[str], stamps: list[Stamp | None], facts: list[ImageFacts]) -> bytes:
-    rows = {n: [*s, *f.size, f.problem] for n, s, f in zip(names, stamps, facts, strict=True) if s}
+    known = zip(names, stamps, facts, strict=True)
+    rows = {name: [*stamp, *fact.size, fact.problem] for name, stamp, fact in known if stamp and fact.lasting}
     return json.dumps(rows, separators=(",", ":")).encode()
