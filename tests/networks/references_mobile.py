@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torchvision
 from torch import nn
 
 from regroup.networks import list_models, networks
@@ -16,10 +17,22 @@ def mobile() -> dict[str, list[Reference]]:
 
 
 def _squeezenet() -> dict[str, list[Reference]]:
-    return {
+    found = {
         f"squeezenet1_{i}": [of_torchvision(f"squeezenet1_{i}"), _adaptive_squeezenet(f"squeezenet_v1_{i}")]
         for i in (0, 1)
     }
+    return {**found, "squeezenet1_0_official": [_padded_squeezenet()]}
+
+
+def _padded_squeezenet() -> Reference:
+    """torchvision's, with the padding that Caffe's has."""
+
+    def build() -> nn.Module:
+        model = torchvision.models.squeezenet1_0(weights=None)
+        model.classifier[1].padding = (1, 1)
+        return model
+
+    return Reference("definition", build)
 
 
 def _adaptive_squeezenet(name: str) -> Reference:
@@ -83,4 +96,6 @@ def _mobilenet_v3() -> dict[str, list[Reference]]:
         found[f"{name}_100"] = [of_torchvision(name), of_timm(f"mobilenetv3_{size}_100", eps)]
         found[f"{name}_075"] = [of_timm(f"mobilenetv3_{size}_075", eps)]
         found[f"{name}_minimal"] = [of_timm(f"tf_mobilenetv3_{size}_minimal_100", pad_type="")]
+    same = of_timm("tf_mobilenetv3_large_100", {"padding": "same"})
+    found["mobilenet_v3_large_100"].append(replace(same, whose="timm (TensorFlow)"))
     return found

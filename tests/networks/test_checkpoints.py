@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -107,6 +107,7 @@ def test_checkpoints_that_hold_themselves_end() -> None:
         load({"model": loop})
 
 
+@settings(deadline=None)
 @given(
     containers=st.lists(st.sampled_from([*AVERAGED, *TRAINED, "any_other"]), max_size=3),
     holder=st.lists(st.sampled_from(HOLDERS), max_size=2),
@@ -158,6 +159,7 @@ CHANGES = {
 }
 
 
+@settings(deadline=None)
 @given(
     key=st.sampled_from([key for key, value in STATE.items() if value.is_floating_point()]),
     change=st.sampled_from(sorted(CHANGES)),

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
@@ -218,6 +218,7 @@ def test_every_file_that_was_cut_off_is_an_error(content: bytes, tmp_path: Path)
         assert "cannot be read as weights" in refusal(path)
 
 
+@settings(deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_an_archive_is_an_error_or_changes_no_number(place: float, bit: int) -> None:
     content = bytearray(saved(STATE))
@@ -235,6 +236,7 @@ def test_a_flipped_bit_in_an_archive_is_an_error_or_changes_no_number(place: flo
         path.unlink()
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x10\0\0\0\0\0\0\0{", b"<"])
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
 from regroup.networks.features import FeatureMaps
+from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
 
 if TYPE_CHECKING:
     from regroup.networks import Network
@@ -45,6 +46,8 @@ class Config:
                 raise NetworkError(name, value, "at least 0 and below 1")
             if name == "width" and value <= 0:
                 raise NetworkError(name, value, "above 0")
+            if name == "padding":
+                check_padding(value)
             if name in COUNTS and (not isinstance(value, int) or value < 1):
                 raise NetworkError(name, value, "an int of at least 1")
 
@@ -95,6 +98,8 @@ class Backbone(FeatureMaps):
         self._pooled = pooled
         self.hidden, self.head_hidden_size = hidden or (nn.Identity(), self.num_features * pooled**2)
         self.drop = nn.Dropout(config.drop_rate)
+        if getattr(config, "padding", SYMMETRIC) == SAME:
+            pad_as_tensorflow(self)
         self.reset_classifier(config.num_classes, config.global_pool)
         self.init_weights()
         self.register_forward_pre_hook(_check_image)

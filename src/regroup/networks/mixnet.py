@@ -1,7 +1,7 @@
 """MixNet (arXiv:1907.09595): inverted residuals found by search, whose depthwise kernels have several sizes.
 
 The 1x1 convolutions of many blocks work in two groups, without a shuffle. Padding is symmetric, as in timm's
-own weights and pytorchcv's; TensorFlow's, at strides, is not.
+own weights and pytorchcv's; TensorFlow's weights expect `eps=1e-3` and `padding="same"`.
 """
 
 from __future__ import annotations
@@ -73,12 +73,14 @@ class MixNetConfig(Config):
         stem: channels of the first convolution.
         width: multiplies all channels but the last 1536, rounded to a multiple of 8.
         eps: of the batch norms; TensorFlow's weights expect 1e-3.
+        padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
 
     rows: tuple[Row, ...]
     stem: int
     width: float = 1.0
     eps: float = 1e-5
+    padding: str = "symmetric"
     drop_rate: float = 0.25
 
 

@@ -1,6 +1,7 @@
 """MobileNet (arXiv:1704.04861): nothing but depthwise and pointwise convolutions.
 
 Names say width and image size: `mobilenet_v1_050_160` has half the channels and takes images of 160.
+TensorFlow's weights, for which the official errors are stated, expect `eps=1e-3` and `padding="same"`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ class MobileNetV1Config(Config):
         rows: (channels, blocks, stride of the first).
         act: activation.
         eps: of the batch norms; TensorFlow's weights expect 1e-3.
+        padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
 
     width: float = 1.0
     rows: tuple[tuple[int, int, int], ...] = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
     act: str = "relu6"
     eps: float = 1e-5
+    padding: str = "symmetric"
 
 
 class Separable(nn.Module):

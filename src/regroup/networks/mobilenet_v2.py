@@ -1,4 +1,7 @@
-"""MobileNetV2 (arXiv:1801.04381): narrow between the blocks, wide and depthwise inside them."""
+"""MobileNetV2 (arXiv:1801.04381): narrow between the blocks, wide and depthwise inside them.
+
+TensorFlow's weights, for which the official errors are stated, expect `eps=1e-3` and `padding="same"`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class MobileNetV2Config(Config):
         rows: (expansion, channels, blocks, stride of the first): table 2.
         head: channels of the last 1x1 convolution.
         eps: of the batch norms; TensorFlow's weights expect 1e-3.
+        padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
 
     width: float = 1.0
@@ -36,6 +40,7 @@ class MobileNetV2Config(Config):
     )
     head: int = 1280
     eps: float = 1e-5
+    padding: str = "symmetric"
     drop_rate: float = 0.2
 
 

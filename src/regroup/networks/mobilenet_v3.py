@@ -1,6 +1,7 @@
 """MobileNetV3 (arXiv:1905.02244): inverted residuals found by search, with gates and hard swish.
 
 `minimal` variants are the official "minimalistic" ones: 3x3 kernels and ReLU only, no gates.
+TensorFlow's weights, for which the official errors are stated, expect `padding="same"`.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class MobileNetV3Config(Config):
         hidden: width of the layer before the classifier.
         minimal: 3x3 kernels and ReLU only, no gates.
         eps: of the batch norms; torchvision's and TensorFlow's weights expect 1e-3, some of timm's 1e-5.
+        padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
 
     rows: tuple[Row, ...]
@@ -79,6 +81,7 @@ class MobileNetV3Config(Config):
     width: float = 1.0
     minimal: bool = False
     eps: float = 1e-3
+    padding: str = "symmetric"
     drop_rate: float = 0.2
 
 

@@ -1,8 +1,12 @@
-"""SqueezeNet (arXiv:1602.07360): squeeze the channels, then expand them by 1x1 and 3x3 side by side."""
+"""SqueezeNet (arXiv:1602.07360): squeeze the channels, then expand them by 1x1 and 3x3 side by side.
+
+`squeezenet1_0` is torchvision's. In the authors' own, `..._official`, the last convolution pads its 1x1
+kernel, so that a frame of biases goes into the average.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -19,10 +23,12 @@ class SqueezeNetConfig(Config):
     Args:
         stem: channels and kernel size of the first convolution.
         fires: for each stage, the squeezed channels of its fire modules; they give eight times as many.
+        padding: zeros around the last convolution.
     """
 
     stem: tuple[int, int]
     fires: tuple[tuple[int, ...], ...]
+    padding: int = 0
     drop_rate: float = 0.5
 
 
@@ -62,7 +68,7 @@ class SqueezeNet(Backbone):
 
     def new_classifier(self, num_classes: int) -> nn.Module:
         """Return a 1x1 convolution with new weights."""
-        layer = nn.Conv2d(self.num_features, num_classes, 1)
+        layer = nn.Conv2d(self.num_features, num_classes, 1, padding=self.config.padding)
         super().init_layer(layer)
         nn.init.normal_(layer.weight, std=0.01)
         return layer
@@ -87,11 +93,17 @@ family = Family(
     pool_size=(13, 13),
 )
 
+V1_0 = SqueezeNetConfig(stem=(96, 7), fires=((16, 16, 32), (32, 48, 48, 64), (64,)))
 family.add(
     "squeezenet1_0",
-    SqueezeNetConfig(stem=(96, 7), fires=((16, 16, 32), (32, 48, 48, 64), (64,))),
-    Claims(1_248_424, 818.9, top1_error=42.5, top5_error=19.7),
+    V1_0,
+    Claims(1_248_424, 818.9, (224, 224), "L", 41.908, 19.58, "L"),
     pretrained="torchvision:SqueezeNet1_0_Weights.IMAGENET1K_V1",
+)
+family.add(
+    "squeezenet1_0_official",
+    replace(V1_0, padding=1),
+    Claims(1_248_424, 861.3, (227, 227), top1_error=42.5, top5_error=19.7),
 )
 family.add(
     "squeezenet1_1",
