@@ -73,9 +73,7 @@ def test_functions_take_few_parameters():
         names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
         return len([n for n in names if n not in ("self", "cls")])
 
-    # ops.counting's formula has the signature of the aten operator that it counts
-    allowed = {"convolution_backward_flops"}
-    assert not [place(p, f) for p, f in FUNCTIONS if count(f) > 9 and f.name not in allowed]
+    assert not [place(p, f) for p, f in FUNCTIONS if count(f) > 9]
 
 
 def public(tree):

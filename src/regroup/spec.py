@@ -29,8 +29,8 @@ Size = tuple[int, int]
 class Cost:
     """Parameters (numbers that are trained) and MACs (multiply-adds) for one image.
 
-    One MAC is two FLOPs. Only convolutions and linear layers count, as in the papers of the field:
-    normalisation, activation, pooling, gathers and additions do not.
+    One MAC is two FLOPs. Convolutions, linear layers and products of matrices count, as in the papers of the
+    field: normalisation, activation, products of elements, pooling, resizing, gathers and additions do not.
     """
 
     parameters: int = 0

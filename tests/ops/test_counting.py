@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from regroup.ops.conv import reference_conv2d
-from regroup.ops.counting import count, count_macs, flop_counter
+from regroup.ops.counting import Counter, UncountedWarning, count, count_macs
 from regroup.spec import ConvSpec, Cost, divisors
 
 from .problems import problems
@@ -15,11 +15,12 @@ from .problems import problems
 
 def counted(function, *inputs):
     """Return the MACs of a forward pass, and of forward and backward."""
-    with flop_counter() as counter:
+    with Counter() as counter:
         y = function(*inputs)
-        forward = counter.get_total_flops()
+        forward = counter.macs
         y.sum().backward()
-    return forward // 2, (counter.get_total_flops() - forward) // 2
+    assert not counter.uncounted
+    return forward, counter.macs - forward
 
 
 @pytest.mark.parametrize("groups", divisors(32))
@@ -85,3 +86,21 @@ def test_linear_layers_count_and_their_input_is_known():
     assert count_macs(nn.Linear(12, 5), torch.zeros(1, 12)) == 60
     with pytest.raises(ValueError, match="give in_channels"):
         count(nn.ReLU(), (2, 2))
+
+
+class OutsideOfPyTorch(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy() @ x.numpy())
+
+
+class Cumulative(nn.Module):
+    def forward(self, x):
+        return x.cumprod(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(OutsideOfPyTorch(), "Tensor.numpy"), (Cumulative(), "aten.cumprod")], ids=str
+)
+def test_what_is_not_counted_is_said(module, name):
+    with pytest.warns(UncountedWarning, match=name):
+        assert count_macs(module, torch.ones(3, 3)) == 0

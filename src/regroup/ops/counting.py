@@ -3,66 +3,128 @@
 >>> count(nn.Conv2d(8, 8, 3, padding=1, groups=4), (5, 5))
 Cost(parameters=152, macs=3600)
 
-PyTorch's own counter is right for the forward pass of a grouped convolution and wrong for its backward
-pass: it does not divide the weight gradient by the groups, so that G groups read (1 + G) / 2 times too much.
-`convolution_backward_flops` is the right formula; every count here uses it.
+Every operator that runs is seen, whoever calls it: a module, a function, a scripted or compiled part, the
+backward pass. `regroup.ops.formulas` says what its MACs are; what has no formula is named, never passed over.
+This is the only counter: `profile`, `compare`, the strategies' costs and the published figures all use it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import math
-from collections.abc import Sequence
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from regroup.ops.formulas import macs_of
 from regroup.spec import Cost
 
 
-def convolution_backward_flops(
-    grad_out_shape: Sequence[int],
-    x_shape: Sequence[int],
-    w_shape: Sequence[int],
-    _bias: object,
-    _stride: object,
-    _padding: object,
-    _dilation: object,
-    transposed: bool,
-    _output_padding: object,
-    _groups: int,
-    output_mask: Sequence[bool],
-    out_shape: object = None,
-    **_: object,
-) -> int:
-    """Return the FLOPs (2 x MACs) of aten.convolution_backward, for any number of groups.
+class UncountedWarning(UserWarning):
+    """Operators ran whose MACs are not known, so that a count is too small."""
 
-    The gradients of input and weight each take as many MACs as the forward pass: every product of an
-    input, a weight and an output gradient occurs once in each of the three. The weight has its input
-    channels already divided by the groups, so that the forward's count needs no groups at all.
+
+class Counter:
+    """Count the MACs of all that runs inside a `with`.
+
+    >>> with Counter() as counter:
+    ...     y = torch.ones(2, 3) @ torch.ones(3, 5)
+    >>> counter.macs, counter.uncounted
+    (30, set())
+
+    What leaves PyTorch (`Tensor.numpy` and its like) is named as uncounted, for what is done with it cannot
+    be seen. Nor can a C++ function that is bound to Python without being registered as an operator.
     """
-    per_pixel = math.prod(w_shape)
-    pixels = x_shape if transposed else grad_out_shape
-    forward = 2 * pixels[0] * math.prod(pixels[2:]) * per_pixel
-    return forward * sum(bool(wanted) for wanted in output_mask[:2])
+
+    def __init__(self) -> None:
+        self.macs = 0
+        """MACs so far."""
+        self.uncounted: set[str] = set()
+        """Names of the operators that have no formula."""
+        self._around = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        for context in (_Leaving(self.uncounted), _nothing_fused(), _Operators(self._saw)):
+            self._around.enter_context(context)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._around.close()
+
+    def _saw(self, func: Any, args: tuple, kwargs: dict, out: object) -> None:
+        macs = macs_of(func, args, kwargs, out)
+        if macs is None:
+            self.uncounted.add(str(getattr(func, "overloadpacket", func)))
+        self.add(func, args, kwargs, out, macs or 0)
+
+    def add(self, func: Any, args: tuple, kwargs: dict, out: object, macs: int) -> None:
+        """Add one operator that ran."""
+        self.macs += macs
 
 
-def flop_counter(display: bool = False) -> FlopCounterMode:
-    """Return PyTorch's counter with the right formula for grouped convolutions in training."""
-    return FlopCounterMode(
-        display=display, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
-    )
+class _Operators(TorchDispatchMode):
+    """Call `saw` after every operator, those that are made of others taken apart."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, saw: Callable[[Any, tuple, dict, object], None]) -> None:
+        super().__init__()
+        self._saw = saw
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        is_plain = isinstance(func, torch._ops.OpOverload)
+        if is_plain and func.namespace in _BESIDES:
+            return func(*args, **kwargs)
+        if is_plain and _is_composite(func):  # in inference mode they come here in one piece
+            with self:
+                return func.decompose(*args, **kwargs)
+        out = func(*args, **kwargs)
+        self._saw(func, args, kwargs, out)
+        return out
 
 
-def executed_flops(func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: object) -> int | None:
-    """Return the FLOPs (2 x MACs) of one call of an operator, or None if no formula is known for it.
+_BESIDES = {"prim", "profiler", "c10d", "_c10d_functional"}
+"""Namespaces of operators that ask for a tensor's device or layout, take notes, or send tensors elsewhere."""
 
-    Formulas are PyTorch's, those registered by `torch.utils.flop_counter.register_flop_formula` for custom
-    operators, and the correct one for grouped convolutions in training.
-    """
-    formula = flop_counter().flop_registry.get(func.overloadpacket)
-    return None if formula is None else formula(*args, **kwargs, out_val=out)
+_LEAVES = {
+    getattr(torch.Tensor, name): f"Tensor.{name}" for name in ("numpy", "__array__", "__dlpack__", "data_ptr")
+}
+
+
+class _Leaving(TorchFunctionMode):
+    """Name the ways by which tensors leave PyTorch."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in _LEAVES:
+            self._names.add(_LEAVES[func])
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _nothing_fused() -> Iterator[None]:
+    """Let compiled and scripted parts run operator by operator."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.jit.optimized_execution(False))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and it takes seconds to import
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@functools.cache
+def _is_composite(func: torch._ops.OpOverload) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = None) -> Cost:
@@ -74,6 +136,9 @@ def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = No
         module: takes (1, in_channels, *size).
         size: (height, width).
         in_channels: of the input; by default those of the first convolution or linear layer.
+
+    Warns:
+        UncountedWarning: operators ran that have no formula; it names them.
     """
     if in_channels is None:
         in_channels = _first_channels(module)
@@ -85,10 +150,18 @@ def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = No
 
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Return the MACs of one forward pass on these inputs."""
-    with flop_counter() as counter, torch.no_grad():
+    """Return the MACs of one forward pass on these inputs.
+
+    Warns:
+        UncountedWarning: operators ran that have no formula; it names them.
+    """
+    with Counter() as counter, torch.no_grad():
         module(*inputs)
-    return counter.get_total_flops() // 2
+    if counter.uncounted:
+        names = ", ".join(sorted(counter.uncounted))
+        message = f"without a formula, counted as 0 MACs: {names}; register_flop_formula of PyTorch adds one"
+        warnings.warn(message, UncountedWarning, stacklevel=2)
+    return counter.macs
 
 
 def _first_channels(module: nn.Module) -> int:

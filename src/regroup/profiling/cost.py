@@ -10,24 +10,26 @@
 The model runs once on shapes alone (fake tensors), and every operator it calls is counted where it is
 called: in a module, in a function inside a module, in the backward pass. So a convolution counts the same
 whoever asks for it, and a gather or a shuffle, which has no MACs, still counts the bytes that it moves.
+What counts MACs and what does not say `regroup.ops.formulas`; what has no formula is named in `uncounted`.
 """
 
 from __future__ import annotations
 
-import functools
+import copy
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from regroup.ops.counting import executed_flops
+from regroup.ops.counting import Counter
+from regroup.ops.formulas import call_of, gives_activations
 from regroup.profiling.traffic import bytes_moved, is_rearrangement
 from regroup.profiling.where import Where
 
@@ -39,7 +41,7 @@ class LayerCost:
     parameters: int = 0
     """Numbers that are trained. One that two layers share is counted in the first."""
     macs: int = 0
-    """Multiply-adds that are executed, of convolutions, linear layers and matrix products."""
+    """Multiply-adds that are executed: `regroup.ops.formulas` says of which operators."""
     ideal_macs: int = 0
     """Executed MACs without those that multiply by a masked weight, which is zero."""
     dense_macs: int = 0
@@ -76,7 +78,10 @@ class NetworkCost:
 
     layers: dict[str, LayerCost]
     uncounted: tuple[str, ...] = ()
-    """Custom operators that were called and have no formula: register one with `register_flop_formula`."""
+    """Operators that ran, have no formula and may multiply: give one by PyTorch's `register_flop_formula`.
+
+    `Tensor.numpy` and its like stand for whatever is done with the numbers outside of PyTorch.
+    """
 
     @property
     def total(self) -> LayerCost:
@@ -107,13 +112,13 @@ def cost(model: nn.Module, *inputs: Tensor, training: bool = False) -> NetworkCo
         Exception: whatever the model raises when it is called with these inputs.
     """
     with mode_of(model, training):
-        try:
-            recorder = _run_fake(model, inputs, training)
-        except (
-            RuntimeError,
-            NotImplementedError,
-        ):  # shapes alone do not do: if values do not either, it raises
-            recorder = _run_real(model, inputs, training)
+        if any(isinstance(m, _NO_STAND_INS) for m in model.modules()):
+            recorder = _run_copy(model, inputs, training)
+        else:
+            try:
+                recorder = _run_fake(model, inputs, training)
+            except (RuntimeError, NotImplementedError):  # shapes do not do: values may
+                recorder = _run_real(model, inputs, training)
     layers = {
         name: recorder.own.get(name, LayerCost()) + LayerCost(recorder.where.parameters_of(name))
         for name, _ in model.named_modules()
@@ -123,12 +128,18 @@ def cost(model: nn.Module, *inputs: Tensor, training: bool = False) -> NetworkCo
     return NetworkCost(layers, tuple(sorted(recorder.uncounted)))
 
 
+_NO_STAND_INS = (torch.jit.ScriptModule, nn.DataParallel)
+"""Modules that `functional_call` refuses."""
+
+
 @contextmanager
 def mode_of(model: nn.Module, training: bool) -> Iterator[None]:
     """Put a model and all modules in it into training or eval mode, and afterwards back as they were."""
-    modes = {module: module.training for module in model.modules()}
-    model.train(training)
+    has_mode = [module for module in model.modules() if hasattr(module, "training")]  # a frozen one has none
+    modes = {module: module.training for module in has_mode}
     try:
+        with suppress(NotImplementedError):  # an exported program has but one
+            model.train(training)
         yield
     finally:
         for module, mode in modes.items():
@@ -181,9 +192,20 @@ def _run(
     names = [*model.named_parameters(), *model.named_buffers()]
     weights = {name: stand_in(tensor) for name, tensor in names}
     inputs = tuple(tree_map_only(Tensor, stand_in, i) for i in inputs)
+    return _record(model, lambda: functional_call(model, weights, inputs), training)
+
+
+def _run_copy(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
+    """Run a copy of a model whose weights cannot be stood in for."""
+    twin = copy.deepcopy(model)
+    inputs = tuple(tree_map_only(Tensor, lambda t: t.detach().clone(), i) for i in inputs)
+    return _record(twin, lambda: twin(*inputs), training)
+
+
+def _record(model: nn.Module, call: Callable[[], object], training: bool) -> Recorder:
     with no_opaque_attention(), Where(model) as where, Recorder(where) as recorder:
         with torch.set_grad_enabled(training):
-            out = functional_call(model, weights, inputs)
+            out = call()
         if training:
             _backward(out)
     return recorder
@@ -194,35 +216,23 @@ def _backward(out: object) -> None:
     torch.autograd.backward(tensors, [t.detach() for t in tensors])
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Counter):
     """Add up what the operators called inside a `with` cost, by module."""
 
     def __init__(self, where: Where) -> None:
         super().__init__()
         self.where = where
         self.own: dict[str, LayerCost] = {}
-        self.uncounted: set[str] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func.namespace == "prim":  # asks for a tensor's device or layout
-            return func(*args, **kwargs)
-        if _is_composite(func):  # only in inference mode do such operators come here in one piece
-            with self:
-                return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
+    def add(self, func: Any, args: tuple, kwargs: dict, out: object, macs: int) -> None:
+        """Add the cost of one operator to that of the module it ran in."""
         name = self.where.now()
-        self.own[name] = self.own.get(name, LayerCost()) + self._cost(func, args, kwargs, out)
-        return out
+        self.own[name] = self.own.get(name, LayerCost()) + self._cost(func, args, kwargs, out, macs)
 
-    def _cost(self, func, args: tuple, kwargs: dict, out: object) -> LayerCost:
-        flops = executed_flops(func, args, kwargs, out)
-        if flops is None and func.namespace not in ("aten", "prims"):
-            self.uncounted.add(str(func.overloadpacket))
-        macs = (flops or 0) // 2
+    def _cost(self, func: Any, args: tuple, kwargs: dict, out: object, macs: int) -> LayerCost:
         read, written = bytes_moved(func, args, kwargs, out)
         outputs = [t.numel() for t in tree_leaves(out) if isinstance(t, Tensor)]
-        active = flops is not None and not self.where.in_backward()
+        active = macs and gives_activations(func) and not self.where.in_backward()
         return LayerCost(
             macs=macs,
             ideal_macs=macs,
@@ -234,12 +244,8 @@ class Recorder(TorchDispatchMode):
         )
 
 
-@functools.cache
-def _is_composite(func: torch._ops.OpOverload) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-
-
-def _groups(func, args: tuple, kwargs: dict) -> int:
+def _groups(func: Any, args: tuple, kwargs: dict) -> int:
     """Return the argument `groups` of an operator, ours and other people's custom ones included."""
-    names = [argument.name for argument in func._schema.arguments]
-    return int({**dict(zip(names, args, strict=False)), **kwargs}.get("groups", 1))
+    if not isinstance(func, torch._ops.OpOverload):
+        return 1
+    return int(call_of(func, args, kwargs).get("groups", 1))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from regroup.profiling.clock import Timing
+from regroup.profiling.where import hook_after, hook_before
 
 
 def layer_times(
@@ -40,10 +41,8 @@ def layer_times(
     handles = []
     for name, module in model.named_modules():
         # the module's own hooks are inside, so that both readings of one module are nested in its parent's
-        handles.append(module.register_forward_pre_hook(lambda *_: running.append(mark()), prepend=True))
-        handles.append(
-            module.register_forward_hook(lambda *_, name=name: spans.append((name, running.pop(), mark())))
-        )
+        handles.append(hook_before(module, lambda *_: running.append(mark()), prepend=True))
+        handles.append(hook_after(module, lambda *_, name=name: spans.append((name, running.pop(), mark()))))
     try:
         end = time.perf_counter() + seconds
         while len(runs) < samples[1] and (len(runs) < samples[0] or time.perf_counter() < end):

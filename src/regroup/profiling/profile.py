@@ -26,6 +26,7 @@ from regroup.profiling.layertime import layer_times
 from regroup.profiling.machine import Machine, machine
 from regroup.profiling.reach import Mixing, MixingStep, mixing, smallest
 from regroup.profiling.reach import reach as follow
+from regroup.profiling.where import hook_after
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Profile:
     training: bool
     """Whether a training step was counted, rather than inference."""
     uncounted: tuple[str, ...]
-    """Custom operators without a formula, whose MACs are missing."""
+    """Operators that have no formula, whose MACs are missing."""
     machine: Machine | None
     """Where the time was measured."""
     mixing: Mixing | None
@@ -152,8 +153,12 @@ def profile(
         seconds: to spend on measuring.
 
     Raises:
+        ConfigError: `model` is no module.
         Exception: whatever the model raises when it is called with these inputs.
     """
+    if not isinstance(model, nn.Module):
+        allowed = "a torch.nn.Module (a compiled network counts as the one it was made from)"
+        raise ConfigError("model", type(model).__name__, allowed)
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     seen = _watch(model, given)
     counted = cost(model, *given, training=training)
@@ -230,7 +235,7 @@ def _watch(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, _Seen]:
 
         return hook
 
-    handles = [m.register_forward_hook(note(name), with_kwargs=True) for name, m in model.named_modules()]
+    handles = [hook_after(m, note(name), with_kwargs=True) for name, m in model.named_modules()]
     try:
         with mode_of(model, False), torch.no_grad():
             model(*inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,10 +67,10 @@ _REARRANGES = (
 )
 
 
-def bytes_moved(func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: object) -> tuple[int, int]:
+def bytes_moved(func: Any, args: tuple, kwargs: dict, out: object) -> tuple[int, int]:
     """Return (bytes read, bytes written) of one call, each tensor once, as if no cache held any of it."""
-    packet = func.overloadpacket
-    if func.is_view or packet in _FREE:
+    packet = getattr(func, "overloadpacket", func)  # a higher-order operator has none
+    if getattr(func, "is_view", False) or packet in _FREE:
         return 0, 0
     given = _tensors((args, kwargs))
     written = sum(map(tensor_bytes, _tensors(out)))
@@ -84,14 +85,14 @@ def bytes_moved(func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: obj
     return sum(map(tensor_bytes, given)), written
 
 
-def reads_values(func: torch._ops.OpOverload) -> bool:
+def reads_values(func: Any) -> bool:
     """Tell whether an operator looks at the elements of the tensors it is given, not only at their shape."""
     return func.overloadpacket not in _FREE | _WRITES_ONLY
 
 
-def is_rearrangement(func: torch._ops.OpOverload) -> bool:
+def is_rearrangement(func: Any) -> bool:
     """Tell whether an operator only moves data: a gather, a shuffle, a concatenation, a copy."""
-    return func.overloadpacket in _REARRANGES
+    return getattr(func, "overloadpacket", func) in _REARRANGES
 
 
 def tensor_bytes(tensor: Tensor) -> int:

@@ -7,6 +7,9 @@ from bisect import bisect_right
 import torch
 from torch import nn
 
+hook_before, hook_after = nn.Module.register_forward_pre_hook, nn.Module.register_forward_hook
+"""Called as functions, for a scripted module takes hooks though its own methods of these names refuse."""
+
 
 class Where:
     """Follow which module of a model is running, for the length of a `with`.
@@ -31,8 +34,8 @@ class Where:
     def __enter__(self) -> Where:
         self._handles = []
         for module in self._names:
-            self._handles.append(module.register_forward_pre_hook(self._entered, prepend=True))
-            self._handles.append(module.register_forward_hook(self._left, always_call=True))
+            self._handles.append(hook_before(module, self._entered, prepend=True))
+            self._handles.append(hook_after(module, self._left, always_call=True))
         return self
 
     def __exit__(self, *_: object) -> None:
