@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from regroup.networks import create_model
 
+BATCH = 5
+"""Batch size of recordings: one that no network here has as a number of its own."""
+
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give normalisation layers statistics that matter, and CondenseNet's indices channels to choose."""
@@ -142,4 +145,4 @@ class RandomNet(nn.Module):
             else:
                 y = b[:, random.Random(number).sample(range(self.CHANNELS), self.CHANNELS)]
             values.append(y)
-        return values[-1]
+        return values[-1].clone()  # a result that shares memory with the input is left to PyTorch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from regroup.engine.capture import BATCH, capture
+from regroup.engine.capture import capture
 from regroup.engine.channel_orders import recognise_channel_orders
 from regroup.engine.compiled import compile
 from regroup.engine.passes import optimise
@@ -15,6 +15,7 @@ from regroup.engine.schedule import schedule
 from regroup.kernels.problem import Conv, Problem
 from regroup.kernels.target import Target
 from regroup.kernels.templates.blocks import block_runs
+from tests.engine.models import BATCH
 
 
 def integers(model: nn.Module) -> nn.Module:

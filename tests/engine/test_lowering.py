@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine.capture import BATCH, capture
+from regroup.engine.capture import capture
 from regroup.engine.channel_orders import recognise_channel_orders
 from regroup.engine.compounds import join_views
 from regroup.engine.graph import Torch
@@ -18,7 +18,7 @@ from regroup.engine.passes import optimise
 from regroup.engine.recognise import recognise
 from regroup.engine.schedule import schedule
 from tests.engine.emulator import Emulator
-from tests.engine.models import RandomNet, load
+from tests.engine.models import BATCH, RandomNet, load
 
 
 def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from torch import Tensor, nn
 
-from regroup.engine.capture import BATCH, capture
+from regroup.engine.capture import capture
 from regroup.engine.channel_orders import recognise_channel_orders
 from regroup.engine.graph import Activate, Add, Concat, Conv, Fused, Graph, Linear, Pad, ScaleShift, Select
 from regroup.engine.interpret import interpret
@@ -21,7 +21,7 @@ from regroup.engine.passes.padding import fold_padding
 from regroup.engine.passes.resize import fuse_resize_and_add
 from regroup.engine.passes.scale_shift import fold_scale_shift
 from regroup.engine.recognise import recognise
-from tests.engine.models import RandomNet, Shuffle, randomise
+from tests.engine.models import BATCH, RandomNet, Shuffle, randomise
 from tests.engine.test_lowering import PROGRAMS
 
 

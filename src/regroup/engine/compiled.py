@@ -91,7 +91,7 @@ class Compiled:
                 f"compiled for {len(self._shapes)} inputs of one batch size, called with "
                 f"shapes {[tuple(x.shape) for x in inputs]}"
             )
-        return self._prepared.plan(inputs[0].shape[0]).run(inputs)
+        return self._prepared.run(inputs)
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.

@@ -25,15 +25,17 @@ def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     """
     peak = peak_gflops() * torch.get_num_threads()
     segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
-    inputs = [torch.zeros(plan.batch or 1, *shape) for shape in shapes]
-    total = _least(lambda: plan.run(inputs))
+    inputs = [torch.zeros(plan.batch, *shape) for shape in shapes]
+    # a model left to PyTorch is not run: that might change it
+    total = _least(lambda: plan.run(inputs)) if plan.capture is not None else 0.0
     steps = [step for segment in segments for step in segment.get("steps", ())]
     macs = sum(part["macs"] for step in steps for part in step["parts"])
-    images = plan.batch or 1
+    images = max(plan.batch, 1)
     return {
         "threads": torch.get_num_threads(),
         "peak_gflops": peak,
         "why_pytorch": plan.why,
+        "batch_sizes": list(plan.batch_sizes),
         "segments": segments,
         "total": _speed(macs, total / images, peak)
         | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)},
@@ -76,7 +78,7 @@ def _torch(segment: TorchSegment) -> dict[str, Any]:
 
 
 def _speed(macs: int, seconds: float, peak: float) -> dict[str, float]:
-    gflops = 2 * macs / seconds / 1e9
+    gflops = 2 * macs / seconds / 1e9 if macs else 0.0
     return {"microseconds": seconds * 1e6, "gflops": gflops, "percent_of_peak": 100 * gflops / peak}
 
 
@@ -105,6 +107,8 @@ def table(data: dict[str, Any]) -> str:
         for step in segment.get("steps", ()):
             lines += _rows(step)
     total = data["total"]
+    sizes = ", ".join(map(str, data["batch_sizes"]))
+    lines.append(f"recorded, and the same, at batch sizes {sizes}" if data["segments"] else "")
     lines.append(
         f"{total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
         f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "

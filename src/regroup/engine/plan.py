@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from regroup.engine.capture import BATCH, Capture, capture
+from regroup.engine.capture import Capture, capture
 from regroup.engine.channel_orders import recognise_channel_orders
 from regroup.engine.compounds import join_views, leave_out_empty, recognise_lrn
 from regroup.engine.graph import Graph, Node, Torch, Value
@@ -20,7 +20,6 @@ from regroup.engine.partition import partition
 from regroup.engine.passes import optimise
 from regroup.engine.recognise import recognise
 from regroup.engine.schedule import Schedule, schedule
-from regroup.errors import EngineError
 from regroup.kernels.call import Call
 from regroup.kernels.program import Program
 from regroup.kernels.threads import usable
@@ -139,17 +138,21 @@ class Plan:
     """A prepared model.
 
     Attributes:
-        batch: the only batch size that it is right for; None if for any.
+        batch: the batch size at which it was recorded.
         segments: in order; empty when all is left to PyTorch.
         fallback: the model, when all is left to PyTorch.
         why: the reason for that.
+        stateful: the reason is that the model changes what it holds, or draws random numbers.
+        batch_sizes: those that it is known to be right for.
     """
 
-    batch: int | None
+    batch: int
     segments: list[NativeSegment | TorchSegment] = field(default_factory=list)
     capture: Capture | None = None
     fallback: Callable[..., Any] = _nothing
     why: str = ""
+    stateful: bool = False
+    batch_sizes: list[int] = field(default_factory=list)
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the model returns."""
@@ -160,35 +163,16 @@ class Plan:
             for segment in self.segments:
                 results = segment.run([env[value] for value in segment.inputs])
                 env.update(zip(segment.outputs, results, strict=True))
-            return self.capture.result([env[value] for value in self.capture.graph.outputs])
+            outputs = [env[value] for value in self.capture.graph.outputs]
+            return self.capture.results.put_together(outputs, inputs)
 
 
-def make_plan(
-    model: nn.Module,
-    examples: Sequence[Tensor],
-    batch: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Plan:
-    """Capture, optimise, partition, schedule and compile.
+def record(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
+    """Record `model` at a batch size, with all operators recognised that the engine knows.
 
-    A recording without operators of PyTorch's own serves every batch size. Those may have the batch size
-    among their arguments, so with them there is one plan for each.
+    Raises:
+        EngineError: it cannot be recorded.
     """
-    try:
-        recorded = _optimised(model, examples, BATCH)
-        if any(isinstance(node.op, Torch) for node in recorded.graph.nodes):
-            recorded = None
-    except EngineError:
-        recorded = None
-    if recorded is not None:
-        return _build(recorded, None, progress)
-    try:
-        return _build(_optimised(model, examples, batch), batch, progress)
-    except EngineError as error:
-        return Plan(batch, fallback=model, why=str(error))
-
-
-def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capture:
     recorded = capture(model, examples, batch)
     recognise_lrn(recorded.graph)
     recognise_channel_orders(recorded.graph)
@@ -196,11 +180,12 @@ def _optimised(model: nn.Module, examples: Sequence[Tensor], batch: int) -> Capt
     leave_out_empty(recorded.graph)
     recognise(recorded.graph)
     recorded.graph.remove_dead()
-    optimise(recorded.graph)
     return recorded
 
 
-def _build(recorded: Capture, batch: int | None, progress: Callable[[int, int], None] | None) -> Plan:
+def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], None] | None = None) -> Plan:
+    """Optimise, partition, schedule and compile what `record` returned."""
+    optimise(recorded.graph)
     reasons = {node: node.op.why for node in recorded.graph.nodes if isinstance(node.op, Torch)}
     while True:
         parts = partition(recorded.graph, lambda node: node not in reasons)

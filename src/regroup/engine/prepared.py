@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from regroup.engine.plan import Plan, make_plan
+from regroup.engine.plan import Plan
+from regroup.engine.plans import Plans
 from regroup.engine.weights import Watch
 from regroup.errors import EngineError
 
 Progress = Callable[[int, int], None]
 """Called with (kernels that are ready, kernels in all)."""
+
+_TRIES = 3
+"""Calls after which a model that changes itself in every call is left to PyTorch for good."""
 
 
 class Prepared:
@@ -28,23 +35,38 @@ class Prepared:
     def __init__(
         self, model: nn.Module, examples: Sequence[Tensor], progress: Progress | None, *, frozen: bool
     ) -> None:
-        self._model: nn.Module | None = model
+        self._model = model
         self._examples, self._progress = tuple(examples), progress
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._watch = None if frozen else Watch(model)
-        self._plans: dict[int | None, Plan] = {}
-        self._plan(self._examples[0].shape[0])
+        self._plans = Plans(model, self._examples, progress)
+        self._changing = 0
+        self._final: Plan | None = None
+        _all.add(self)
+        self.plan(self._examples[0].shape[0])
+
+    def run(self, inputs: Sequence[Tensor]) -> Any:
+        """Return what the model returns for `inputs`."""
+        plan = self.plan(inputs[0].shape[0])
+        if plan.capture is not None or plan is self._final:
+            return plan.run(inputs)
+        return self._run_model(plan, inputs)
 
     def plan(self, batch: int) -> Plan:
         """Return the plan for `batch` images, made of the weights as they are now."""
         if getattr(self._model, "training", False):
             raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
+        if self._final is not None:
+            return self._final
         if self._watch is not None and not self._watch.unchanged():
             with self._lock:
                 if not self._watch.unchanged():
                     self._take_weights()
-        plans = self._plans
-        return plans.get(None) or plans.get(batch) or self._plan(batch)
+        found = self._plans.get(batch)
+        if found is None:
+            with self._lock:
+                found = self._plans.make(batch)
+        return found
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.
@@ -55,22 +77,45 @@ class Prepared:
         if self._watch is None:
             raise EngineError("compiled with frozen=True, it keeps the weights of then: compile it again")
         with self._lock:
+            self._changing, self._final = 0, None
             self._take_weights()
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock: in a forked process its threads are not there."""
+        self._lock = threading.RLock()
+
     def _take_weights(self) -> None:
-        assert self._model is not None
         watch = Watch(self._model)
-        self._plans = {}
+        self._plans = Plans(self._model, self._examples, self._progress)
         self._watch = watch
 
-    def _plan(self, batch: int) -> Plan:
-        with self._lock:
-            plans = self._plans
-            plan = plans.get(None) or plans.get(batch)
-            if plan is None:
-                assert self._model is not None
-                plan = make_plan(self._model, self._examples, batch, self._progress)
-                plans[plan.batch] = plan
-                if self._watch is None and plan.batch is None:
-                    self._model = None  # the plan has the weights, and serves every batch
-            return plan
+    def _run_model(self, plan: Plan, inputs: Sequence[Tensor]) -> Any:
+        """Run the model in PyTorch, and see whether it changes itself.
+
+        It may do so in its first call only, and be recorded afterwards. If every call changes it, to record
+        it at every call leads nowhere.
+        """
+        if not plan.stateful:
+            result = plan.run(inputs)
+            changed = self._watch is not None and not self._watch.unchanged()
+        else:
+            with self._lock:  # no recording meanwhile, which would put back what this call changes
+                result, changed = plan.run(inputs), True
+                self._plans.forget()
+        if changed:
+            self._changing += 1
+            if self._changing >= _TRIES:
+                self._final = plan
+        return result
+
+
+_all: weakref.WeakSet[Prepared] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for prepared in list(_all):
+        prepared.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -13,6 +13,7 @@ from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
 from regroup.networks.features import FeatureMaps
 from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
+from regroup.ops.hooks import stateless
 
 if TYPE_CHECKING:
     from regroup.networks import Network
@@ -201,6 +202,7 @@ class Backbone(FeatureMaps):
         self.default_cfg = self.pretrained_cfg
 
 
+@stateless
 def _check_image(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     """A hook, so that tracing by FX does not meet it."""
     (x,) = inputs

@@ -1,0 +1,221 @@
+"""The dispatch mode under a recording: every operator on tensors without numbers becomes a node."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from regroup.engine.graph import Graph, Node, Ref, Torch, Value
+from regroup.errors import EngineError
+
+_aten = torch.ops.aten
+
+_ZEROS = (_aten.new_zeros.default, _aten.zeros_like.default)
+"""Read a tensor's shape and type only, so the result is a constant."""
+
+_VIEWS = (_aten.view.default, _aten._unsafe_view.default)
+
+_DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+_NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+
+_ACTIVATIONS = tuple(
+    getattr(_aten, name).default
+    for name in ("relu", "hardtanh", "silu", "hardswish", "hardsigmoid", "sigmoid", "gelu", "leaky_relu")
+)
+
+
+class StatefulError(EngineError):
+    """The model cannot be recorded, for what it does depends on, or changes, what calls leave behind."""
+
+
+class Phantom(Tensor):
+    """A tensor without numbers: on the CPU, as far as the model can tell.
+
+    Attributes:
+        meta: its shape and strides, for PyTorch to compute with.
+        value: what it is in the graph.
+    """
+
+    meta: Tensor
+    value: Value
+    is_phantom = True
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[bad-override]
+
+    @staticmethod
+    def __new__(cls, meta: Tensor, value: Value) -> Phantom:
+        layout = {"strides": meta.stride(), "storage_offset": meta.storage_offset()}
+        cpu = torch.device("cpu")
+        self = Tensor._make_wrapper_subclass(cls, meta.shape, dtype=meta.dtype, device=cpu, **layout)
+        self.meta, self.value = meta, value
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[bad-override]
+        raise EngineError(f"{func} reads a tensor outside of the recording")
+
+
+class Recorder(TorchDispatchMode):
+    """Makes a node of every operator on unknown numbers; the others are computed."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+        self.graph = Graph()
+        self.phantoms: list[weakref.ref[Tensor]] = []
+        self._shapes: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def input(self, position: int, example: Tensor) -> Tensor:
+        """Return what stands for an input."""
+        meta = torch.empty(self.batch, *example.shape[1:], dtype=example.dtype, device="meta")
+        unknown = self._unknown(meta, f"input{position}")
+        self.graph.inputs.append(unknown.value)
+        return unknown
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        leaves = list(leaves_of((*args, *kwargs.values())))
+        known = not any(isinstance(leaf, Phantom) for leaf in leaves)
+        _refuse(func, leaves, known)
+        if _is_random(func, args, kwargs):
+            raise StatefulError(f"it draws random numbers ({func})")
+        if known:
+            return func(*args, **kwargs)
+        if func in _ZEROS:
+            shape = self._shape_of(func, args, kwargs)
+            return torch.zeros(shape.shape, dtype=shape.dtype)
+        return self._record(func, args, kwargs)
+
+    def _record(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        values: list[Value] = []
+
+        def stored(arg: object) -> object:
+            if not isinstance(arg, Phantom):
+                return arg
+            if arg.value not in values:
+                values.append(arg.value)
+            return Ref(values.index(arg.value))
+
+        function = _without_strides(func)
+        op = Torch(function, _mapped(stored, args), {k: _mapped(stored, v) for k, v in kwargs.items()})
+        result = self._shape_of(func, args, kwargs)
+        name = function.__name__.split(".")[0].removesuffix("_copy")
+        unknowns: list[Phantom] = []
+
+        def named(leaf: object) -> object:
+            if isinstance(leaf, Tensor):
+                unknowns.append(leaf := self._unknown(leaf, name))
+            return leaf
+
+        result = _mapped(named, result)
+        self.graph.nodes.append(Node(op, tuple(values), tuple(u.value for u in unknowns)))
+        return result
+
+    def _shape_of(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Return the results of an operator, without numbers."""
+        metas = _mapped(self._meta, args)
+        if func in _ACTIVATIONS:
+            return torch.empty_like(metas[0])
+        if func in _NORMS and not (func is _NORMS[0] and args[5]):
+            return torch.empty_like(metas[0]), *(metas[0].new_empty(0) for _ in range(2))
+        if func is _aten.convolution.default and not args[6]:
+            return _convolution(metas, lambda: func(*metas))
+        return func(*metas, **{k: _mapped(self._meta, v) for k, v in kwargs.items()})
+
+    def _meta(self, arg: object) -> object:
+        """Return an argument without numbers."""
+        if isinstance(arg, Phantom):
+            return arg.meta
+        if isinstance(arg, Tensor):
+            if id(arg) not in self._shapes:  # kept alive, so that no other tensor gets its identity
+                meta = torch.empty_strided(arg.shape, arg.stride(), dtype=arg.dtype, device="meta")
+                self._shapes[id(arg)] = (arg, meta)
+            return self._shapes[id(arg)][1]
+        return torch.device("meta") if isinstance(arg, torch.device) else arg
+
+    def _unknown(self, meta: Tensor, name: str) -> Phantom:
+        shape = tuple(meta.shape)
+        batched = bool(shape) and shape[0] == self.batch
+        native = batched and meta.dtype == torch.float32 and 0 not in shape[1:]
+        unknown = Phantom(meta, Value(shape[1:] if batched else shape, name, batched, native))
+        self.phantoms.append(weakref.ref(unknown))
+        return unknown
+
+
+@cache
+def _without_strides(func: Any) -> Any:
+    """Return the operator that does the same to a tensor of any strides, into memory of its own."""
+    if func in _VIEWS:  # what runs natively before it need not have the strides of the recording
+        return _aten.reshape.default
+    packet = getattr(_aten, func._schema.name.removeprefix("aten::") + "_copy", None)
+    return getattr(packet, func._overloadname, func)
+
+
+def _refuse(func: Any, args: Sequence[object], known: bool) -> None:
+    """Raise an error for what a recording would get wrong."""
+    kind, reason = EngineError, ""
+    depends = any(tag in func.tags for tag in _DEPENDENT)
+    if func is _aten.index.Tensor:  # a shape depends on its indices at most
+        known = not any(isinstance(index, Phantom) for index in args[1:])
+    if depends and not known:
+        reason = f"its flow or a shape depends on the numbers in a tensor ({func})"
+    elif func._schema.is_mutable:  # what was made while recording changes below functionalization
+        kind, reason = StatefulError, f"it changes a tensor of its own or its input ({func})"
+    elif any(isinstance(arg, torch.Generator) for arg in args):
+        kind, reason = StatefulError, "it draws from a random generator of its own"
+    elif func._schema.name == "aten::as_strided" and not known:
+        reason = "it depends on how a tensor lies in memory (as_strided)"
+    elif any(isinstance(arg, Tensor) and _is_without_memory(arg) for arg in args):
+        reason = "it depends on the numbers in a tensor (by its memory)"
+    if reason:
+        raise kind(reason)
+
+
+def _is_random(func: Any, args: Sequence[object], kwargs: dict[str, object]) -> bool:
+    """Tell whether an operator draws random numbers: those of attention and dropout may not."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    names = [argument.name for argument in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    defaults = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+    asked = defaults | given
+    return not any(name in asked and not asked[name] for name in ("dropout_p", "train", "training"))
+
+
+def _is_without_memory(tensor: Tensor) -> bool:
+    plain = not isinstance(tensor, Phantom) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return plain and tensor.numel() > 0 and tensor.data_ptr() == 0
+
+
+def _convolution(metas: Sequence[Any], ask_pytorch: Callable[[], Tensor]) -> Tensor:
+    """Return a convolution's result, without numbers: PyTorch takes long over that, but knows all errors."""
+    x, weight, _, stride, padding, dilation, _, _, groups = metas
+    sizes = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
+    ]
+    if x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * groups or min(sizes, default=0) < 1:
+        return ask_pytorch()
+    return x.new_empty(x.shape[0], weight.shape[0], *sizes)
+
+
+def leaves_of(args: Iterable[object]) -> Iterator[object]:
+    """Yield what is in lists and tuples, and in those inside them."""
+    for arg in args:
+        if isinstance(arg, (list, tuple)):
+            yield from leaves_of(arg)
+        else:
+            yield arg
+
+
+def _mapped(function: Callable[[object], object], arg: Any) -> Any:
+    """Return `arg` with `function` applied to what is in its lists and tuples."""
+    if isinstance(arg, (list, tuple)):
+        return type(arg)(_mapped(function, one) for one in arg)
+    return function(arg)
