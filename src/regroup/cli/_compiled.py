@@ -6,19 +6,24 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from regroup.cli._network import Chosen
     from regroup.engine.compiled import Compiled
 
 
-def compiled(model: nn.Module, shape: tuple[int, ...], *, quiet: bool) -> Compiled:
-    """Compile for images of `shape`, with a progress bar on the terminal's error stream."""
+def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool) -> Compiled:
+    """Compile for images of `shape`, with a progress bar on the terminal's error stream.
+
+    Raises:
+        ConfigError: the network does not take such images.
+    """
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from regroup.engine.compiled import compile
 
+    images = torch.zeros(shape)
+    chosen.check(images)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as bar:
@@ -27,4 +32,4 @@ def compiled(model: nn.Module, shape: tuple[int, ...], *, quiet: bool) -> Compil
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return compile(model, torch.zeros(shape), progress)
+        return compile(chosen.model, images, progress)

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from regroup.cli._trained import Trained
+
+
+MOST_SIDE = 1 << 13
+"""Height and width that an image may be asked to have."""
 
 
 @dataclass(frozen=True)
 class Chosen:
     """A network in eval mode, without learned layers, for images of so many channels; and its run, if any."""
 
+    name: str
     model: nn.Module
     channels: int
     trained: Trained | None = None
@@ -29,10 +34,28 @@ class Chosen:
         """
         from regroup.errors import ConfigError
 
-        if image is not None and image < 1:
-            raise ConfigError("image", image, "an int of at least 1")
+        if image is not None and not 1 <= image <= MOST_SIDE:
+            raise ConfigError("image", image, f"an int from 1 to {MOST_SIDE}")
         channels, height, width = self.trained.shape if self.trained else (self.channels, 224, 224)
         return batch, channels, image or height, image or width
+
+    def check(self, images: Tensor) -> None:
+        """Run the network once, without gradients, to see whether it takes such images.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        import torch
+
+        from regroup.errors import ConfigError, first_line
+
+        try:
+            with torch.inference_mode():
+                self.model(images)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = images.shape[2]
+            reason = first_line(error) or type(error).__name__
+            raise ConfigError("image", size, f"a size that {self.name} takes", reason) from error
 
 
 def choose(
@@ -77,15 +100,25 @@ def choose(
 
 
 def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -> Chosen:
-    from regroup.errors import ConfigError
+    from regroup.errors import CheckpointError, ConfigError, RegroupError, first_line
     from regroup.networks import networks
     from regroup.networks.anywhere import create_any_model
 
     more: dict[str, Any] = {} if weights is None else {"weights": weights}
     if more and name not in networks:
         raise ConfigError("weights", str(weights), "left out for networks that are not regroup's own")
-    model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
-    return Chosen(model.eval(), channels)
+    try:
+        model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
+    except RegroupError:
+        raise
+    except Exception as error:  # hubs, and what they download with, have types of their own
+        if not pretrained:
+            raise
+        reason = f"its pretrained weights cannot be had ({type(error).__name__}: {first_line(error)})"
+        raise CheckpointError(
+            name, f"{reason}; is there a connection, and does the hub have them?"
+        ) from error
+    return Chosen(name, model.eval(), channels)
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
@@ -97,4 +130,4 @@ def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
         if value is not None:
             raise ConfigError(option, value, f"left out for a run: {directory} has its own")
     model, trained = load_run(directory)
-    return Chosen(deploy(model), trained.shape[0], trained)
+    return Chosen(str(directory), deploy(model), trained.shape[0], trained)

@@ -47,6 +47,6 @@ def run(options: Options) -> int:
         torch.set_num_threads(options.threads)
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)
-    found = compiled(chosen.model, shape, quiet=options.quiet or options.json).explain(json=options.json)
+    found = compiled(chosen, shape, quiet=options.quiet or options.json).explain(json=options.json)
     print(json.dumps(found, indent=1) if options.json else found)
     return 0

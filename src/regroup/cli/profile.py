@@ -56,20 +56,16 @@ def run(options: Options) -> int:
     import torch
 
     from regroup.errors import ConfigError
-    from regroup.profiling.cost import mode_of
     from regroup.profiling.profile import profile
+    from regroup.training.processes import find_device
 
     if options.batch < 1:
         raise ConfigError("batch", options.batch, "an int of at least 1")
     chosen = _choose(options)
-    model = chosen.model.to(options.device)
-    images = torch.rand(chosen.shape(options.image, options.batch), device=options.device)
-    try:
-        with mode_of(model, False), torch.inference_mode():
-            model(images)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError("image", images.shape[2], f"a size that {options.model} takes", reason) from error
+    device = find_device(options.device)
+    model = chosen.model.to(device)
+    images = torch.rand(chosen.shape(options.image, options.batch), device=device)
+    chosen.check(images)
     found = profile(
         model,
         images,

@@ -50,7 +50,7 @@ def run(options: Options) -> int:
     )
     trained = chosen.trained
     x = trained.read(options.image) if trained else read_image(options.image, chosen.model)
-    scores = compiled(chosen.model, tuple(x.shape), quiet=options.quiet or options.json)(x)
+    scores = compiled(chosen, tuple(x.shape), quiet=options.quiet or options.json)(x)
     probabilities = scores[0].softmax(0)
     best = probabilities.topk(min(options.top, len(probabilities)))
     names = trained.classes.__getitem__ if trained else _class_names(len(probabilities))

@@ -102,7 +102,7 @@ def joined(device: str | None) -> Iterator[Processes]:
         ConfigError: there is no such device.
         TrainingError: another process ended while this one needed it.
     """
-    here = _device(device)
+    here = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if world == 1 and not distributed.is_initialized():
         yield Processes(0, 1, here)
@@ -124,14 +124,19 @@ def joined(device: str | None) -> Iterator[Processes]:
             distributed.destroy_process_group()
 
 
-def _device(name: str | None) -> torch.device:
+def find_device(name: str | None) -> torch.device:
+    """Return the device called so; None: a GPU of this process's own if there is one, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).cpu()  # the device "meta" has no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError("device", name, "a device of this machine", cause) from error
