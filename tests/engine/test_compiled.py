@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine import weights
+from regroup.engine import state, weights
 from regroup.engine.compiled import compile
 from regroup.errors import EngineError
 from tests.engine.models import Gate, RandomNet, Shuffle, load, randomise
@@ -179,7 +179,8 @@ def _without_a_bias(model: Small) -> None:
 )
 def test_changed_weights_are_never_stale(change, native, monkeypatch):
     if not native:
-        monkeypatch.setattr(weights, "_interfaces", lambda: None)
+        for module in (state, weights):
+            monkeypatch.setattr(module, "interfaces", lambda: None)
     model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
     fast = compile(model, x)
     before = fast(x)

@@ -53,11 +53,12 @@ def compile(
 class Compiled:
     """A compiled network; calls from several threads do not disturb each other.
 
-    When the model's weights change, the next call compiles anew (with code from the cache, so in a fraction
-    of a second), unless it is frozen. PyTorch does not count changes in place through `.data` or NumPy: of
-    these the next call sees what changes a whole tensor, and `refresh()` is for the rest. A changed structure
-    is seen as far as it changes which tensors there are; settings of layers (strides, epsilons, hooks) are
-    those of the time of compilation.
+    When the model changes (weights, modules, settings, hooks), the next call compiles anew (with code from
+    the cache, so in a fraction of a second), unless it is frozen. PyTorch does not count changes in place
+    through `.data` or NumPy: of these the next call sees what changes a small tensor or a twentieth of a
+    large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
+    `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions,
+    global variables. Memory of weights that were replaced is given back at the next call.
 
     It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
     threads are not there. It computes in float32, whatever autocast and default types say.

@@ -1,119 +1,112 @@
-"""See that a model's weights are still those that were compiled, in microseconds."""
+"""See that a model is still the one that was compiled, in microseconds."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Sequence
-from functools import cache
-from itertools import chain, starmap
-from operator import is_
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from regroup.engine.facts import facts, is_plain, place, span
+from regroup.engine.proof import interfaces
+from regroup.engine.state import State, inside, lines
 from regroup.errors import EngineError
-from regroup.kernels.glance import Glance, Interfaces
-
-_TRAINING_ONLY = "num_batches_tracked"
-"""A buffer of batch norms that does not influence what they compute in eval mode."""
-
-_LINE = 64
-
-_SAMPLE = 4
-"""Numbers of a sample."""
-
-_VERSION_OF, _DATA_OF = "_ZNK2at10TensorBase8_versionEv", "aoti_torch_get_data_ptr"
-"""`at::TensorBase::_version() const`, as compilers but Microsoft's name it, and PyTorch's C interface."""
+from regroup.kernels import glance_tensors
 
 
 class Watch:
-    """Remembers a model's modules, and every parameter and buffer: which, where its numbers lie, its version.
+    """Remembers a model: its modules, their attributes and hooks, and every tensor that hangs on them.
 
-    Any change that PyTorch counts is seen: in place (an optimiser's step, `load_state_dict`), `.data = `,
-    another tensor or module assigned. What changes numbers uncounted (in place through `.data` or NumPy) is
-    seen by samples of each tensor: where all of a tensor changes, not where a few of its numbers do.
+    Any change that PyTorch counts is seen at the next look: in place (an optimiser's step,
+    `load_state_dict`), `.data = `, a swapped tensor, another tensor, module, hook or setting assigned. It
+    cannot be mistaken, for what was looked at is held: no other object and no other storage gets its address
+    as long as it is remembered. So memory of weights that were replaced is given back by the first look that
+    sees the replacement.
+
+    What changes numbers without a trace (in place through `.data` or NumPy) is seen by reading them: the next
+    look reads all numbers of tensors of up to 256, and of larger ones at least 128, evenly spread; the looks
+    after it read those in between, and after `turns` looks every number has been read.
+
+    Not followed are code (a class's methods, global variables, closures) and objects other than modules,
+    tensors, containers, dataclasses and namespaces.
 
     Raises:
         EngineError: PyTorch does not count the changes of these tensors.
     """
 
     def __init__(self, model: object) -> None:
-        modules = list(model.modules()) if isinstance(model, nn.Module) else []
-        homes: Iterable[dict[str, Any]] = (
-            home for module in modules for home in (module._parameters, module._buffers, module._modules)
-        )
-        self._homes = [home for home in homes if home]
-        self._held = self._holding()
-        named = ((name, held) for home in self._homes for name, held in home.items())
-        tensors = [held for name, held in named if isinstance(held, Tensor) and name != _TRAINING_ONLY]
-        if any(tensor.is_inference() for tensor in tensors):
-            reason = "the model was made under torch.inference_mode, where changes of weights are not counted"
-            raise EngineError(f"{reason}: make it outside, or compile with frozen=True")
-        self._state = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
-        self._samples = [sample for tensor in tensors for sample in _samples(tensor)]
-        self._sampled = list(starmap(ctypes.string_at, self._samples))
-        self._glance = self._native(_lines(self._homes, tensors, self._samples))
+        self._model, self._state = model, State(model)
+        self._tensors = _Tensors(self._state.tensors)
 
-    def _native(self, lines: np.ndarray) -> Glance | None:
-        """Return the same in machine code, for Python's objects lie scattered, and far from the caches."""
-        interfaces = _interfaces()
-        if interfaces is None:
-            return None
-        tensors = [(t._cdata, version, address) for t, version, address in self._state]
-        return Glance(interfaces, self._homes, tensors, self._samples, lines)
-
-    def _holding(self) -> list[object]:
-        return list(chain.from_iterable(map(dict.values, self._homes)))
+    @property
+    def turns(self) -> int:
+        """After so many looks every number has been read."""
+        return self._tensors.turns
 
     def unchanged(self) -> bool:
         """Tell whether all is as it was."""
+        state = self._state
+        if not state.unchanged():
+            now = State(self._model)
+            if now != state:
+                return False
+            self._state = now  # other objects of equal value
+        return self._tensors.unchanged()
+
+
+class _Tensors:
+    """Remembers tensors, which others hold, and holds their storages."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        if any(tensor.is_inference() for tensor in tensors):
+            reason = "the model was made under torch.inference_mode, where changes of weights are not counted"
+            raise EngineError(f"{reason}: make it outside, or compile with frozen=True")
+        self._plain = [tensor for tensor in tensors if is_plain(tensor)]
+        self._others = [tensor for tensor in tensors if not is_plain(tensor)]
+        self._storages = [tensor.untyped_storage() for tensor in self._plain]
+        self._facts, self._facts_of_others = list(map(facts, self._plain)), list(map(place, self._others))
+        spans = [numbers for numbers in map(span, self._plain) if numbers[1]]
+        found = interfaces()
+        if found is None:
+            self._numbers: _Numbers | None = _Numbers(spans)
+            self._glance = None
+            self.turns = self._numbers.turns
+        else:
+            self._numbers = None
+            self._glance = glance_tensors.Tensors(found, self._facts, spans, _lines(self._plain))
+            self.turns = self._glance.turns
+
+    def unchanged(self) -> bool:
+        """Tell whether all is as it was."""
+        if self._others and list(map(place, self._others)) != self._facts_of_others:
+            return False
         if self._glance is not None:
             return self._glance()
-        holding = self._holding()
-        if len(holding) != len(self._held) or not all(map(is_, holding, self._held)):
-            return False
-        if any(t._version != version or t.data_ptr() != address for t, version, address in self._state):
-            return False
-        return list(starmap(ctypes.string_at, self._samples)) == self._sampled
+        assert self._numbers is not None
+        alike = all(is_plain(tensor) for tensor in self._plain)
+        return alike and list(map(facts, self._plain)) == self._facts and self._numbers.unchanged()
 
 
-@cache
-def _interfaces() -> Interfaces | None:
-    """Return the C functions that tell about dictionaries and tensors, where there are such."""
-    libraries = (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*")
-    try:
-        library = ctypes.CDLL(str(next(libraries)))
-        ours = ctypes.pythonapi.PyDict_Next, library[_VERSION_OF], library[_DATA_OF], ctypes.CDLL(None).memcmp
-    except (StopIteration, OSError, AttributeError):
-        return None
-    return Interfaces(*(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in ours))
+class _Numbers:
+    """What machine code does with numbers, in Python: for processes where it cannot look at objects."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        self._spans = spans
+        self._steps = [glance_tensors.step(size) for _, size in spans]
+        self.turns, self._turn = max(self._steps, default=1), 0
+        self._held = [[self._at(i, turn) for turn in range(step)] for i, step in enumerate(self._steps)]
+
+    def unchanged(self) -> bool:
+        """Tell whether the numbers that this look reads are as they were."""
+        turn, self._turn = self._turn, (self._turn + 1) % self.turns
+        steps = enumerate(self._steps)
+        return all(self._at(i, turn % step) == self._held[i][turn % step] for i, step in steps)
+
+    def _at(self, i: int, first: int) -> int:
+        return glance_tensors.sum_of_lines(*self._spans[i], first)
 
 
-def _samples(tensor: Tensor) -> list[tuple[int, int]]:
-    """Return address and size of two pieces of a tensor's numbers, or of all if they are few."""
-    start, count, each = tensor.data_ptr(), tensor.numel(), tensor.element_size()
-    if not count or not tensor.is_contiguous():
-        return [(start, each)] if count else []
-    if count <= 2 * _SAMPLE:
-        return [(start, count * each)]
-    return [(start + first * each, _SAMPLE * each) for first in (0, count // 2)]
-
-
-def _lines(
-    homes: Sequence[object], tensors: Sequence[Tensor], samples: Sequence[tuple[int, int]]
-) -> np.ndarray:
-    """Return the addresses of the cache lines that a look at the model reads, as far as they can be known."""
-    spans = [(id(home), 1) for home in homes] + [(at, 3) for home in homes for at in _inside(id(home))]
-    spans += [(t._cdata, 4) for t in tensors] + [(at, 1) for t in tensors for at in _inside(t._cdata)]
-    spans += [(address, 1) for address, _ in samples]
-    starts = [address + i * _LINE for address, lines in spans for i in range(lines)]
-    return np.unique(np.array(starts, np.int64) // _LINE * _LINE)
-
-
-def _inside(address: int) -> list[int]:
-    """Return what may be addresses among the first words of an object: they are fetched, never read."""
-    words = np.frombuffer(ctypes.string_at(address, 48), np.int64)
-    return words[(words > 1 << 32) & (words < 1 << 47) & (words % 8 == 0)].tolist()
+def _lines(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Return the addresses of the cache lines that a look at tensors reads, besides their numbers."""
+    impls = [tensor._cdata for tensor in tensors]
+    return lines([(impl, 4) for impl in impls] + [(at, 1) for impl in impls for at in inside(impl)])
