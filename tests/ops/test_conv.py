@@ -188,11 +188,41 @@ def test_first_and_second_derivatives_are_right(name, groups, stride, padding, d
         ((1, 6, 5, 5), (6, 4, 3, 3), {"groups": 2}, r"weight.shape\[1\]=4: must be in_channels / groups = 3"),
         ((1, 6, 2, 5), (6, 3, 3, 3), {"groups": 2}, r"size=\(2, 5\): must be large enough for"),
         ((1, 6, 5, 5), (6, 3, 3, 3), {"groups": 2, "stride": 0}, "stride=0: must be an int of at least 1"),
+        ((6, 5), (6, 3, 3, 3), {"groups": 2}, r"x.shape=\(6, 5\): must be \(images, channels"),
+        ((1, 6, 5, 5), (6, 3, 3), {"groups": 2}, r"weight.shape=\(6, 3, 3\): must be"),
+        ((1, 6, 5, 5), (6, 6, 3, 3), {"bias": torch.ones(5)}, r"bias.shape=\(5,\): must be one number per"),
+        ((1, 6, 5, 5), (6, 6, 3, 3), {"padding": "full"}, "padding='full': must be a number"),
+        (
+            (1, 6, 5, 5),
+            (6, 6, 3, 3),
+            {"padding": "same", "stride": 2},
+            "padding='same': must be numbers with",
+        ),
+        ((1, 6, 5, 5), (6, 6, 3, 3), {"padding": -2}, r"size=\(5, 5\): must be large enough"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(x, weight, options, message):
     with pytest.raises(SpecError, match=message):
         grouped_conv2d(torch.zeros(x), torch.zeros(weight), **options)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("padding", ["same", "valid", -1, (1, -1)])
+@pytest.mark.parametrize(("kernel", "dilation"), [((3, 3), 1), ((2, 4), 1), ((4, 3), (3, 2)), ((1, 1), 1)])
+def test_padding_by_name_or_negative_of_images_with_and_without_a_batch(name, padding, kernel, dilation):
+    x, weight = torch.randint(-3, 4, (2, 4, 14, 15)).float(), torch.randint(-3, 4, (6, 2, *kernel)).float()
+    bias = torch.arange(6.0)
+    options = {"padding": padding, "dilation": dilation, "groups": 2}
+    if isinstance(padding, str):
+        expected = F.conv2d(x, weight, bias, **options)
+    else:
+        down, across = padding if isinstance(padding, tuple) else (padding, padding)
+        framed = F.pad(x, (across, across, down, down))
+        expected = F.conv2d(framed, weight, bias, dilation=dilation, groups=2)
+    with backend(name):
+        assert torch.equal(grouped_conv2d(x, weight, bias, **options), expected)
+        assert torch.equal(grouped_conv2d(x[0], weight, bias, **options), expected[0])
 
 
 def test_the_choice_of_a_backend_can_be_explained_and_overridden():
@@ -214,3 +244,27 @@ def test_a_backend_that_cannot_says_why_and_is_passed_over(monkeypatch):
         backend("picky"),
     ):
         grouped_conv2d(x, weight, groups=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OURS)
+def test_pytorchs_own_samples_of_a_convolution(name):
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    (info,) = (op for op in op_db if op.name == "nn.functional.conv2d")
+    count = 0
+    for sample in info.sample_inputs("cpu", torch.float32):
+        x, (weight, *rest), options = sample.input, sample.args, dict(sample.kwargs)
+        names = ("bias", "stride", "padding", "dilation", "groups")
+        options |= dict(zip(names, rest, strict=False))
+        bias = options.pop("bias", None)
+        exact, magnitude = (
+            F.conv2d(*(change(t.double()) if t is not None else None for t in (x, weight, bias)), **options)
+            for change in (lambda t: t, torch.abs)
+        )
+        with backend(name):
+            y = grouped_conv2d(x, weight, bias, **options)
+        bound = rounding_bound(exact, magnitude, weight[0].numel() + 1)
+        assert worst_ratio(y, exact, bound) <= 1 and y.shape == exact.shape, options
+        count += 1
+    assert count > 20

@@ -44,6 +44,7 @@ def exp(code: Code, x: Value, sign: int = 1) -> Value:
     """Return e ** (sign * x), at most about 1e38; its error grows with x, as if x itself were rounded."""
     if _has_avx512(code):
         return _exp_avx512(code, x, sign)
+    vanishes = code.compare("olt" if sign > 0 else "ogt", x, sign * -87.0)
     x = at_most(code, at_least(code, x, -87.0), 87.0)
     shifted = code.fma(x, code.vec(sign * _LOG2E), code.vec(_ROUND))
     n = shifted - _ROUND
@@ -57,7 +58,7 @@ def exp(code: Code, x: Value, sign: int = 1) -> Value:
     mantissa = code.emit(ints, f"bitcast {code.vector} {p} to {ints}")
     sum_ = code.emit(ints, f"add {ints} {mantissa}, {power}")
     result = code.emit(code.vector, f"bitcast {ints} {sum_} to {code.vector}")
-    return code.select(code.compare("uno", x, x), x, result)
+    return code.select(vanishes, 0.0, code.select(code.compare("uno", x, x), x, result))
 
 
 def _exp_avx512(code: Code, x: Value, sign: int) -> Value:
@@ -99,8 +100,8 @@ def reciprocal(code: Code, x: Value) -> Value:
 
 
 def sigmoid(code: Code, x: Value) -> Value:
-    """Return 1 / (1 + e ** -x)."""
-    return reciprocal(code, exp(code, x, -1) + 1.0)
+    """Return 1 / (1 + e ** -x); far below zero, where the power overflows, 0."""
+    return code.select(code.compare("olt", x, -87.0), 0.0, reciprocal(code, exp(code, x, -1) + 1.0))
 
 
 def tanh(code: Code, x: Value) -> Value:

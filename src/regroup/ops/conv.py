@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,40 +102,78 @@ def grouped_conv2d(
     bias: Tensor | None = None,
     *,
     stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
+    padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
     """Convolve inside each of `groups` groups of channels.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, H, W), or one image without N.
         weight: (K, C / groups, R, S); rows g*K/groups ... belong to group g.
         bias: (K,) or None.
         stride: step of the window, one number or (height, width).
-        padding: zeros on both sides.
+        padding: zeros on both sides, negative ones crop; "valid" is none, "same" as many as keep the size
+            (one more below or on the right where their number is odd), for stride 1.
         dilation: distance between kernel taps.
         groups: number of groups; divides both C and K.
 
     Returns:
-        (N, K, P, Q).
+        (N, K, P, Q), or one image without N.
 
     Raises:
         SpecError: shapes, groups and kernel do not fit together.
     """
-    in_channels = x.shape[1]
+    _check_shapes(x, weight, bias, groups)
+    if x.dim() == 3:
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return grouped_conv2d(x[None], weight, bias, **options)[0]
+    spec = ConvSpec(x.shape[1], weight.shape[0], weight.shape[2:], stride, 0, dilation, bias is not None)
+    x, spec = _padded(x, padding, spec)
+    spec.output_size(x.shape[2:])
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    problem = Problem(spec, groups, x.shape[0], tuple(x.shape[2:]), x.dtype, x.device, needs_grad)
+    return _choose(problem).compute(x, weight, bias, spec, groups)
+
+
+def _check_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    if x.dim() not in (3, 4):
+        raise SpecError("x.shape", tuple(x.shape), "(images, channels, height, width), or an image of it")
+    if weight.dim() != 4:
+        raise SpecError(
+            "weight.shape", tuple(weight.shape), "(out_channels, in_channels / groups, height, width)"
+        )
+    in_channels = x.shape[-3]
     for name, channels in (("in_channels", in_channels), ("out_channels", weight.shape[0])):
         if groups < 1 or channels % groups:
             raise SpecError("groups", groups, f"a divisor of {name}={channels}")
     if weight.shape[1] * groups != in_channels:
         raise SpecError("weight.shape[1]", weight.shape[1], f"in_channels / groups = {in_channels // groups}")
-    spec = ConvSpec(
-        in_channels, weight.shape[0], weight.shape[2:], stride, padding, dilation, bias is not None
-    )
-    spec.output_size(x.shape[2:])
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    problem = Problem(spec, groups, x.shape[0], tuple(x.shape[2:]), x.dtype, x.device, needs_grad)
-    return _choose(problem).compute(x, weight, bias, spec, groups)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise SpecError(
+            "bias.shape", tuple(bias.shape), f"one number per output channel: {tuple(weight.shape[:1])}"
+        )
+
+
+def _padded(x: Tensor, padding: Any, spec: ConvSpec) -> tuple[Tensor, ConvSpec]:
+    """Return the image and the spec with its padding, or the image padded where a spec cannot say how."""
+    if not isinstance(padding, str):
+        spec = replace(spec, padding=padding)
+        height, width = spec.padding
+        if min(height, width) >= 0:
+            return x, spec
+        spec.output_size(x.shape[2:])
+        return F.pad(x, (width, width, height, height)), replace(spec, padding=(0, 0))
+    if padding == "valid":
+        return x, spec
+    if padding != "same":
+        raise SpecError("padding", padding, "a number, a (height, width) pair, 'same' or 'valid'")
+    if spec.stride != (1, 1):
+        raise SpecError("padding", padding, f"numbers with stride {spec.stride}", "'same' is for stride 1")
+    height, width = (d * (k - 1) for d, k in zip(spec.dilation, spec.kernel_size, strict=True))
+    if height % 2 == width % 2 == 0:
+        return x, replace(spec, padding=(height // 2, width // 2))
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)), spec
 
 
 def _choose(problem: Problem) -> Backend:

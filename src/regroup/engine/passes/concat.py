@@ -69,7 +69,3 @@ def _for_channels(op: Op, channels: range) -> Op:
     if isinstance(op, ScaleShift):
         return ScaleShift(op.scale[channels.start : channels.stop], op.shift[channels.start : channels.stop])
     return op
-
-
-def _doubles(op: Op) -> bool:
-    return isinstance(op, Add) and op.scale != 1
