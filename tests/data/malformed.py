@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import zlib
 from pathlib import Path
 
@@ -98,3 +99,46 @@ def special(folder: Path) -> dict[str, str]:
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "dangling.png").symlink_to("gone.png")
     return {"pipe.png": "not a file", "loop.png": "symbolic link", "dangling.png": "No such file"}
+
+
+def formats() -> dict[str, bytes]:
+    """Return contents by name of a picture in every format that is read, and in every mode of those."""
+    found = dict(readable())
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "PPM", "BMP", "JPEG2000", "AVIF"):
+        if kind in Image.SAVE or kind in ("JPEG2000", "AVIF"):
+            try:
+                found[f"{kind}.png"] = encoded(picture(), kind)
+            except (KeyError, OSError):  # Pillow was built without it
+                continue
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
+        found[f"{compression}.tif"] = encoded(picture(), "TIFF", compression=compression)
+    return found
+
+
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """Return a file as disks, networks and people damage it: bits, bytes, numbers, pieces, ends."""
+    content = bytearray(content)
+    for _ in range(chance.choice([1, 1, 1, 2, 5, 20])):
+        at = chance.randrange(len(content) + 1)
+        length = chance.choice([1, 2, 4, 8, chance.randrange(1, 200)])
+        kind = chance.randrange(8)
+        if kind == 0 and at < len(content):
+            content[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            content[at : at + length] = chance.randbytes(length)
+        elif kind == 2:
+            content[at : at + length] = bytes([chance.choice([0, 255])]) * length
+        elif kind == 3:  # a number at its limits, either way round, often in the header
+            at = chance.randrange(min(len(content), 64) + 1)
+            number = chance.choice([0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 12_000])
+            content[at : at + 4] = number.to_bytes(4, chance.choice(["little", "big"]))
+        elif kind == 4:
+            del content[at : at + length]
+        elif kind == 5:
+            content[at:at] = content[at : at + length]
+        elif kind == 6:
+            del content[at:]
+        else:
+            other = chance.randrange(len(content) + 1)
+            content[at : at + length] = content[other : other + length]
+    return bytes(content)

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from regroup.conversion.quantise import quantise as quantise
 from regroup.errors import CheckpointError
+from regroup.files.documents import parse
+from regroup.files.tensors import check_tensors
 from regroup.ops.bitpacking import pack_bits, unpack_bits
 from regroup.ops.shifted import ShiftedConv, ShiftedForm
 from regroup.spec import ConvSpec
@@ -140,8 +142,9 @@ def _shifted(module: nn.Module, form: ShiftedForm) -> ShiftedConv:
 
 def _read(path: Path) -> tuple[dict[str, dict], dict[str, Tensor]]:
     try:
+        check_tensors(path)
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("regroup", "null"))
+            header = parse((file.metadata() or {}).get("regroup", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(path, f"cannot be read: {error}") from error

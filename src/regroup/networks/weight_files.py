@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch
 
 from regroup.errors import CheckpointError
+from regroup.files.tensors import check_tensors
 
 _BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself: `git lfs pull` fetches it"),
@@ -84,7 +85,8 @@ def _foreign(head: bytes) -> str:
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(path)  # it holds the claimed sizes against the file's
+    check_tensors(path)
+    return load_file(path)
 
 
 def _read_pickled(path: Path, names: set[str]) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from regroup.errors import ConfigError
+from regroup.files.documents import DocumentError, build, parse
 from regroup.profiling.clock import Timing, measure
 from regroup.profiling.cost import LayerCost, NetworkCost, cost, mode_of
 from regroup.profiling.layertime import layer_times
 from regroup.profiling.machine import Machine, machine
-from regroup.profiling.reach import Mixing, MixingStep, mixing, smallest
+from regroup.profiling.reach import Mixing, mixing, smallest
 from regroup.profiling.reach import reach as follow
 from regroup.profiling.where import hook_after
 
@@ -127,9 +128,9 @@ class Profile:
             ConfigError: it is not a profile.
         """
         try:
-            return _profile_from(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError("text", text[:40], "the JSON of a profile", f"{error!r}") from None
+            return build(parse(text, finite=False), cls)
+        except DocumentError as error:
+            raise ConfigError("text", text[:40], "the JSON of a profile", str(error)) from None
 
 
 def profile(
@@ -279,32 +280,3 @@ def _detail(module: nn.Module) -> str:
     if isinstance(module, nn.Linear):
         return f"{module.in_features} -> {module.out_features}"
     return ""
-
-
-def _profile_from(data: dict[str, Any]) -> Profile:
-    names = {f.name for f in fields(Profile)}
-    if not isinstance(data, dict) or set(data) != names:
-        raise KeyError(f"fields other than {', '.join(sorted(names))}")
-    mixed = data["mixing"]
-    if mixed is not None:
-        steps = tuple(MixingStep(**step) for step in mixed["steps"])
-        mixed = Mixing(mixed["start"], steps, tuple(mixed["assumed"]))
-    return Profile(
-        root=_layer_from(data["root"]),
-        inputs=tuple(map(tuple, data["inputs"])),
-        training=data["training"],
-        uncounted=tuple(data["uncounted"]),
-        machine=None if data["machine"] is None else Machine(**data["machine"]),
-        mixing=mixed,
-    )
-
-
-def _layer_from(data: dict[str, Any]) -> LayerProfile:
-    plain = LayerProfile(**data)
-    return replace(
-        plain,
-        output=tuple(data["output"]),
-        cost=LayerCost(**data["cost"]),
-        time=None if data["time"] is None else TimeSpan(**data["time"]),
-        parts=tuple(map(_layer_from, data["parts"])),
-    )

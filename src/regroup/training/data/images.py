@@ -61,8 +61,13 @@ def read_image(path: Path, channels: int) -> Image.Image:
     Raises:
         DataError: it cannot be read; names the file and the reason.
     """
-    with calm_decoders(), _opened(path) as image:
-        return _flattened(_oriented(image), "L" if channels == 1 else "RGB")
+    with calm_decoders():
+        with _opened(path) as image:
+            png = image.format == "PNG"
+            found = _flattened(_oriented(image), "L" if channels == 1 else "RGB")
+        if png:
+            _check_sums(path)
+        return found
 
 
 def inspect_image(path: Path) -> ImageFacts:
@@ -78,10 +83,9 @@ def inspect_image(path: Path) -> ImageFacts:
             image.load()
             if image.mode[0] in "IF":
                 _flattened(image, "L")
-            checked = image.format == "PNG"
-        if checked:  # decoding passes over wrong checksums
-            with _opened(path) as image:
-                image.verify()
+            png = image.format == "PNG"
+        if png:
+            _check_sums(path)
         return ImageFacts((width, height) if turned else (height, width), "")
     except DataError as error:
         cause = error.__cause__
@@ -190,6 +194,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(path, "needs more memory than there is") from error
     except Exception as error:  # decoders raise whatever their parsing trips over
         raise DataError(path, f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Look at the checksums of a PNG file, which decoding passes over."""
+    with _opened(path) as image:
+        image.verify()
 
 
 def _orientation(image: Image.Image) -> int:
