@@ -84,12 +84,20 @@ class CheckpointError(_FileError):
     """A checkpoint or weights file that is damaged, foreign or does not fit."""
 
 
+class LockedError(_FileError):
+    """A directory in which another process is at work."""
+
+
 class DataError(_FileError):
     """A data set, or images in it, that cannot be used."""
 
 
 class PlanError(_FileError):
     """A saved plan, structure or grouping that is damaged or does not fit the network."""
+
+
+class ReportError(_FileError):
+    """A report that cannot be written."""
 
 
 class TrainingError(RegroupError):

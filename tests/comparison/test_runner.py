@@ -79,7 +79,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path):
 
     with pytest.raises(Interrupted):
         compare("grouped:groups=2", epochs=2, out=tmp_path, say=stop)
-    finished = next((tmp_path / "runs").rglob("dense/seed0/log.jsonl"))
+    finished = next((tmp_path / "runs").rglob("dense/seed0-*/log.jsonl"))
     before = finished.read_text()
     lines = []
     resumed = compare("grouped:groups=2", epochs=2, out=tmp_path, say=lines.append)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from regroup.errors import CheckpointError
-from regroup.files.sealed import Disk
+from regroup.files.disk import Disk, using
 from regroup.training import TrainConfig, load_data, train
 from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, save_checkpoint
 from regroup.training.data.scan import scan
@@ -42,7 +42,7 @@ class Killed(Disk):
         super().rename(old, new)
 
     def remove(self, path):
-        self.spend(lambda: next(path.iterdir()).unlink())
+        self.spend(lambda: next(path.iterdir()).unlink() if path.is_dir() else None)
         super().remove(path)
 
     def spend(self, half):
@@ -124,7 +124,8 @@ def steps_after_each_crash(make_disk, tmp_path):
         saved_before(directory)
         disk = make_disk(last)
         try:
-            save_checkpoint(directory, sections(3), keep=2, disk=disk)
+            with using(disk):
+                save_checkpoint(directory, sections(3), keep=2)
             returned = True
         except Crash:
             returned = False
@@ -166,7 +167,8 @@ def test_a_failing_disk_is_one_clear_error_and_the_old_checkpoint_stays(number, 
         directory = tmp_path / f"{last}"
         saved_before(directory)
         try:
-            save_checkpoint(directory, sections(3), keep=2, disk=Full(last, number))
+            with using(Full(last, number)):
+                save_checkpoint(directory, sections(3), keep=2)
         except CheckpointError as error:
             assert "could not be written" in str(error)
         else:

@@ -4,6 +4,7 @@ import pytest
 
 from regroup.cli import main
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint
+from regroup.training.directory import Record
 
 
 def regroup_train(*arguments):
@@ -29,7 +30,8 @@ def test_a_network_with_a_grouping_is_trained_saved_resumed_and_teaches(tmp_path
     saved = load_checkpoint(teacher / "weights")
     assert saved["network"]["strategy"] == "grouped:groups=4"
     assert short(student, "--teacher", teacher, "--strategy", "dense") == 0
-    assert load_checkpoint(list_checkpoints(student)[0])["training"]["teacher"] is True
+    assert Record.read(teacher).identity.fields["teacher"] is None
+    assert set(Record.read(student).identity.fields["teacher"]) > {"weights"}
 
 
 def test_options_of_the_network_are_part_of_the_run(tmp_path, capsys):

@@ -15,7 +15,10 @@ RESULTS = [EpochResult(n, 6 * n, 0.1, 0.5, 0.4, 90.0 + n, None, 1.0, 96.0) for n
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The results in a log, all of one run."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({line.pop("run") for line in found}) == 1
+    return found
 
 
 def test_a_line_of_json_for_each_epoch(tmp_path):

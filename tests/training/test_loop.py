@@ -100,7 +100,12 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "changes"),
-    [("lr", {"lr": 0.1}), ("epochs", {"epochs": 4}), ("mixup", {"mixup": 0.2}), ("seed", {"seed": 1})],
+    [
+        ("lr", {"lr": 0.1}),
+        ("batch_size", {"batch_size": 8}),
+        ("mixup", {"mixup": 0.2}),
+        ("seed", {"seed": 1}),
+    ],
 )
 def test_resuming_with_another_config_names_the_field(field, changes, tmp_path):
     interrupted(after=1, output=tmp_path)

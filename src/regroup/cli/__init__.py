@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 from regroup.cli._faults import FAILED, said
 from regroup.cli._output import lasting_output
@@ -73,12 +74,13 @@ def _run(name: str, argv: list[str]) -> int:
     import tyro
 
     module = importlib.import_module(f"{__name__}.{name}")
-    options = tyro.cli(
-        module.Options,
-        prog=f"regroup {name}",
-        description=module.__doc__,
-        args=argv,
-    )
+
+    def parse(**more: Any) -> Any:
+        return tyro.cli(module.Options, prog=f"regroup {name}", description=module.__doc__, args=argv, **more)
+
+    options = parse()
+    if hasattr(module, "completed"):  # what is not given comes from elsewhere than the defaults
+        options = module.completed(options, parse)
     return module.run(options)
 
 

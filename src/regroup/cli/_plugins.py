@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from regroup.errors import ConfigError, first_line
 
 
-def load_plugins(paths: Iterable[Path]) -> None:
-    """Run each Python file, so that the strategies and networks it defines are registered.
+def load_plugins(paths: Iterable[Path]) -> tuple[ModuleType, ...]:
+    """Run each Python file, so that what it defines is registered; return the modules.
 
     Raises:
         ConfigError: there is no such file, or it raises an error; says in which line.
     """
-    for path in paths:
-        if not path.is_file() or path.suffix != ".py":
-            raise ConfigError("plugin", str(path), "a Python file that exists")
-        spec = importlib.util.spec_from_file_location(f"regroup_plugin_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        try:
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
-        except (Exception, SystemExit) as error:
-            reason = f"{_line(error, path)}{type(error).__name__}: {first_line(error)}"
-            raise ConfigError("plugin", str(path), "a Python file without errors", reason) from error
+    return tuple(map(_load, paths))
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file() or path.suffix != ".py":
+        raise ConfigError("plugin", str(path), "a Python file that exists")
+    place = hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]  # two files may have one name
+    spec = importlib.util.spec_from_file_location(f"regroup_plugin_{path.stem}_{place}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as any import does: classes look up where they were defined
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
+        reason = f"{_line(error, path)}{type(error).__name__}: {first_line(error)}"
+        raise ConfigError("plugin", str(path), "a Python file without errors", reason) from error
+    return module
 
 
 def _line(error: BaseException, path: Path) -> str:

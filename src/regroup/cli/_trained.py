@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from regroup.training import DataSet
 
-WEIGHTS = "weights"
-"""Directory of the trained weights, in that of the run."""
-
 MOST_CHANNELS = 1024
 """Channels that the images of a run may have."""
 
@@ -122,8 +119,17 @@ class Trained:
                 "model", self.model, f"of at most {MOST_NUMBERS} parameters", f"it has {numbers}"
             )
 
-    def build(self, *, seed: int = 0, pretrained: bool = False, quiet: bool = False) -> nn.Module:
-        """Return the network as it was before training, and say what the strategy replaced."""
+    def build(
+        self, *, seed: int = 0, pretrained: bool = False, weights: Path | None = None, quiet: bool = False
+    ) -> nn.Module:
+        """Return the network as it was before training, and say what the strategy replaced.
+
+        Args:
+            seed: of its weights.
+            pretrained: load the weights that the hub has, before the strategy is put in.
+            weights: file of weights, for networks of ours: likewise.
+            quiet: say nothing.
+        """
         import torch
 
         from regroup.conversion.replace import replace
@@ -135,6 +141,7 @@ class Trained:
             num_classes=len(self.classes),
             in_chans=self.shape[0],
             pretrained=pretrained,
+            **({} if weights is None else {"weights": weights}),
             **self.options,
         )
         if self.strategy is not None:
@@ -159,19 +166,18 @@ class Trained:
 def load_run(directory: Path) -> tuple[nn.Module, Trained]:
     """Return the trained network of a finished run of `regroup train`, and its description.
 
+    Args:
+        directory: of the run; or that of its `best` weights, which are there before it is finished.
+
     Raises:
         CheckpointError: it is not one, or is damaged.
     """
     from regroup.errors import CheckpointError
     from regroup.files.documents import DocumentError
-    from regroup.training.checkpoint import list_checkpoints, load_checkpoint, load_state
+    from regroup.training.checkpoint import load_checkpoint, load_state
+    from regroup.training.directory import published
 
-    path = directory / WEIGHTS
-    if not path.exists():
-        reason = "is no run of `regroup train`"
-        if directory.is_dir() and list_checkpoints(directory):
-            reason = "is a run that is not finished: go on with it by --resume"
-        raise CheckpointError(directory, reason if directory.exists() else "there is no such directory")
+    path = published(directory)
     saved = load_checkpoint(path)
     try:
         trained = Trained.from_json(saved.get("network"))

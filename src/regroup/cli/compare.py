@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regroup.comparison.settings import CompareConfig
+
+if TYPE_CHECKING:
+    from regroup.comparison.result import Comparison
 
 
 @dataclass(frozen=True)
@@ -22,29 +27,73 @@ class Options(CompareConfig):
 
 
 def run(options: Options) -> int:
-    """Compare, print the table, write the report."""
-    import json
-
+    """Compare, print the table, write the report; 1 if the machine left something out, or only dense ran."""
     from regroup.cli._plugins import load_plugins
-    from regroup.cli._table import comparison_table, show
     from regroup.comparison.runner import compare
-    from regroup.report.render import summary_lines, write_report
 
     load_plugins(options.plugin)
     config = CompareConfig(**{f.name: getattr(options, f.name) for f in fields(CompareConfig)})
     silent = options.quiet or options.json
-    result = compare(config, say=(lambda line: None) if silent else _say)
-    page = write_report(result, options.out)
-    if options.json:
+    written: list[Path | None] = []
+    try:
+        result = compare(
+            config,
+            say=(lambda line: None) if silent else _say,
+            keep=lambda result: written.append(_write(result, options.out)),
+        )
+    except (KeyboardInterrupt, SystemExit):
+        _say(f"stopped; the same command goes on from what is in {options.out}")
+        raise
+    _show(result, written[0], options.json)
+    return _status(result)
+
+
+def _write(result: Comparison, out: Path) -> Path | None:
+    """Write the report, unless it would replace one with results that this one lacks; return its page."""
+    from regroup.comparison.result import Comparison
+    from regroup.errors import PlanError, ReportError
+    from regroup.report.render import write_report
+
+    with suppress(PlanError):
+        lacking = result.loses_to(Comparison.load(out / "comparison.json"))
+        if lacking:
+            _say(f"the report in {out} is left as it was: it has results of {', '.join(lacking)}")
+            return None
+    try:
+        return write_report(result, out)
+    except ReportError as error:
+        remedy = f"what was trained is kept in {out}, and the same command takes it up"
+        raise ReportError(error.path, f"{error.reason}; {remedy}") from error
+
+
+def _show(result: Comparison, page: Path | None, as_json: bool) -> None:
+    import json
+
+    from regroup.cli._table import comparison_table, show
+    from regroup.report.render import summary_lines
+
+    if as_json:
         print(json.dumps(asdict(result), indent=1))
-        return 0
+        return
     show(comparison_table(result))
     for row in result.rows:
         if row.error:
             print(f"not run: {row.strategy}: {row.error}")
     for line in summary_lines(result):
         print(line)
-    print(f"report: {page} (comparison.json and comparison.csv beside it)")
+    if page is not None:
+        print(f"report: {page} (comparison.json and comparison.csv beside it)")
+
+
+def _status(result: Comparison) -> int:
+    failed = [row.strategy for row in result.rows if row.cause == "machine"]
+    if failed:
+        _say(f"not complete, for the machine's sake: {', '.join(failed)}; the same command tries again")
+        return 1
+    asked = [row for row in result.rows if row.strategy != "dense"]
+    if asked and all(row.error for row in asked):
+        _say("nothing was compared: of the groupings, none could be run")
+        return 1
     return 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +16,16 @@ if TYPE_CHECKING:
 
     from regroup.cli._trained import Trained
     from regroup.training import History
+    from regroup.training.directory import Record
+    from regroup.training.identity import Origin
 
 
 @dataclass(frozen=True)
 class Options(TrainConfig):
-    """Several processes: torchrun --nproc-per-node 2 -m regroup train ..."""
+    """Writes runs/MODEL-STRATEGY-DATA, or --output.
+
+    Several processes: torchrun --nproc-per-node 2 -m regroup train ...
+    """
 
     model: str = "resnet_small"
     """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
@@ -30,6 +37,9 @@ class Options(TrainConfig):
     """Pattern of the names of the convolutions that get the grouping; none: all larger than 1x1."""
     pretrained: bool = False
     """Start from the weights that the hub has (timm's, torchvision's)."""
+    weights: Path | None = None
+    """Start from the weights of a run of the same network (its directory, or its `best`), or from a file of
+    weights for a network of ours."""
     data: str = "digits"
     """Data set: a name such as digits, glyphs or cifar10, or a folder of images."""
     image: int | None = None
@@ -42,6 +52,39 @@ class Options(TrainConfig):
     """Directory of a finished run of `regroup train`, whose network teaches this one too."""
     plugin: tuple[Path, ...] = ()
     """Python files that define further strategies."""
+    wait: bool = True
+    """Wait while another process uses the output directory; else end with a line that says which."""
+    resume: tuple[Path, ...] | None = None  # type: ignore[assignment]
+    """Go on with a run: its directory is enough, the options are those it was begun with. What is given
+    besides may change epochs, workers, device and what only concerns how it looks. Without a directory, it is
+    that of --output, where a run begins if there is none."""
+
+
+def completed(options: Options, parse: Callable[..., Options]) -> Options:
+    """Return the options with what is not given as it was when the run to resume was begun.
+
+    Raises:
+        ConfigError: there is no run to resume, and nothing says what should begin instead.
+        CheckpointError: what the run was begun with cannot be read.
+    """
+    from regroup.errors import ConfigError
+    from regroup.training.directory import Record
+
+    if not options.resume:
+        return options
+    directory = options.resume[0]
+    if len(options.resume) > 1 or options.output not in (None, directory):
+        raise ConfigError(
+            "resume", list(map(str, options.resume)), "one directory of a run, without --output"
+        )
+    record = Record.read(directory)
+    if record is not None and record.command is not None:
+        known = {f.name for f in fields(Options)}
+        begun = {name: value for name, value in record.command.items() if name in known}
+        options = parse(default=_from_json(begun))
+    elif options == replace(Options(), resume=options.resume):
+        raise ConfigError("resume", str(directory), "the directory of a run of `regroup train`")
+    return replace(options, output=directory, resume=options.resume)
 
 
 def run(options: Options) -> int:
@@ -50,34 +93,123 @@ def run(options: Options) -> int:
     from regroup.cli._trained import Trained, load_run
     from regroup.training import load_data, train
 
-    load_plugins(options.plugin)
+    plugins = load_plugins(options.plugin)
     data = load_data(options.data, options.image, bad_images=options.bad_images, download=options.download)
-    config = TrainConfig(**{f.name: getattr(options, f.name) for f in fields(TrainConfig)})
+    settings: dict[str, Any] = {f.name: getattr(options, f.name) for f in fields(TrainConfig)}
+    settings["resume"] = options.resume is not None
+    config = TrainConfig(**settings)
     if config.output is None:
         config = replace(config, output=Path("runs") / _run_name(options))
     choices = options.model, _read_options(options.model_options), options.strategy, options.where
     network = Trained.on(data, *choices)
-    model = network.build(seed=config.seed, pretrained=options.pretrained)
+    record = _record(options, config)
+    model = network.build(seed=options.seed) if record else _begun(options, network)
+    origin = _origin(options, network, model, plugins, record)
     teacher = None if options.teacher is None else load_run(options.teacher)[0]
-    history = train(model, data, config, teacher=teacher)
-    if os.environ.get("RANK", "0") == "0":
-        assert config.output is not None
-        _finish(config.output, model, network, history)
+    assert config.output is not None
+    try:
+        history = train(model, data, config, teacher=teacher, origin=origin, wait=options.wait)
+    except (KeyboardInterrupt, SystemExit):
+        _say_how_to_go_on(config.output)
+        raise
+    if _is_first():
+        _say_result(config.output, history)
     return 0
 
 
-def _finish(output: Path, model: nn.Module, network: Trained, history: History) -> None:
-    from regroup.cli._trained import WEIGHTS
-    from regroup.files.sealed import verify_sealed
-    from regroup.training import save_weights
+def _record(options: Options, config: TrainConfig) -> Record | None:
+    """Return what the run to resume says of itself, if it began with the same weights as the options say."""
+    from regroup.training.directory import Record
 
-    path = output / WEIGHTS
-    if path.exists():  # the run was over already: resuming it has changed nothing
-        verify_sealed(path)
-    else:
-        save_weights(path, model.cpu(), network=network.to_json())
-    last = history.last
-    print(f"top-1 {last.top1:.2f} %, test loss {last.test_loss:.4f} after {last.epoch} epochs: {path}")
+    if not config.resume or config.output is None:
+        return None
+    record = Record.read(config.output)
+    if record is None or record.command is None:
+        return None
+    begun, wanted = record.command, _to_json(options)
+    return record if all(begun.get(name) == wanted[name] for name in ("weights", "pretrained")) else None
+
+
+def _begun(options: Options, network: Trained) -> nn.Module:
+    """Return the network with its first weights."""
+    from regroup.training.checkpoint import load_checkpoint, load_state
+    from regroup.training.directory import published
+
+    weights = options.weights
+    if weights is None or not weights.is_dir():
+        return network.build(seed=options.seed, pretrained=options.pretrained, weights=weights)
+    model = network.build(seed=options.seed)
+    path = published(weights)
+    load_state(path, model, load_checkpoint(path).get("weights"))
+    return model
+
+
+def _origin(
+    options: Options, network: Trained, model: nn.Module, plugins: tuple, record: Record | None
+) -> Origin:
+    from regroup.strategies import parse_strategy
+    from regroup.training.identity import Origin, digest_of_state
+
+    weights = None
+    if options.pretrained or options.weights is not None:  # they may be gone when the run is resumed
+        weights = digest_of_state(model) if record is None else record.identity.fields["weights"]
+
+    said: dict[str, Any] = {"model": network.model, "where": network.where}
+    said |= {f"option {name}": value for name, value in network.options.items()}
+    said["strategy"] = None if network.strategy is None else parse_strategy(network.strategy).label
+    said["pretrained"] = options.pretrained
+    return Origin(
+        said=said,
+        code=plugins,
+        weights=weights,
+        document=network.to_json(),
+        command=_to_json(options),
+    )
+
+
+def _say_result(output: Path, history: History) -> None:
+    from regroup.training.directory import BEST, WEIGHTS
+
+    last, best = history.last, history.best
+    what = f"top-1 {last.top1:.2f} %, test loss {last.test_loss:.4f} after {last.epoch} epochs"
+    print(f"{what}: {output / WEIGHTS}")
+    if last.plain_top1 is not None:
+        print(f"top-1 {last.plain_top1:.2f} % without the moving average: unaveraged.safetensors beside them")
+    if best is not last and (output / BEST).exists():
+        print(f"best: top-1 {best.best_top1:.2f} % after epoch {best.epoch}: {output / BEST}")
+
+
+def _say_how_to_go_on(output: Path) -> None:
+    from regroup.training.checkpoint import list_checkpoints
+
+    if _is_first() and list_checkpoints(output):
+        print(f"stopped; to go on: regroup train --resume {output}", file=sys.stderr, flush=True)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _to_json(options: Options) -> dict[str, Any]:
+    """Return the options by which the run can be gone on with, from whatever working directory."""
+    from regroup.training.data import data_sets
+
+    values = {**asdict(options), "output": None, "resume": None}
+    for name in ("weights", "teacher"):
+        path: Path | None = getattr(options, name)
+        values[name] = None if path is None else str(path.absolute())
+    values["plugin"] = [str(path.absolute()) for path in options.plugin]
+    if options.data not in data_sets:
+        values["data"] = str(Path(options.data).expanduser().absolute())
+    return values
+
+
+def _from_json(values: dict[str, Any]) -> Options:
+    paths = {name: Path(values[name]) for name in ("weights", "teacher") if values.get(name) is not None}
+    lists = {f.name: tuple(values[f.name]) for f in fields(Options) if isinstance(values.get(f.name), list)}
+    plugin = tuple(map(Path, values.get("plugin", ())))
+    options: dict[str, Any] = {**values, **paths, **lists, "plugin": plugin}
+    return Options(**options)
 
 
 def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import json
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from regroup.errors import PlanError
+from regroup.files.disk import write_file
 from regroup.files.documents import DocumentError, read_document
 
 _MOST_BYTES = 64 << 20
@@ -18,15 +19,17 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Run:
-    """One training: the seed, the accuracy at its end, and the curves on the way there.
+    """One training: the seed, the accuracy at its end, the curves on the way there, and which run it was.
 
-    `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent).
+    `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent); `identity` is
+    the hash of all that decides the weights (`regroup.training.identity`).
     """
 
     seed: int
     accuracy: float
     seconds: float
     curves: dict[str, list[float]] = field(default_factory=dict)
+    identity: str = ""
 
 
 WAYS = ("eager", "compiled")
@@ -62,6 +65,8 @@ class Row:
         replaced: how many layers use the strategy.
         left: layers that do not though they were chosen, and why.
         error: why the strategy could not be run at all, or "".
+        cause: whose fault that is: "grouping", which fits no layer or cannot be trained, or "machine": disk,
+            memory, damage; then the same comparison, run again, takes it up.
     """
 
     strategy: str
@@ -78,6 +83,7 @@ class Row:
     left: dict[str, str] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    cause: Literal["", "grouping", "machine"] = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -120,11 +126,12 @@ class Comparison:
         return Comparison(self.settings, self.machine, rows)
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, in one step: the file is old or new, never half."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(path)
+        """Write it as JSON, in one step: the file is old or new, never half.
+
+        Raises:
+            OSError: it could not be written; the old one stays.
+        """
+        write_file(Path(path), json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -139,6 +146,11 @@ class Comparison:
             raise PlanError(path, error.strerror or "cannot be read") from error
         except DocumentError as error:
             raise PlanError(path, f"is not a comparison written by regroup ({error})") from error
+
+    def loses_to(self, earlier: Comparison) -> list[str]:
+        """Return the strategies of which `earlier` has results and the machine left this one without."""
+        had = {row.strategy for row in earlier.rows if not row.error}
+        return [row.strategy for row in self.rows if row.cause == "machine" and row.strategy in had]
 
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a row: what the CSV file and the printed table show."""

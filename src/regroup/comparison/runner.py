@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from regroup.comparison.keeping import LOCK, fault_of_machine, prepare_out, run_directory
 from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.comparison.settings import CompareConfig
@@ -18,31 +19,41 @@ from regroup.comparison.timing import timed
 from regroup.conversion.replace import Changes
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import ConfigError, RegroupError
+from regroup.files.lock import Lock
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.counting import count
 from regroup.profiling.machine import machine
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, TrainConfig, load_data, train
+from regroup.training.identity import Origin, identify
 
 Say = Callable[[str], None]
 TIMED_BATCH = 64
 """Images in the batch that is timed; the time told is that of the batch over this number."""
 
 
-def compare(config: CompareConfig | None = None, say: Say = print, **options: Any) -> Comparison:
+def compare(
+    config: CompareConfig | None = None,
+    say: Say = print,
+    keep: Callable[[Comparison], object] | None = None,
+    **options: Any,
+) -> Comparison:
     """Train one backbone with each strategy and put the results side by side.
 
     >>> result = compare(strategies=("grouped:groups=4",), epochs=1, out="/tmp/report", say=lambda line: None)
     >>> [row.strategy for row in result.rows]
     ['grouped:groups=4', 'dense']
 
-    Every training has the same seeds, order of images and schedule. A strategy that cannot be built is
-    reported in its row and stops nothing. What is finished below `out` is not done again.
+    Every training has the same seeds, order of images and schedule. A strategy that fits no layer is said so
+    before the first training, reported in its row, and stops nothing; nor does one that the machine could not
+    train (no space, no memory): that one is tried again by the next call. What is finished below `out` is not
+    done again, unless anything that decides its result has changed: see `regroup.comparison.keeping`.
 
     Args:
         config: what to compare.
         say: called with a line when something begins or ends.
+        keep: called with the result before the next process may work in `out`.
         options: fields of `CompareConfig`, instead of `config`.
 
     Returns:
@@ -51,29 +62,36 @@ def compare(config: CompareConfig | None = None, say: Say = print, **options: An
     Raises:
         ConfigError: the options cannot work.
         DataError: the data set cannot be used.
+        CheckpointError, ReportError: `out` cannot be written to.
+        LockedError: another comparison uses `out`, and the config says not to wait.
     """
     config = replace(config, **options) if config else CompareConfig(**options)
+    prepare_out(config.out)
+    with Lock(config.out / LOCK, wait=config.wait, say=say):
+        result = _compare(config, say)
+        if keep is not None:
+            keep(result)
+    return result
+
+
+def _compare(config: CompareConfig, say: Say) -> Comparison:
     data = load_data(config.data, config.image, bad_images=config.bad_images)
     for note in data.notes:
         say(f"note: {note}")
     chosen = config.chosen()
     create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])  # or say why not
-    rows, models = [], {}
-    for i, strategy in enumerate(chosen, 1):
-        try:
-            row, model = _row(config, strategy, data, lambda line, i=i: say(f"[{i}/{len(chosen)}] {line}"))
-        except ConfigError:
-            raise
-        except RegroupError as error:
-            row, model = Row(strategy.label, strategy.paper, error=str(error)), None
-            say(f"[{i}/{len(chosen)}] {strategy.label}: not run: {error}")
+    rows = [row for strategy in chosen if (row := _unfit(config, strategy, data, say)) is not None]
+    models: dict[str, nn.Module] = {}
+    fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
+    for i, strategy in enumerate(fit, 1):
+        row, model = _tried(config, strategy, data, lambda line, i=i: say(f"[{i}/{len(fit)}] {line}"))
         rows.append(row)
         if model is not None:
             models[row.strategy] = model
     dense_macs = next((r.macs for r in rows if r.strategy == "dense" and not r.error), 0)
     rows = [replace(r, dense_macs=dense_macs) for r in rows]
     if config.time and models:
-        rows = timed(rows, models, torch.rand(TIMED_BATCH, *data.shape), say)
+        rows = _timed(rows, models, data, say)
     return Comparison(_settings(config, data), _machine(), rows).sorted()
 
 
@@ -93,6 +111,46 @@ def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -
     return model, changes
 
 
+def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> Row | None:
+    """Return the row of a strategy that cannot be put into the backbone, and say so; None for all others."""
+    try:
+        build(config, strategy, data, 0)
+    except ConfigError:
+        raise
+    except RegroupError as error:
+        say(f"{strategy.label}: will not be run: {error}")
+        return Row(strategy.label, strategy.paper, error=str(error), cause="grouping")
+    return None
+
+
+def _tried(
+    config: CompareConfig, strategy: Strategy, data: DataSet, say: Say
+) -> tuple[Row, nn.Module | None]:
+    """Return a strategy's row and network, or the row that says why there is none."""
+    try:
+        return _row(config, strategy, data, say)
+    except ConfigError:
+        raise
+    except (RegroupError, OSError, MemoryError, RuntimeError) as error:
+        fault = fault_of_machine(error)
+        if fault is None and not isinstance(error, RegroupError):
+            raise
+        said = str(error) if fault is None else f"{fault} (this is not the grouping's fault: run it again)"
+        say(f"{strategy.label}: not run: {said}")
+        cause = "grouping" if fault is None else "machine"
+        return Row(strategy.label, strategy.paper, error=said, cause=cause), None
+
+
+def _timed(rows: list[Row], models: dict[str, nn.Module], data: DataSet, say: Say) -> list[Row]:
+    try:
+        return timed(rows, models, torch.rand(TIMED_BATCH, *data.shape), say)
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (fault := fault_of_machine(error)) is None:
+            raise
+        say(f"not timed: {fault}")
+        return rows
+
+
 def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> tuple[Row, nn.Module]:
     """Train a strategy with every seed; return its row, and the network of the first seed as deployed."""
     runs: list[Run] = []
@@ -100,12 +158,17 @@ def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> 
     for seed in range(config.seeds):
         model, changes = build(config, strategy, data, seed)
         start = time.monotonic()
-        history = train(model, data, _training(config, strategy, seed))
+        training, origin = _training(config, seed), _origin(config, strategy)
+        identity = identify(model, data, training, origin=origin)
+        output = run_directory(
+            config.out, strategy.label, seed, identity, lambda s: say(f"{strategy.label}: {s}")
+        )
+        history = train(model, data, replace(training, output=output), origin=origin)
         result = history.last
         seconds = sum(epoch.seconds for epoch in history.epochs)
         names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
         curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
-        runs.append(Run(seed, result.top1, seconds, curves))
+        runs.append(Run(seed, result.top1, seconds, curves, identity.digest))
         say(f"{strategy.label}: seed {seed}: {result.top1:.2f} % in {time.monotonic() - start:.1f} s")
         trained.append((model, changes))
     model, changes = trained[0]
@@ -126,8 +189,7 @@ def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> 
     return row, plain
 
 
-def _training(config: CompareConfig, strategy: Strategy, seed: int) -> TrainConfig:
-    safe = "".join(c if c.isalnum() else "-" for c in strategy.label)
+def _training(config: CompareConfig, seed: int) -> TrainConfig:
     return TrainConfig(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -136,11 +198,15 @@ def _training(config: CompareConfig, strategy: Strategy, seed: int) -> TrainConf
         weight_decay=config.weight_decay,
         warmup_epochs=min(1.0, config.epochs / 2),
         seed=seed,
-        output=config.out / "runs" / config.training_key() / safe / f"seed{seed}",
         resume=True,
         checkpoint_hist=1,
         display="quiet",
     )
+
+
+def _origin(config: CompareConfig, strategy: Strategy) -> Origin:
+    said = {"model": config.backbone, "strategy": strategy.label, "where": config.where}
+    return Origin(said=said, code=(type(strategy),))
 
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:

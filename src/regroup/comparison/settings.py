@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +46,8 @@ class CompareConfig:
     """Measure the time for one image, in PyTorch and compiled."""
     out: Path = Path("report")
     """Directory for the report; what is finished there is not done again."""
+    wait: bool = True
+    """Wait while another process uses that directory; else end with a line that says which."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
@@ -67,9 +67,3 @@ class CompareConfig:
         else:
             wanted = [variant for name in strategies for variant in strategies[name].variants()]
         return list({s.label: s for s in wanted}.values())
-
-    def training_key(self) -> str:
-        """Return a short hash of all that decides the trained weights, but for strategy and seed."""
-        unrelated = ("strategies", "seeds", "time", "out")
-        parts = {k: v for k, v in asdict(self).items() if k not in unrelated}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]

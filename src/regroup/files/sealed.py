@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from regroup.errors import CheckpointError
+from regroup.files.disk import disk, partial_name
 from regroup.files.documents import LARGEST, DocumentError, build, parse
 from regroup.files.reading import read_file
 
@@ -25,61 +26,51 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _CHUNK = 1 << 20
 
 
-class Disk:
-    """The file operations that sealing needs, each of which may be the last that a process does."""
-
-    def make_directory(self, path: Path) -> None:
-        """Create one directory."""
-        path.mkdir()
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a new file and leave it to the operating system to store it."""
-        with path.open("xb") as file:
-            file.write(data)
-
-    def sync(self, path: Path) -> None:
-        """Return when a file's content, or a directory's list of names, is on the disk."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def rename(self, old: Path, new: Path) -> None:
-        """Rename a directory; `new` must not exist."""
-        old.rename(new)
-
-    def remove(self, path: Path) -> None:
-        """Remove a directory with all it holds."""
-        shutil.rmtree(path)
-
-
-DISK = Disk()
-
-
-def write_sealed(path: Path, files: dict[str, bytes], *, disk: Disk = DISK) -> None:
-    """Write `files` as the sealed directory `path`, which must not exist; its parent must.
+def write_sealed(path: Path, files: dict[str, bytes], *, replace: bool = False) -> None:
+    """Write `files` as the sealed directory `path`; its parent must exist.
 
     A kill, a full disk or a power cut at any moment leaves either nothing under `path` or all of it, and
-    perhaps a directory `.NAME.partial-*` beside it, which `remove_partial` clears away.
+    perhaps a directory `.NAME.partial-*` beside it, which `remove_partial` clears away. Where another is
+    replaced, there is a moment in which `path` is neither: whoever replaces can write it again.
+
+    Args:
+        path: the directory.
+        files: content by name.
+        replace: `path` may exist; else that is an error.
 
     Raises:
-        CheckpointError: the files could not be written; nothing is left behind.
+        CheckpointError: the files could not be written; nothing is left behind, and what was there stays.
     """
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    partial, old = partial_name(path), partial_name(path)
     try:
-        if partial.exists():
-            disk.remove(partial)
-        disk.make_directory(partial)
+        disk().make_directory(partial)
         for name, data in {**files, MANIFEST: _manifest(files)}.items():
-            disk.write(partial / name, data)
-            disk.sync(partial / name)
-        disk.sync(partial)
-        disk.rename(partial, path)
-        disk.sync(path.parent)
+            disk().write(partial / name, data)
+            disk().sync(partial / name)
+        disk().sync(partial)
+        if replace and (path.exists() or path.is_symlink()):
+            disk().rename(path, old)
+        disk().rename(partial, path)
+        disk().sync(path.parent)
+        if old.exists():
+            with suppress(OSError):  # the new one is there; `remove_partial` will try again
+                disk().remove(old)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            if not path.exists():
+                old.rename(path)
+            else:
+                shutil.rmtree(old, ignore_errors=True)
         raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
+
+
+def is_sealed_as(path: Path, files: dict[str, bytes]) -> bool:
+    """Tell whether the sealed directory `path` is there, undamaged, and holds exactly `files`."""
+    try:
+        return (path / MANIFEST).read_bytes() == _manifest(files) and bool(verify_sealed(path))
+    except (OSError, CheckpointError):
+        return False
 
 
 def verify_sealed(path: Path) -> dict[str, Path]:
@@ -96,12 +87,6 @@ def verify_sealed(path: Path) -> dict[str, Path]:
         found[name] = path / name
         _verify_file(path / name, entry["bytes"], entry["sha256"])
     return found
-
-
-def remove_partial(parent: Path, *, disk: Disk = DISK) -> None:
-    """Remove what writers that were killed left half done in `parent`."""
-    for partial in parent.glob(".*.partial-*"):
-        disk.remove(partial)
 
 
 def _manifest(files: dict[str, bytes]) -> bytes:

@@ -7,6 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from regroup.comparison.result import WAYS, Comparison, Row
+from regroup.errors import ReportError
+from regroup.files.disk import make_directories, write_file
 from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_pictures
 from regroup.report.table import COLUMNS, cells
@@ -17,20 +19,25 @@ _NAMES = {"eager": "in PyTorch", "compiled": "with regroup.compile"}
 def write_report(comparison: Comparison, out: str | Path) -> Path:
     """Write `index.html`, `comparison.json` and `comparison.csv` into the directory `out`.
 
-    The page needs no other file, no script and no network.
+    The page needs no other file, no script and no network. Each file is the old or the new one, never half.
 
     Returns:
         The path of the page.
+
+    Raises:
+        ReportError: one cannot be written.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     comparison = comparison.sorted()
-    comparison.save(out / "comparison.json")
-    (out / "comparison.csv").write_text(comparison.csv())
     page = out / "index.html"
-    temporary = page.with_name("index.html.tmp")
-    temporary.write_text(render(comparison))
-    temporary.replace(page)
+    path = out / "comparison.json"
+    try:
+        make_directories(out)
+        comparison.save(path)
+        for path, text in ((out / "comparison.csv", comparison.csv()), (page, render(comparison))):
+            write_file(path, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise ReportError(path, f"could not be written: {error.strerror or error}") from error
     return page
 
 

@@ -20,9 +20,10 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from regroup.errors import CheckpointError
+from regroup.files.disk import disk, make_directories, remove_partial
 from regroup.files.documents import LARGEST, parse
 from regroup.files.reading import read_file
-from regroup.files.sealed import DISK, Disk, remove_partial, verify_sealed, write_sealed
+from regroup.files.sealed import verify_sealed, write_sealed
 from regroup.files.tensors import check_tensors
 from regroup.training.packing import pack, unpack
 
@@ -37,16 +38,13 @@ class Refused:
     reason: str
 
 
-def save_checkpoint(
-    directory: Path, sections: Mapping[str, object], *, keep: int = 2, disk: Disk = DISK
-) -> Path:
+def save_checkpoint(directory: Path, sections: Mapping[str, object], *, keep: int = 2) -> Path:
     """Write the next checkpoint into `directory` and return its path; the `keep` newest stay.
 
     Args:
         directory: holds the checkpoints of one run; it is created if it is missing.
         sections: what to save, by name: nested dicts, lists, tuples, numbers, strings and tensors.
         keep: checkpoints to keep, at least 1.
-        disk: the file operations, which tests interrupt.
 
     Raises:
         CheckpointError: it could not be written; the checkpoints that were there still are.
@@ -54,15 +52,15 @@ def save_checkpoint(
     """
     files: dict[str, bytes] = {}
     for name, value in sections.items():
-        files |= _section_files(name, value)
+        files |= section_files(name, value)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directories(directory)
         old = list_checkpoints(directory)
         path = directory / f"checkpoint-{_number(old[0]) + 1 if old else 1:06d}"
-        write_sealed(path, files, disk=disk)
-        remove_partial(directory, disk=disk)
+        write_sealed(path, files)
+        remove_partial(directory)
         for previous in old[keep - 1 :]:
-            disk.remove(previous)
+            disk().remove(previous)
     except OSError as error:
         raise CheckpointError(directory, f"could not be written: {error.strerror or error}") from error
     return path
@@ -125,7 +123,7 @@ def save_weights(path: Path, model: nn.Module | Mapping[str, torch.Tensor], **do
     if path.exists():
         raise CheckpointError(path, "exists already; choose another name or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = _section_files("weights", state)
+    files = section_files("weights", state)
     for name, document in documents.items():
         files[f"{name}.json"] = _to_json(document)
     write_sealed(path, files)
@@ -166,7 +164,12 @@ def load_state(path: Path, model: nn.Module, state: object) -> None:
     model.load_state_dict(state)
 
 
-def _section_files(name: str, value: object) -> dict[str, bytes]:
+def section_files(name: str, value: object) -> dict[str, bytes]:
+    """Return the files, by name, that hold a section of a checkpoint.
+
+    Raises:
+        TrainingError: it holds something that cannot be saved without pickle.
+    """
     structure, tensors = pack(value)
     files = {f"{name}.json": _to_json(structure)}
     if tensors:

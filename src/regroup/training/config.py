@@ -84,11 +84,11 @@ class TrainConfig:
     clip_mode: Literal["norm", "value", "agc"] = "norm"
     """What clip_grad bounds."""
     model_ema: bool = False
-    """Keep a moving average of the weights, and evaluate that."""
+    """Keep a moving average of the weights; both are evaluated and kept, and the average is what counts."""
     model_ema_decay: float = 0.9998
     """Decay of the moving average for one step."""
-    model_ema_warmup: bool = False
-    """Let the decay rise from 0, so that short runs have an average too."""
+    model_ema_warmup: bool = True
+    """Let the decay rise from 0, so that the average of a short run is not that of its beginning."""
     distillation_alpha: float = 0.5
     """Weight of the teacher's loss; the labels' gets the rest. Used when there is a teacher."""
     distillation_temperature: float = 4.0
@@ -106,7 +106,7 @@ class TrainConfig:
     workers: int = 0
     """Processes that load images, for data that is not held in memory."""
     output: Path | None = None
-    """Directory for log.jsonl and checkpoints; None: nothing is written."""
+    """Directory for run.json, log.jsonl, checkpoints, best and trained weights; None: nothing is written."""
     resume: bool = False
     """Go on from the newest good checkpoint in output, or begin if there is none."""
     checkpoint_hist: int = 2

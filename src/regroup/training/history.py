@@ -19,6 +19,9 @@ class EpochResult:
         top5: ... whose class is among the best five, in percent; None for five classes or fewer.
         seconds: time for the epoch's training, the test not included; since the resume if it was resumed.
         images_per_second: training images of all processes in one of those seconds.
+        plain_loss: where a moving average of the weights is what `test_loss` and the accuracies are of: the
+            same of the weights themselves; else None.
+        plain_top1: ... and their top-1 accuracy.
     """
 
     epoch: int
@@ -30,6 +33,18 @@ class EpochResult:
     top5: float | None
     seconds: float
     images_per_second: float
+    plain_loss: float | None = None
+    plain_top1: float | None = None
+
+    @property
+    def best_top1(self) -> float:
+        """The higher accuracy, of the averaged weights and of the weights themselves."""
+        return self.top1 if self.plain_top1 is None else max(self.top1, self.plain_top1)
+
+    @property
+    def best_is_averaged(self) -> bool:
+        """Whether that is the average's."""
+        return self.plain_top1 is not None and self.top1 >= self.plain_top1
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
@@ -50,7 +65,7 @@ class History:
     @property
     def best(self) -> EpochResult:
         """The result with the highest top-1 accuracy, the earliest of equals."""
-        return max(self.epochs, key=lambda result: result.top1)
+        return max(self.epochs, key=lambda result: result.best_top1)
 
     def to_json(self) -> list[dict[str, object]]:
         """Return one plain JSON object for each epoch."""

@@ -7,11 +7,15 @@ import sys
 import threading
 from types import FrameType
 
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_NOTED = [number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number is not None]
+
 
 class Interruption:
-    """While it is entered, the first SIGTERM or SIGINT is only noted, for the loop to act on.
+    """While it is entered, the first SIGTERM, SIGINT or SIGHUP is only noted, for the loop to act on.
 
-    Outside the main thread, where Python allows no handlers, it notes nothing.
+    One that the process was told to ignore (`nohup`, a shell's background jobs) is left ignored. Outside the
+    main thread, where Python allows no handlers, it notes nothing.
     """
 
     def __init__(self) -> None:
@@ -20,8 +24,9 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+            for number in _NOTED:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -30,8 +35,9 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+        for each in self._before:
+            if each != _HANGUP:  # a terminal that goes away says so more than once
+                signal.signal(each, signal.SIG_DFL)
 
 
 def leave(number: int) -> None:
@@ -39,7 +45,7 @@ def leave(number: int) -> None:
 
     Raises:
         KeyboardInterrupt: it is SIGINT.
-        SystemExit: it is SIGTERM.
+        SystemExit: it is another.
     """
     if number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from regroup.files.disk import disk, write_file
 from regroup.training.history import EpochResult, History
 
 
@@ -34,23 +36,20 @@ class JsonLines(Logger):
 
     Args:
         path: the file; its directory must exist.
+        run: hash of the run that the results are of; stands in each line.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, run: str = "") -> None:
+        self._path, self._run = path, run
 
     def begin(self, steps: int, epochs: int, history: History) -> None:
-        lines = [self._line(result) for result in history.epochs]
-        new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text("".join(lines))
-        new.replace(self._path)
+        write_file(self._path, b"".join(self._line(result) for result in history.epochs))
 
     def epoch(self, result: EpochResult) -> None:
-        with self._path.open("a") as file:
-            file.write(self._line(result))
+        disk().append(self._path, self._line(result))
 
-    def _line(self, result: EpochResult) -> str:
-        return json.dumps(result.to_json()) + "\n"
+    def _line(self, result: EpochResult) -> bytes:
+        return json.dumps({"run": self._run, **result.to_json()}).encode() + b"\n"
 
 
 class TensorBoard(Logger):
@@ -88,10 +87,14 @@ class Loggers(Logger):
     def __init__(self, makers: Sequence[Callable[[], Logger]]) -> None:
         self._loggers: list[Logger] = []
         for make in makers:
-            try:
-                self._loggers.append(make())
-            except Exception as error:
-                _dropped(make, error)
+            self.add(make)
+
+    def add(self, make: Callable[[], Logger]) -> None:
+        """Add the logger that `make` gives."""
+        try:
+            self._loggers.append(make())
+        except Exception as error:
+            _dropped(make, error)
 
     def begin(self, steps: int, epochs: int, history: History) -> None:
         self._tell(lambda logger: logger.begin(steps, epochs, history))
@@ -119,4 +122,5 @@ class Loggers(Logger):
 
 def _dropped(logger: Callable, error: Exception) -> None:
     name = getattr(logger, "__name__", type(logger).__name__)
-    print(f"regroup: {name} failed and is dropped: {error}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # a terminal that is gone, a stream that is closed
+        print(f"regroup: {name} failed and is dropped: {error}", file=sys.stderr, flush=True)

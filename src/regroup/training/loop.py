@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -29,13 +30,18 @@ from regroup.training.checkpoint import list_checkpoints
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 from regroup.training.data.randomness import seeded
+from regroup.training.directory import LOG
 from regroup.training.evaluation import Metrics, evaluate
 from regroup.training.history import EpochResult, History
+from regroup.training.identity import Origin
 from regroup.training.interruption import Interruption, leave
 from regroup.training.loggers import JsonLines, Logger, Loggers, TensorBoard
+from regroup.training.optimisation import share_of_start
 from regroup.training.processes import joined
 from regroup.training.progress import display
 from regroup.training.run import Run
+
+_LARGE_SHARE = 0.05  # of a moving average that is still its beginning
 
 
 def train(
@@ -45,11 +51,15 @@ def train(
     *,
     teacher: nn.Module | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    origin: Origin | None = None,
+    wait: bool = True,
 ) -> History:
     """Train `model` in place and return how it went. Under `torchrun`, train it with the other processes.
 
     Afterwards the model is in eval mode, on the device of the config, and has the averaged weights if
-    `model_ema` is on. SIGTERM and SIGINT (ctrl-C) save a checkpoint and leave; a second one leaves at once.
+    `model_ema` is on. SIGTERM, SIGINT (ctrl-C) and SIGHUP save a checkpoint and leave; a second one leaves at
+    once. Where the config names an output directory, that is this run's alone: it is locked, and what it
+    holds of another run (see `regroup.training.identity`) is an error that says in what they differ.
 
     Args:
         model: images (N, channels, height, width) -> scores (N, classes).
@@ -57,6 +67,8 @@ def train(
         config: how to train; None: the defaults.
         teacher: a trained network of the same input and output to learn from too (distillation).
         on_epoch: called after each epoch, in every process.
+        origin: where the model comes from, for the run's identity and for what is written beside its weights.
+        wait: for another process that uses the output directory; else that is an error.
 
     Raises:
         ConfigError: model, data and config do not fit, or not the run to resume.
@@ -64,29 +76,57 @@ def train(
         CheckpointError: a checkpoint is damaged, of another model, or cannot be written.
         TrainingError: the loss is no longer a number.
         KeyboardInterrupt: on SIGINT, after a checkpoint.
-        SystemExit: on SIGTERM, after a checkpoint; the code is 143.
+        LockedError: another process uses the output directory, and `wait` is false.
+        SystemExit: on SIGTERM or SIGHUP, after a checkpoint; the code is 143 or 129.
     """
     config = config or TrainConfig()
     with Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
-        run = Run(model, data, config, teacher, processes)
-        with _logging(run) as log:
-            for note in (*data.notes, *run.resume()):
-                log.note(note)
-            log.begin(run.steps_per_epoch, config.epochs, run.history)
+        run = Run(model, data, config, teacher, processes, origin)
+        run.prepare_output()
+        with _logging(run) as log, run.lock(wait, log.note) as locked:
+            while not locked():
+                _leave_if_told(run, interruption)
+            _begin(run, log)
             while len(run.history.epochs) < config.epochs:
-                seconds, images = _train_epoch(run, interruption, log)
-                metrics = _test(run, interruption)
-                result = _result(run, metrics, seconds, images)
-                run.history.epochs.append(result)
-                run.begin_epoch()
-                _save(run)
-                log.epoch(result)
+                _epoch(run, interruption, log)
                 if on_epoch is not None:
-                    on_epoch(result)
+                    on_epoch(run.history.last)
+            run.publish_weights()
         if run.ema is not None:
             model.load_state_dict(run.ema.module.state_dict())
         model.eval()
         return run.history
+
+
+def _begin(run: Run, log: Loggers) -> None:
+    """Go on from where the run was, or from the beginning, and say so."""
+    for note in (*run.data.notes, *run.resume()):
+        log.note(note)
+    output, total = run.config.output, run.config.epochs * run.steps_per_epoch
+    if run.directory is not None:
+        log.add(partial(JsonLines, run.directory.path / LOG, run.directory.record.digest))
+    if run.processes.first and run.config.log_tensorboard:
+        assert output is not None
+        log.add(partial(TensorBoard, output))
+    if run.ema is not None and (share := share_of_start(run.ema, total)) > _LARGE_SHARE:
+        log.note(
+            f"after all {total} steps the moving average will still be {100 * share:.0f} % what it began "
+            "with: leave model_ema_warmup on, or lower model_ema_decay"
+        )
+    log.begin(run.steps_per_epoch, run.config.epochs, run.history)
+
+
+def _epoch(run: Run, interruption: Interruption, log: Logger) -> None:
+    """Train for what is left of an epoch, test, and write down what came out."""
+    seconds, images = _train_epoch(run, interruption, log)
+    counts = _test(run, run.evaluated, interruption)
+    plain = None if run.ema is None else _test(run, run.model, interruption)
+    result = _result(run, counts, plain, seconds, images)
+    run.history.epochs.append(result)
+    run.begin_epoch()
+    _save(run)
+    run.publish_best()
+    log.epoch(result)
 
 
 def _train_epoch(run: Run, interruption: Interruption, log: Logger) -> tuple[float, int]:
@@ -131,12 +171,11 @@ def _step(run: Run, batches: Iterator[Batch]) -> None:
         run.ema.update(run.model, step=run.step)
 
 
-def _test(run: Run, interruption: Interruption) -> Metrics:
-    """Return the metrics of what the run has trained so far, over the test images of all processes."""
-    model = run.evaluated
+def _test(run: Run, model: nn.Module, interruption: Interruption) -> Metrics:
+    """Return the metrics of the run's model or its average, over the test images of all processes."""
     run.processes.share_buffers(run.model)
     run.processes.share_buffers(model)
-    set_progress(model, run.step / run.total_steps)
+    set_progress(model, run.progress)
     with run.autocast():
         metrics = evaluate(
             model,
@@ -163,6 +202,12 @@ def _heed(run: Run, interruption: Interruption) -> None:
     number = run.processes.vote(interruption.signal)
     if number:
         _save(run)
+        leave(number)
+
+
+def _leave_if_told(run: Run, interruption: Interruption) -> None:
+    """Leave if any process was told to, before there is anything to save."""
+    if number := run.processes.vote(interruption.signal):
         leave(number)
 
 
@@ -198,7 +243,7 @@ def _clip(run: Run) -> None:
     dispatch_clip_grad(run.model.parameters(), run.config.clip_grad, mode=run.config.clip_mode)
 
 
-def _result(run: Run, metrics: Metrics, seconds: float, images: int) -> EpochResult:
+def _result(run: Run, metrics: Metrics, plain: Metrics | None, seconds: float, images: int) -> EpochResult:
     epoch_loss = float(run.processes.sum(run.epoch_loss))
     return EpochResult(
         epoch=len(run.history.epochs) + 1,
@@ -210,6 +255,8 @@ def _result(run: Run, metrics: Metrics, seconds: float, images: int) -> EpochRes
         top5=metrics.top5,
         seconds=seconds,
         images_per_second=images / seconds,
+        plain_loss=None if plain is None else plain.loss,
+        plain_top1=None if plain is None else plain.top1,
     )
 
 
@@ -229,16 +276,8 @@ def _reseed(run: Run) -> None:
 
 
 @contextmanager
-def _logging(run: Run) -> Iterator[Logger]:
-    config, output = run.config, run.config.output
-    makers: list[Callable[[], Logger]] = []
-    if run.processes.first:
-        makers += display(config.display)
-        if output is not None:
-            makers.append(lambda: JsonLines(output / "log.jsonl"))
-            if config.log_tensorboard:
-                makers.append(lambda: TensorBoard(output))
-    log = Loggers(makers)
+def _logging(run: Run) -> Iterator[Loggers]:
+    log = Loggers(display(run.config.display) if run.processes.first else [])
     try:
         yield log
     finally:

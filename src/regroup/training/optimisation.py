@@ -77,3 +77,20 @@ def make_average(model: nn.Module, config: TrainConfig) -> Any:
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(model, decay=config.model_ema_decay, use_warmup=config.model_ema_warmup)
+
+
+def share_of_start(average: Any, steps: int) -> float:
+    """Return how much of a moving average after so many steps is what it was after the first.
+
+    >>> model = nn.Linear(1, 1)
+    >>> f"{share_of_start(make_average(model, TrainConfig(model_ema=True, model_ema_warmup=False)), 44):.2f}"
+    '0.99'
+    >>> share_of_start(make_average(model, TrainConfig(model_ema=True)), 44) < 1e-12
+    True
+    """
+    share = 1.0
+    for step in range(2, steps + 1):  # the first one only copies
+        share *= average.get_decay(step)
+        if share < 1e-12:
+            break
+    return share

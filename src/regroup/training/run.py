@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regroup.errors import CheckpointError, ConfigError
-from regroup.files.sealed import remove_partial
+from regroup.files.lock import Lock
 from regroup.strategies.learning import learned_modules, penalty, set_progress
-from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, load_state
-from regroup.training.checkpoint import save_checkpoint as write_checkpoint
+from regroup.training.checkpoint import latest_valid, load_checkpoint, load_state
 from regroup.training.config import TrainConfig
 from regroup.training.data import Augmentation, Batch, DataSet, Loader
+from regroup.training.directory import (
+    BEST,
+    LOCK,
+    WEIGHTS,
+    Plan,
+    Record,
+    RunDirectory,
+    check_room,
+    prepare,
+)
 from regroup.training.history import History
+from regroup.training.identity import Identity, Origin, identify
 from regroup.training.optimisation import make_average, make_optimizer, make_schedule
 from regroup.training.processes import Processes
 
@@ -31,6 +41,8 @@ class Run:
         step: steps done since the beginning.
         epoch_loss: sum of the losses of the running epoch's steps, of this process; stays on the device.
         history: results of the epochs that are over.
+        identity: what makes this run the run that it is; None where nothing is kept.
+        directory: where it is kept, once `resume` has been called; None in all processes but the first.
 
     Raises:
         ConfigError: the model does not fit the data, or the config does not fit either.
@@ -43,8 +55,14 @@ class Run:
         config: TrainConfig,
         teacher: nn.Module | None,
         processes: Processes,
+        origin: Origin | None = None,
     ) -> None:
         self.config, self.data, self.processes = config, data, processes
+        self.origin = origin or Origin()
+        self.identity: Identity | None = None
+        if config.output is not None and processes.first:
+            known = {"teacher": teacher, "processes": processes.world, "origin": self.origin}
+            self.identity = identify(model, data, config, **known)
         self.device = processes.device
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
@@ -55,23 +73,25 @@ class Run:
         self.learns = bool(learned_modules(model))
         self.wrapped = processes.wrap(model)
         self.optimizer = make_optimizer(model, config)
-        self.schedule = make_schedule(self.optimizer, config, self.steps_per_epoch)
         scaled = config.amp and config.amp_dtype == "float16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.ema = make_average(model, config)
         self.step = 0
+        self.plans: tuple[Plan, ...] = ((0, config.epochs),)
+        self._make_schedules()
         self.epoch_loss = self._zero()
         self.history = History([])
-
-    @property
-    def total_steps(self) -> int:
-        """Steps in the whole run."""
-        return self.config.epochs * self.steps_per_epoch
+        self.directory: RunDirectory | None = None
 
     @property
     def evaluated(self) -> nn.Module:
         """The module whose accuracy counts: the moving average if there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    @property
+    def progress(self) -> float:
+        """Share of training that is done, as learned groupings see it: epochs given later do not count."""
+        return min(1.0, self.step / (self.plans[0][1] * self.steps_per_epoch))
 
     def autocast(self) -> AbstractContextManager:
         """Return the context in which forward passes run."""
@@ -98,12 +118,13 @@ class Run:
     def set_progress(self) -> None:
         """Tell modules that learn their grouping how much of the run is done."""
         if self.learns:
-            set_progress(self.model, self.step / self.total_steps)
+            set_progress(self.model, self.progress)
 
     def schedule_lr(self) -> None:
         """Set the learning rate of the next step: a function of its number alone."""
-        if self.schedule is not None:
-            self.schedule.step_update(self.step)
+        schedule = next(schedule for step, schedule in reversed(self.schedules) if step <= self.step)
+        if schedule is not None:
+            schedule.step_update(self.step)
 
     def begin_epoch(self) -> None:
         """Forget the losses of the epoch before."""
@@ -118,20 +139,20 @@ class Run:
         """Make the output directory, if there is to be one, so that it cannot fail after hours only.
 
         Raises:
-            CheckpointError: it cannot be made or written to.
+            CheckpointError: it cannot be made or written to, or its disk has no room for what will come.
             ConfigError: there is none, and the config asks for something that needs one.
         """
-        directory = self.config.output
-        if directory is None and (self.config.resume or self.config.log_tensorboard):
+        config = self.config
+        if config.output is None and (config.resume or config.log_tensorboard):
             raise ConfigError("output", None, "a directory", "resume and log_tensorboard need one")
-        if directory is None or not self.processes.first:
+        if config.output is None or not self.processes.first:
             return
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(directory, f"cannot be made: {error.strerror or error}") from error
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise CheckpointError(directory, "cannot be written to")
+        prepare(config.output)
+        weights = _bytes(self.model.state_dict().values()) * (1 if self.ema is None else 2)
+        moments = 0 if (config.opt, config.momentum) == ("sgd", 0) else 1 if config.opt == "sgd" else 2
+        one = weights + moments * _bytes(self.model.parameters())
+        published = 0 if self.origin.document is None else 3 * weights  # the best is there twice for a moment
+        check_room(config.output, one, config.checkpoint_hist, published)
 
     def save(self) -> Path | None:
         """Write a checkpoint into the output directory, if there is one; all processes must call it.
@@ -139,25 +160,60 @@ class Run:
         Raises:
             CheckpointError: it could not be written; those that were there still are.
         """
-        directory = self.config.output
-        if directory is None:
+        if self.config.output is None:
             return None
         epoch_loss = self.processes.sum(self.epoch_loss)
         self.processes.share_buffers(self.model)
-        if not self.processes.first:
+        if self.directory is None:
             return None
         sections: dict[str, object] = {"model": self.model.state_dict()}
         if self.ema is not None:
             sections["ema"] = self.ema.module.state_dict()
         sections["optimizer"] = self.optimizer.state_dict()
         sections["training"] = {
-            **self._identity(),
             "step": self.step,
             "epoch_loss": epoch_loss,
             "history": self.history.to_json(),
             "scaler": self.scaler.state_dict(),
         }
-        return write_checkpoint(directory, sections, keep=self.config.checkpoint_hist)
+        return self.directory.save(sections, keep=self.config.checkpoint_hist)
+
+    def publish_best(self) -> None:
+        """Write the network of the epoch that is just over, if it is the best so far, as `best`."""
+        if self.directory is None or self.origin.document is None or not self.history.epochs:
+            return
+        if self.step != len(self.history.epochs) * self.steps_per_epoch:
+            return
+        last = self.history.last
+        if self.history.best is not last:
+            return
+        model = self.evaluated if last.best_is_averaged else self.model
+        which = "trained" if self.ema is None else "averaged" if last.best_is_averaged else "unaveraged"
+        result = {"epoch": last.epoch, "top1": last.best_top1, "weights": which}
+        sections = {"weights": model.state_dict(), "network": self.origin.document, "result": result}
+        self.directory.publish(BEST, sections)
+
+    def publish_weights(self) -> None:
+        """Write the trained network as `weights`: the average if there is one, and beside it the other."""
+        if self.directory is None or self.origin.document is None:
+            return
+        sections = {"weights": self.evaluated.state_dict(), "network": self.origin.document}
+        if self.ema is not None:
+            sections["unaveraged"] = self.model.state_dict()
+        self.directory.publish(WEIGHTS, sections)
+
+    def lock(self, wait: bool, say: Callable[[str], object]) -> AbstractContextManager[Callable[[], bool]]:
+        """Return the lock of the output directory, as a function to be called until it says that it is had.
+
+        Args:
+            wait: whether to wait while another process has it.
+            say: called with a line if one has.
+        """
+        output = self.config.output
+        if output is None:
+            return nullcontext(lambda: True)
+        lock = Lock(output / LOCK, wait=wait, say=say) if self.processes.first else None
+        return _attempts(lock, self.processes)
 
     def resume(self) -> list[str]:
         """Go on from the newest good checkpoint, if the config says so and there is one.
@@ -166,34 +222,35 @@ class Run:
             What the user should know: checkpoints that were passed over because they are damaged.
 
         Raises:
-            ConfigError: the checkpoint is of a run with another config, data set or number of processes; or
-                the output directory holds a run and the config does not say to resume it.
+            ConfigError: the output directory holds another run, or it holds a run and the config does not say
+                to resume it.
             CheckpointError: every checkpoint is damaged, or it is of another model.
         """
-        directory = self.config.output
-        self.prepare_output()
-        if directory is None:
+        output, config = self.config.output, self.config
+        if output is None:
             return []
-        if not self.config.resume:
-            if list_checkpoints(directory):
-                remedy = "say resume to go on with it, or choose another directory"
-                raise ConfigError("output", str(directory), "a directory that holds no run yet", remedy)
-            return []
-        path, refused = latest_valid(directory)
+        notes: list[str] = []
+        if self.identity is not None:
+            command = self.origin.command
+            self.directory = RunDirectory.claim(output, self.identity, resume=config.resume, command=command)
+            notes += self.directory.notes
+        path, refused = latest_valid(output) if config.resume else (None, [])
         number = -1 if path is None else int(path.name.rpartition("-")[2])
         agreed = self.processes.agree(number)
         if agreed != number:
-            raise CheckpointError(directory, f"holds checkpoint {number} here, {agreed} at rank 0: share it")
-        if self.processes.first and directory.is_dir():
-            remove_partial(directory)
+            raise CheckpointError(output, f"holds checkpoint {number} here, {agreed} at rank 0: share it")
+        record = self.directory.record if self.directory is not None else Record.read(output)
+        if record is not None:
+            self.plans = record.plans
+        self._make_schedules()
         if path is not None:
             self._restore(path, load_checkpoint(path))
-        return [f"passed over a damaged checkpoint: {one.reason}" for one in refused]
+            self.publish_best()
+        return notes + [f"passed over a damaged checkpoint: {one.reason}" for one in refused]
 
     def _restore(self, path: Path, sections: dict[str, Any]) -> None:
         try:
             training = sections["training"]
-            _check_same(training, self._identity())
             history = History.from_json(training["history"])
             step, epoch_loss = training["step"], training["epoch_loss"]
             optimizer, scaler = sections["optimizer"], training["scaler"]
@@ -211,21 +268,14 @@ class Run:
         self.step, self.history = step, history
         self.epoch_loss = epoch_loss.to(self.device) if self.processes.first else self._zero()
 
-    def _identity(self) -> dict[str, object]:
-        """Return what a checkpoint must share with the run that goes on from it."""
-        data = self.data
-        return {
-            "config": self.config.result(),
-            "data": {
-                "name": data.name,
-                "shape": list(data.shape),
-                "classes": len(data.classes),
-                "train": len(data.train),
-                "test": len(data.test),
-            },
-            "processes": self.processes.world,
-            "teacher": self.teacher is not None,
-        }
+    def _make_schedules(self) -> None:
+        """Make the schedule of each plan, all from the learning rate of the config."""
+        self.schedules = []
+        for step, epochs in self.plans:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group.get("initial_lr", group["lr"])
+            planned = replace(self.config, epochs=epochs)
+            self.schedules.append((step, make_schedule(self.optimizer, planned, self.steps_per_epoch)))
 
     def _loader(self, train: bool) -> Loader:
         config = self.config
@@ -285,14 +335,15 @@ def _augmentation(data: DataSet, config: TrainConfig) -> Augmentation:
     return replace(base, mixup=config.mixup, cutmix=config.cutmix, smoothing=config.smoothing)
 
 
-def _check_same(saved: dict, here: dict) -> None:
-    for what in ("config", "data"):
-        for name, value in here[what].items():
-            was = saved[what].get(name)
-            if was != value:
-                field = name if what == "config" else f"data {name}"
-                allowed = f"{was!r}, as in the run to resume"
-                raise ConfigError(field, value, allowed, "or choose another output")
-    for name in ("processes", "teacher"):
-        if saved[name] != here[name]:
-            raise ConfigError(name, here[name], f"{saved[name]!r}, as in the run to resume")
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@contextmanager
+def _attempts(lock: Lock | None, processes: Processes) -> Iterator[Callable[[], bool]]:
+    """Give a function that tries to take rank 0's lock, and says to all processes whether it has."""
+    try:
+        yield lambda: bool(processes.agree(int(lock is not None and lock.attempt())))
+    finally:
+        if lock is not None:
+            lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -56,6 +57,15 @@ class Split(Dataset):
         Raises:
             DataError: an image cannot be read; names the file.
         """
+
+    def digest(self) -> str:
+        """Return a hash of the images and labels, by which runs on other images are told apart.
+
+        Here it is of the labels, the shape, and 64 images from all over the split. Splits that know more
+        cheaply, or have to look more closely, override it.
+        """
+        some = torch.linspace(0, len(self) - 1, min(64, len(self))).long()
+        return digest_of(self.labels, self.fetch(some), type(self).__qualname__, list(self.shape))
 
     def picture(self, index: int) -> Image.Image:
         """Return one image in the size that the source has, mode L or RGB: what is augmented."""
@@ -112,6 +122,9 @@ class TensorSplit(Split):
     def fetch(self, indices: Tensor) -> Tensor:
         return self.images[indices]
 
+    def digest(self) -> str:
+        return digest_of(self.labels, self.images)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -157,6 +170,18 @@ class DataSet:
     def image(self) -> Size:
         """Height and width of every image."""
         return self.shape[1:]
+
+
+def digest_of(*parts: object) -> str:
+    """Return a hash of tensors, and of what else has a text that says all of it."""
+    seen = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            seen.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
+            seen.update(part.cpu().contiguous().numpy().data)
+        else:
+            seen.update(f"{part!r}\n".encode("utf-8", "surrogateescape"))
+    return seen.hexdigest()[:32]
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

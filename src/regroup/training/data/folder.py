@@ -20,7 +20,7 @@ from torch import Tensor
 from regroup.errors import ConfigError, DataError
 from regroup.spec import Size
 from regroup.training.data.augmentation import Augmentation
-from regroup.training.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataSet, RememberingSplit
+from regroup.training.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataSet, RememberingSplit, digest_of
 from regroup.training.data.images import SUFFIXES, ImageFacts, fit, read_image
 from regroup.training.data.scan import BadImagesError, scan
 from regroup.training.data.sources import BadImages
@@ -103,11 +103,16 @@ def from_files(
     if bad:
         notes.append(_summary(f"{len(bad)} of {len(facts)} images cannot be read and are skipped", bad))
     usable = [file for file in files.files if file.name not in bad]
+    digests = [fact.digest for fact in facts if not fact.problem]
     _check_classes(root, files.classes, usable, notes)
     height, width = image or _common_size(facts)
     train, test = (
         FolderSplit(
-            root, [file for file in usable if file.test == which], (channels, height, width), bad_images
+            root,
+            [file for file in usable if file.test == which],
+            [digest for file, digest in zip(usable, digests, strict=True) if file.test == which],
+            (channels, height, width),
+            bad_images,
         )
         for which in (False, True)
     )
@@ -131,16 +136,23 @@ class FolderSplit(RememberingSplit):
     Args:
         root: where the names begin.
         files: name and label of each image.
+        digests: hash of the content of each.
         shape: (channels, height, width).
         bad_images: what to do about a file that has become unreadable since it was scanned.
     """
 
     def __init__(
-        self, root: Path, files: list[Listed], shape: tuple[int, int, int], bad_images: BadImages
+        self,
+        root: Path,
+        files: list[Listed],
+        digests: list[str],
+        shape: tuple[int, int, int],
+        bad_images: BadImages,
     ) -> None:
         self.labels = torch.tensor([file.label for file in files], dtype=torch.int64)
         self.shape, self._root, self._bad_images = shape, root, bad_images
         self._names = np.array([os.fsencode(file.name) for file in files])  # no list: workers would copy it
+        self._digests = np.array(digests, dtype="S32")
         self._remember(_MEMORY)
 
     def name(self, index: int) -> str:
@@ -158,6 +170,11 @@ class FolderSplit(RememberingSplit):
     def read(self, indices: Tensor) -> Tensor:
         _, height, width = self.shape
         return torch.stack([fit(self.picture(i), (height, width), _PART) for i in indices.tolist()])
+
+    def digest(self) -> str:
+        """Return a hash of names, labels and contents as they were when the data set was opened."""
+        names = [self.name(i) for i in range(len(self))]
+        return digest_of(names, self._digests.tolist(), self.labels, list(self.shape))
 
     def _stand_in(self, index: int, error: DataError) -> Image.Image:
         """Return the next readable image of the same class: always the same one, so that a resume agrees."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from regroup.errors import ConfigError
 from regroup.spec import Size
 from regroup.training.data.augmentation import Augmentation
-from regroup.training.data.dataset import DataSet, RememberingSplit
+from regroup.training.data.dataset import DataSet, RememberingSplit, digest_of
 from regroup.training.data.drawing import (
     Warp,
     background,
@@ -108,6 +108,10 @@ class GlyphSplit(RememberingSplit):
         self._fonts = fonts
         self._characters = np.array([CHARACTERS.index(c) for c in classes])
         self._remember(_MEMORY)
+
+    def digest(self) -> str:
+        drawn = super().digest()  # of other releases of the fonts, images differ
+        return digest_of(drawn, self._key, self._fonts, self._characters.tolist())
 
     def read(self, indices: Tensor) -> Tensor:
         piece = max(1, _PIXELS // math.prod(self.shape[1:]))

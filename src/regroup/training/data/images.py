@@ -48,11 +48,13 @@ class ImageFacts(NamedTuple):
         size: height and width in its right orientation; (0, 0) if it cannot be read.
         problem: why it cannot be used; "" if it can.
         lasting: whether it lies in the content of the file, not in the system that could not read it.
+        digest: hash of that content; "" if nobody asked.
     """
 
     size: Size
     problem: str
     lasting: bool = True
+    digest: str = ""
 
 
 def read_image(path: Path, channels: int) -> Image.Image:

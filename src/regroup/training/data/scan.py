@@ -17,6 +17,7 @@ from typing import NamedTuple
 from regroup.errors import DataError
 from regroup.files.cache import Cache
 from regroup.files.documents import DocumentError, parse
+from regroup.files.reading import open_file
 from regroup.training.data import images
 from regroup.training.data.images import ImageFacts, calm_decoders, inspect_image
 
@@ -88,10 +89,22 @@ def _inspect(paths: list[Path]) -> list[ImageFacts]:
 
     console = Console(stderr=True)
     with calm_decoders(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        facts = pool.map(inspect_image, paths)
+        facts = pool.map(_look, paths)
         quick = len(paths) < 1000 or not console.is_terminal
         shown = track(facts, "checking images", len(paths), console=console, transient=True, disable=quick)
         return list(shown)
+
+
+def _look(path: Path) -> ImageFacts:
+    facts = inspect_image(path)
+    if facts.problem:
+        return facts
+    try:
+        with os.fdopen(open_file(path), "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError:
+        return facts._replace(lasting=False)
+    return facts._replace(digest=digest)
 
 
 def _stamps(paths: list[Path]) -> list[Stamp | None]:
@@ -134,15 +147,19 @@ def _recall(entry: bytes | None) -> dict[str, Seen]:
 
 
 def _seen(row: list) -> Seen:
-    size, inode, modified, changed, height, width, problem = row
-    if any(type(number) is not int for number in row[:6]) or type(problem) is not str:
+    size, inode, modified, changed, height, width, problem, digest = row
+    if any(type(number) is not int for number in row[:6]) or any(type(text) is not str for text in row[6:]):
         raise TypeError("a row of a scan has other types")
     if not problem and not (height > 0 and width > 0 and height * width <= images.MOST_PIXELS):
         raise ValueError("no image has this size")
-    return Seen((size, inode, modified, changed), ImageFacts((height, width), problem))
+    return Seen((size, inode, modified, changed), ImageFacts((height, width), problem, digest=digest))
 
 
 def _written(names: Sequence[str], stamps: list[Stamp | None], facts: list[ImageFacts]) -> bytes:
     known = zip(names, stamps, facts, strict=True)
-    rows = {name: [*stamp, *fact.size, fact.problem] for name, stamp, fact in known if stamp and fact.lasting}
+    rows = {
+        name: [*stamp, *fact.size, fact.problem, fact.digest]
+        for name, stamp, fact in known
+        if stamp and fact.lasting
+    }
     return json.dumps(rows, separators=(",", ":")).encode()

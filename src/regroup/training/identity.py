@@ -1,0 +1,188 @@
+"""What makes a run the run that it is: everything that decides its weights, as JSON with a hash.
+
+>>> a, b = (Identity({"config": {"lr": lr}, "data": {"train": 96}}) for lr in (0.1, 0.2))
+>>> a.differences(b)
+[Difference(name='lr', was=0.1, now=0.2)]
+>>> a.digest == b.digest
+False
+
+Covered are what the caller says of the model (name, options, strategy, ...), its modules with attributes and
+shapes, the source of the code that its user wrote and the releases of the packages, the images, the
+training settings, the teacher, and the first weights if they come from outside. Not covered: hooks, code that
+changes other modules while it runs, files that such code reads, and the machine, whose rounding may differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from regroup.training.code import canonical, packages, sources
+
+if TYPE_CHECKING:
+    from regroup.training.config import TrainConfig
+    from regroup.training.data import DataSet
+
+MISSING = "nothing"
+"""What a difference shows where one side does not have the field."""
+
+_PREFIXES = {
+    "network": "",
+    "config": "",
+    "data": "data ",
+    "sources": "source ",
+    "packages": "release of ",
+    "structure": "structure of ",
+    "teacher": "teacher ",
+}
+
+
+class Difference(NamedTuple):
+    """A field in which two identities differ, and its values as in a text."""
+
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.now!r}, was {self.was!r})"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides the weights of a run: nested dictionaries of JSON values."""
+
+    fields: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all fields."""
+        return hashlib.sha256(json.dumps(self.fields, sort_keys=True).encode()).hexdigest()[:32]
+
+    def differences(self, other: Identity) -> list[Difference]:
+        """Return where `other` differs from this, with the values of this one as what was."""
+        was, now = (dict(_leaves(one.fields)) for one in (self, other))
+        names = [*was, *(name for name in now if name not in was)]
+        return [
+            Difference(name, was.get(name, MISSING), now.get(name, MISSING))
+            for name in names
+            if was.get(name, MISSING) != now.get(name, MISSING)
+        ]
+
+    def with_config(self, **changes: Any) -> Identity:
+        """Return this identity with other training settings."""
+        return Identity({**self.fields, "config": {**self.fields["config"], **changes}})
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, for the identity of its run.
+
+    Args:
+        said: what decides the model and can be said in words: its name, options, strategy; JSON values.
+        code: classes, functions and modules whose source decides it, besides the classes of its modules.
+        weights: hash of its first weights, if they come from elsewhere than its seed: see `digest_of_state`.
+        document: what to write beside the trained weights; None: only checkpoints are written.
+        command: the command's options, by which `regroup train --resume RUN` goes on.
+    """
+
+    said: Mapping[str, Any] = field(default_factory=dict)
+    code: tuple[Any, ...] = ()
+    weights: str | None = None
+    document: Mapping[str, Any] | None = None
+    command: Mapping[str, Any] | None = None
+
+
+def identify(
+    model: nn.Module,
+    data: DataSet,
+    config: TrainConfig,
+    *,
+    teacher: nn.Module | None = None,
+    processes: int = 1,
+    origin: Origin | None = None,
+) -> Identity:
+    """Return the identity of the run that `train` makes of these; arguments as there, before training."""
+    origin = origin or Origin()
+    classes = (
+        _classes(model) | {type(data.train), type(data.test)} | (_classes(teacher) if teacher else set())
+    )
+    code = sorted(classes, key=lambda c: (c.__module__, c.__qualname__)) + list(origin.code)
+    fields = {
+        "network": dict(origin.said),
+        "config": config.result(),
+        "data": _data(data),
+        "processes": processes,
+        "teacher": None if teacher is None else {"weights": digest_of_state(teacher), **structure(teacher)},
+        "weights": origin.weights or "of the seed",
+        "sources": sources(code),
+        "packages": packages(code),
+        "structure": structure(model),
+    }
+    return Identity(json.loads(json.dumps(fields)))  # as it will be read again: no tuples
+
+
+def structure(model: nn.Module) -> dict[str, str]:
+    """Return a hash for each class of a model's modules: of their names, attributes and tensors' shapes."""
+    seen: dict[str, Any] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        entry = [name, _attributes(module), _tensors(module)]
+        seen.setdefault(type(module).__qualname__, hashlib.sha256()).update(json.dumps(entry).encode())
+    return {name: digest.hexdigest()[:12] for name, digest in sorted(seen.items())}
+
+
+def digest_of_state(model: nn.Module) -> str:
+    """Return a hash of a model's parameters and buffers."""
+    seen = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        seen.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        seen.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return seen.hexdigest()[:32]
+
+
+def _classes(model: nn.Module) -> set[type]:
+    return {cls for module in model.modules() for cls in type(module).__mro__}
+
+
+def _attributes(module: nn.Module) -> list[Any]:
+    """Return what a module's attributes are, but for those that every module has, and the modules in it."""
+    inner = {*vars(nn.Module()), *vars(module)["_modules"]}
+    return [[name, canonical(value)] for name, value in sorted(vars(module).items()) if name not in inner]
+
+
+def _tensors(module: nn.Module) -> list[Any]:
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [[name, str(value.dtype), list(value.shape), value.requires_grad] for name, value in own]
+
+
+def _data(data: DataSet) -> dict[str, Any]:
+    return {
+        "shape": list(data.shape),
+        "classes": list(data.classes) if len(data.classes) <= 20 else len(data.classes),
+        "train": len(data.train),
+        "test": len(data.test),
+        "reading": {"mean": list(data.mean), "std": list(data.std), "part": data.part},
+        "augmentation": asdict(data.augmentation),
+        "contents": _digest_of_data(data),
+    }
+
+
+def _digest_of_data(data: DataSet) -> str:
+    parts = [*data.classes, data.train.digest(), data.test.digest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        whole = f"{name}{key}" if name else _PREFIXES.get(key, key)
+        if isinstance(inner, dict):
+            yield from _leaves(inner, whole if not name else f"{whole} ")
+        else:
+            yield (whole.strip() or key), inner
