@@ -131,6 +131,20 @@ def test_nothing_is_pickled_or_evaluated():
     assert not found
 
 
+def test_caches_in_memory_are_bounded():
+    """What is remembered for each argument is remembered for so many: processes run for weeks."""
+    unbounded = []
+    for path, function in FUNCTIONS:
+        arguments = function.args
+        names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
+        bounded = not set(names) - {"cls"} and not arguments.vararg and not arguments.kwarg
+        for decorator in map(ast.unparse, function.decorator_list):
+            kind = decorator.removeprefix("functools.")
+            if not bounded and (kind in ("cache", "lru_cache", "lru_cache()") or "maxsize=None" in kind):
+                unbounded.append(place(path, function))
+    assert not unbounded
+
+
 def test_no_tolerance_is_tuned():
     found = []
     for path in [*FILES, *(ROOT / "tests").rglob("*.py")]:

@@ -135,6 +135,10 @@ ODD = [
 ]
 
 
+def odd(chance):
+    return json.loads(json.dumps(chance.choice(ODD)))  # no two places share it
+
+
 def changed(value, chance):
     """Return a JSON value with one to three of its parts exchanged, left out, doubled or added."""
     value = json.loads(json.dumps(value))
@@ -152,11 +156,11 @@ def changed(value, chance):
             if kind == 0:
                 del place[key]
             elif kind == 1 and isinstance(place, dict):
-                place[chance.choice(["more", "\x1b", ""])] = chance.choice(ODD)
+                place[chance.choice(["more", "\x1b", ""])] = odd(chance)
             elif kind == 2 and isinstance(place, list):
                 place *= 2
             else:
-                place[key] = chance.choice(ODD)
+                place[key] = odd(chance)
             break
     return value
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import socket
 import stat
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -267,3 +271,40 @@ def test_a_cache_is_a_dictionary(items):
         cache, truth = Cache(Path(folder)), {}
         for key, content in items:
             assert cache.get(key, lambda content=content: content) == truth.setdefault(key, content)
+
+
+def test_many_at_once_in_a_cache_that_is_always_full_get_what_they_asked_for(tmp_path):
+    """Entries go while others read them, and two write the same; nobody holds a lock."""
+    caches = [Cache(tmp_path, most=20_000) for _ in range(4)]
+
+    def work(seed):
+        chance = random.Random(seed)
+        for _ in range(150):
+            key = str(chance.randrange(40))
+            assert caches[seed].get(key, lambda: key.encode() * 500) == key.encode() * 500  # noqa: B023
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert sum(path.stat().st_size for path in caches[0].folder.iterdir()) < 30_000
+
+
+def test_a_child_forked_in_the_middle_of_anything_uses_the_cache(tmp_path):
+    cache, stop = Cache(tmp_path, most=20_000), threading.Event()
+
+    def work():
+        while not stop.is_set():
+            for n in range(40):
+                cache.get(str(n), lambda: bytes(1000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(30)
+                os._exit(cache.get("child", lambda: b"made") != b"made")
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        stop.set()
+        thread.join()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -148,7 +148,7 @@ class Recorder(TorchDispatchMode):
         return unknown
 
 
-@cache
+@lru_cache(maxsize=10_000)
 def _without_strides(func: Any) -> Any:
     """Return the operator that does the same to a tensor of any strides, into memory of its own."""
     if func in _VIEWS:  # what runs natively before it need not have the strides of the recording

@@ -88,7 +88,7 @@ class Glance:
         return self._run(self._address)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)
 def _native(write: Callable[[Target], Code]) -> Callable[[int], int]:
     target = Target.host()
     code = write(target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Region:
             self._parallel = ctypes.CFUNCTYPE(None, *types)(self._openmp["GOMP_parallel"])
 
     @staticmethod
-    @cache
+    @lru_cache(maxsize=8)
     def of(target: Target) -> Region:
         """Return the region of a target."""
         return Region(target)

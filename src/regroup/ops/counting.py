@@ -122,7 +122,7 @@ def _nothing_fused() -> Iterator[None]:
         yield
 
 
-@functools.cache
+@functools.lru_cache(maxsize=10_000)
 def _is_composite(func: torch._ops.OpOverload) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 

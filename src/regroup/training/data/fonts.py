@@ -6,7 +6,7 @@ No font is in both tuples, so that accuracy on the test split is accuracy on let
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def atlas_level(capital: float) -> int:
     return min(max(16, 1 << math.ceil(math.log2(0.8 * capital / CAPITAL))), 256)
 
 
-@cache
+@lru_cache(maxsize=8)
 def atlas(fonts: tuple[str, ...], cell: int) -> np.ndarray:
     """Return all of `CHARACTERS` in one font after the other: uint8 coverage, (count, cell, cell).
 
