@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from regroup.errors import RegroupError as RegroupError
     from regroup.networks import create_model as create_model
     from regroup.networks import list_models as list_models
+    from regroup.ops.accelerate import accelerate as accelerate
+    from regroup.ops.accelerate import decelerate as decelerate
     from regroup.profiling.profile import profile as profile
     from regroup.spec import ConvSpec as ConvSpec
     from regroup.spec import Cost as Cost
@@ -43,10 +45,12 @@ _HOME = {
     "RegroupError": "errors",
     "Strategy": "strategies",
     "TrainConfig": "training",
+    "accelerate": "ops.accelerate",
     "check_strategy": "testing",
     "compare": "comparison.runner",
     "compile": "engine.compiled",
     "create_model": "networks",
+    "decelerate": "ops.accelerate",
     "deploy": "strategies.learning",
     "evaluate": "training",
     "groupings": "strategies.learning",

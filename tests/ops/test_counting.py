@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional as F
 
-from regroup.ops.conv import reference_conv2d
 from regroup.ops.counting import Counter, UncountedWarning, count, count_macs
+from regroup.ops.passes import Call, Reference
 from regroup.spec import ConvSpec, Cost, divisors
 
 from .problems import problems
@@ -29,7 +29,9 @@ def test_forward_and_backward_are_those_of_a_loop_over_groups(groups, stride, pa
     spec = ConvSpec(32, 64, 3, stride, padding, dilation)
     x = torch.randn(2, 32, 9, 8, requires_grad=True)
     weight = torch.randn(64, 32 // groups, 3, 3, requires_grad=True)
-    loop = counted(lambda x, w: reference_conv2d(x, w, None, spec, groups), x, weight)
+    sizes = (stride,) * 2, (padding,) * 2, (dilation,) * 2
+    call = Call(tuple(x.shape), tuple(weight.shape), *sizes, groups)
+    loop = counted(lambda x, w: Reference().forward(x, w, None, call), x, weight)
     whole = counted(lambda x, w: F.conv2d(x, w, None, stride, padding, dilation, groups), x, weight)
     macs = 2 * spec.cost((9, 8), groups).macs
     assert whole == loop == (macs, 2 * macs)

@@ -120,6 +120,15 @@ def _convolution(a: _Arguments) -> Op | None:
     return Conv(a.weight, a.bias, tuple(a.stride), padding, tuple(a.dilation), a.groups)
 
 
+@_operator("regroup::convolution")
+def _regroup_convolution(a: _Arguments) -> Op | None:
+    if not isinstance(a.x, Ref) or len(a.shape(a.x)) != 3 or not _constants(a.weight, a.bias):
+        return None
+    top, left = a.padding
+    padding = (top, top, left, left)
+    return Conv(a.weight, a.bias, tuple(a.stride), padding, tuple(a.dilation), a.groups)
+
+
 @_operator("regroup::dynamic_conv")
 def _dynamic_conv(a: _Arguments) -> Op | None:
     channels, (top, left) = a.shape(a.x)[0], a.padding

@@ -2,7 +2,8 @@
 
 A sum of K products in floating point, in any order, lies within K u A of the exact one, with u the unit
 roundoff of the accumulator and A the sum of the products' magnitudes (Higham, Accuracy and Stability of
-Numerical Algorithms, 2nd ed., eq. 3.5). Storing the result rounds once more, with the output's unit roundoff.
+Numerical Algorithms, 2nd ed., eq. 3.5). Storing the result rounds once more, with the output's unit roundoff,
+or, where it is too small to be normal, to a multiple of the smallest number (eq. 2.8).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def rounding_bound(
         accumulator: in which the sum is formed.
     """
     summed = terms * unit_roundoff(accumulator) * magnitude
-    return summed + unit_roundoff(dtype) * (exact.abs() + summed)
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    return summed + unit_roundoff(dtype) * (exact.abs() + summed) + smallest / 2
 
 
 def worst_ratio(result: Tensor, exact: Tensor, bound: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regroup.errors import RegroupError
 from regroup.kernels.dynamic import DynamicConv, Largest
+from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
 from regroup.kernels.problem import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
 from regroup.kernels.target import Target
 from regroup.kernels.templates import (
@@ -21,6 +22,7 @@ from regroup.kernels.templates import (
     winograd,
 )
 from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.lines import products, sums
 
 
 class KernelError(RegroupError):
@@ -51,6 +53,12 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             return pool.candidates(problem, target)
         case Resize():
             return [*resize.candidates(problem, target)]
+        case Forward() | InputGradient():
+            return [*sums.candidates(problem, target)]
+        case WeightGradient():
+            return [*products.candidates(problem, target)]
+        case SumParts():
+            return [products.AddParts(problem, target)]
         case halo.Zeros():
             return [halo.Border(problem, target)]
     return rows.candidates(problem, target)

@@ -1,0 +1,179 @@
+"""The convolution in groups, of one, two or three dimensions, as functions of tensors.
+
+>>> x, weight = torch.randn(1, 8, 5, 5), torch.randn(6, 4, 3, 3)
+>>> conv2d(x, weight, padding=1, groups=2).shape
+torch.Size([1, 6, 5, 5])
+>>> explain(x, weight, padding=1, groups=2)["forward"]["reference"]
+'yes'
+
+They compute what those of `torch.nn.functional` compute, and can be differentiated any number of times,
+compiled, exported and mapped (`torch.vmap`). Each of their three passes (forward, gradient of the input,
+gradient of the weights) is computed by the first backend that can: `operator.py`.
+
+Shape letters: N images, C input channels, K output channels, G groups.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regroup.errors import SpecError
+from regroup.ops.operator import backends, convolution
+from regroup.ops.passes import PASSES, Call, Pass
+
+Sizes = int | Sequence[int]
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve inside each of `groups` groups of channels, over one, two or three dimensions.
+
+    Args:
+        x: (N, C, *size) or (C, *size).
+        weight: (K, C / groups, *kernel size); rows g*K/groups ... belong to group g.
+        bias: (K,) or None.
+        stride: step of the window, one number or one for each dimension.
+        padding: zeros on both sides; negative numbers crop. "valid" is none, "same" as many as keep the size
+            (one more at the end where their number is odd), for stride 1.
+        dilation: distance between kernel taps.
+        groups: number of groups; divides both C and K.
+
+    Returns:
+        (N, K, *out) or (K, *out), in the memory format of x.
+
+    Raises:
+        SpecError: shapes, groups and kernel do not fit together.
+    """
+    rank = weight.dim() - 2
+    if rank not in (1, 2, 3):
+        raise SpecError("weight.dim()", weight.dim(), "3 to 5: (K, C / groups, *kernel size)")
+    if x.dim() == rank + 1:
+        return conv(x[None], weight, bias, stride, padding, dilation, groups)[0]
+    if x.dim() != rank + 2:
+        raise SpecError("x.dim()", x.dim(), f"{rank + 2}, or {rank + 1} for one without a batch")
+    steps, distances = _numbers("stride", stride, rank), _numbers("dilation", dilation, rank)
+    if isinstance(padding, str):
+        x, zeros = _padded(x, weight.shape[2:], padding, steps, distances)
+    else:
+        x, zeros = _cropped(x, _numbers("padding", padding, rank))
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    _check(x, weight, bias, steps, zeros, distances, groups)
+    return convolution(x, weight, bias, steps, zeros, distances, groups)
+
+
+def _of_rank(rank: int, name: str, shapes: str) -> Callable[..., Tensor]:
+    @functools.wraps(conv)
+    def ranked(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if weight.dim() != rank + 2:
+            raise SpecError("weight.dim()", weight.dim(), f"{rank + 2}: (K, C / groups, *kernel size)")
+        return conv(x, weight, *args, **kwargs)
+
+    ranked.__name__ = ranked.__qualname__ = name
+    ranked.__doc__ = f"Convolve {shapes}: `conv` with the arguments of torch.nn.functional.{name}."
+    return ranked
+
+
+conv1d = _of_rank(1, "conv1d", "sequences (N, C, L)")
+conv2d = _of_rank(2, "conv2d", "images (N, C, H, W)")
+conv3d = _of_rank(3, "conv3d", "volumes (N, C, D, H, W)")
+
+
+def explain(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> dict[Pass, dict[str, str]]:
+    """Return for each pass, and each backend in order of preference, "yes" or why it cannot compute it."""
+    rank = weight.dim() - 2
+    places = ("stride", stride), ("padding", padding), ("dilation", dilation)
+    steps, zeros, distances = (tuple(_numbers(name, value, rank)) for name, value in places)
+    shapes = tuple(x.shape), tuple(weight.shape)
+    call = Call(*shapes, steps, zeros, distances, groups, x.dtype, x.device.type)
+    return {
+        which: {name: backend.why_not(which, call) or "yes" for name, backend in backends().items()}
+        for which in PASSES
+    }
+
+
+def _numbers(name: str, value: object, rank: int) -> list[int]:
+    """Return one number for each dimension."""
+    numbers = list(value) if isinstance(value, (tuple, list)) else [value] * rank
+    numbers = numbers * rank if len(numbers) == 1 else numbers
+    least = None if name == "padding" else 1
+    if len(numbers) != rank or not all(_is_number(n) and (least is None or n >= least) for n in numbers):
+        allowed = "an int" if least is None else f"an int of at least {least}"
+        raise SpecError(name, value, f"{allowed}, or {rank} of them")
+    return numbers
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def _cropped(x: Tensor, padding: list[int]) -> tuple[Tensor, list[int]]:
+    """Return the input without what negative padding crops, and the zeros that are left to add."""
+    if all(p >= 0 for p in padding):
+        return x, padding
+    cut = [min(p, 0) for p in reversed(padding) for _ in range(2)]
+    if any(n <= 2 * -min(p, 0) for n, p in zip(x.shape[2:], padding, strict=True)):
+        raise SpecError("padding", tuple(padding), f"less than crops all of {tuple(x.shape[2:])}")
+    return F.pad(x, cut), [max(p, 0) for p in padding]
+
+
+def _padded(
+    x: Tensor, kernel_size: Sequence[int], padding: str, stride: list[int], dilation: list[int]
+) -> tuple[Tensor, list[int]]:
+    """Return the input, and what padding is left to do, of padding by name."""
+    if padding == "valid":
+        return x, [0] * len(stride)
+    if padding != "same":
+        raise SpecError("padding", padding, "a number, 'same' or 'valid'")
+    if any(s != 1 for s in stride):
+        raise SpecError("stride", stride, "1 where padding is 'same'", "pad by numbers")
+    totals = [d * (k - 1) for d, k in zip(dilation, kernel_size, strict=True)]
+    odd = [total % 2 for total in reversed(totals)]
+    if any(odd):  # PyTorch's zero that is over comes last
+        x = F.pad(x, [side for one in odd for side in (0, one)])
+    return x, [total // 2 for total in totals]
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> None:
+    channels, outputs = x.shape[1], weight.shape[0]
+    for name, count in (("in_channels", channels), ("out_channels", outputs)):
+        if not _is_number(groups) or groups < 1 or count % groups:
+            raise SpecError("groups", groups, f"a divisor of {name}={count}")
+    if weight.shape[1] * groups != channels:
+        raise SpecError("weight.shape[1]", weight.shape[1], f"in_channels / groups = {channels // groups}")
+    if bias is not None and bias.shape != (outputs,):
+        raise SpecError("bias.shape", tuple(bias.shape), f"({outputs},), one for each output channel")
+    for n, k, p, d in zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True):
+        if k < 1 or n + 2 * p < d * (k - 1) + 1:
+            reach = f"{tuple(weight.shape[2:])} with dilation {tuple(dilation)}"
+            allowed = f"at least the kernel's reach, {reach}, with padding {tuple(padding)}"
+            raise SpecError("x.shape[2:]", tuple(x.shape[2:]), allowed)
