@@ -18,14 +18,16 @@ _EXP = (
 )
 """e ** r = 1 + r + r ** 2 * P(r) for |r| <= ln 2 / 2: fitted here for the least relative error, 3e-9."""
 _EXP2 = (
-    0.0018775766948238015,
-    0.00898933969438076,
-    0.05582631751894951,
-    0.24015361070632935,
-    0.6931530833244324,
-    0.9999999403953552,
+    0.000215659718378447,
+    0.0012482289457693696,
+    0.009673775173723698,
+    0.05548618361353874,
+    0.24022908508777618,
+    0.6931470632553101,
+    1.0,
 )
-"""2 ** f for 0 <= f < 1, fitted in the same way: 7e-8."""
+"""2 ** f for 0 <= f < 1, fitted in the same way, each number rounded before the next was fitted: 2e-9."""
+_LOG2E_HIGH, _LOG2E_LOW = 1.4426950216293335, 1.92596298909109e-08
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the rounded integer in the low mantissa bits
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 
@@ -41,7 +43,7 @@ def at_most(code: Code, v: Value, high: float) -> Value:
 
 
 def exp(code: Code, x: Value, sign: int = 1) -> Value:
-    """Return e ** (sign * x), at most about 1e38; its error grows with x, as if x itself were rounded."""
+    """Return e ** (sign * x); more than about 1e38 may come out as less, but never below that."""
     if _has_avx512(code):
         return _exp_avx512(code, x, sign)
     vanishes = code.compare("olt" if sign > 0 else "ogt", x, sign * -87.0)
@@ -62,16 +64,22 @@ def exp(code: Code, x: Value, sign: int = 1) -> Value:
 
 
 def _exp_avx512(code: Code, x: Value, sign: int) -> Value:
-    """Return 2 ** t by its two instructions: the fraction of t, and a product with 2 ** floor(t)."""
+    """Return 2 ** t by its two instructions: the fraction of t, and a product with 2 ** floor(t).
+
+    What rounding takes from t goes to the fraction: the power would magnify it.
+    """
     vector = code.vector
-    t = at_most(code, x * (sign * _LOG2E), 126.0)
+    x = at_most(code, at_least(code, x, -104.0), 104.0)
+    t = x * (sign * _LOG2E_HIGH)
+    lost = code.fma(x, code.vec(sign * _LOG2E_HIGH), 0.0 - t)
+    lost = code.fma(x, code.vec(sign * _LOG2E_LOW), lost)
     nothing = f"{vector} zeroinitializer"
     reduce, scale = (f"@llvm.x86.avx512.mask.{name}.ps.512" for name in ("reduce", "scalef"))
     code.declarations.add(f"declare {vector} {reduce}({vector}, i32, {vector}, i16, i32)")
     code.declarations.add(f"declare {vector} {scale}({vector}, {vector}, {vector}, i16, i32)")
     arguments = f"{vector} {t}, i32 9, {nothing}, i16 -1, i32 4"
     fraction = code.emit(vector, f"call {vector} {reduce}({arguments})")
-    p = _polynomial(code, _EXP2, fraction)
+    p = _polynomial(code, _EXP2, fraction + lost)
     return code.emit(vector, f"call {vector} {scale}({vector} {p}, {vector} {t}, {nothing}, i16 -1, i32 4)")
 
 
@@ -106,11 +114,20 @@ def sigmoid(code: Code, x: Value) -> Value:
 
 def tanh(code: Code, x: Value) -> Value:
     """Return the hyperbolic tangent: an odd polynomial near zero, exponentials elsewhere."""
-    square = x * x
+    square, magnitude = x * x, code.call("llvm.fabs", x)
     near = code.fma(_polynomial(code, _TANH, square) * square, x, x)
-    far = 1.0 - 2.0 / (exp(code, x * 2.0) + 1.0)
-    small = code.compare("olt", code.call("llvm.fabs", x), 0.625)
-    return code.select(small, near, far)
+    far = code.call("llvm.copysign", 1.0 - 2.0 / (exp(code, magnitude * 2.0) + 1.0), x)
+    return code.select(code.compare("olt", magnitude, 0.625), near, far)
+
+
+def hard_sigmoid(code: Code, x: Value) -> Value:
+    """Return x / 6 + 1/2 between 0 and 1.
+
+    The quotient is corrected by its remainder: 1/6, rounded, is too large, and so would all results be.
+    """
+    sum_ = at_most(code, at_least(code, x + 3.0, 0.0), 6.0)
+    near = sum_ * (1.0 / 6.0)
+    return code.fma(code.fma(near, code.vec(-6.0), sum_), code.vec(1.0 / 6.0), near)
 
 
 def gelu(code: Code, x: Value) -> Value:
@@ -163,9 +180,9 @@ def activate(code: Code, name: str, x: Value) -> Value:
         case "silu":
             return x * sigmoid(code, x)
         case "hardsigmoid":
-            return at_most(code, at_least(code, x + 3.0, 0.0), 6.0) * (1.0 / 6.0)
+            return hard_sigmoid(code, x)
         case "hardswish":
-            return at_most(code, at_least(code, x + 3.0, 0.0), 6.0) * x * (1.0 / 6.0)
+            return x * hard_sigmoid(code, x)
         case "tanh":
             return tanh(code, x)
         case "gelu":

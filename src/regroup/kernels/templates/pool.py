@@ -17,6 +17,9 @@ from regroup.kernels.view import View
 
 _ITEMS = 16
 
+_LONG = 256
+"""Pixels of a window whose rows are joined one by one."""
+
 _MOST_CUTS = 9
 """Ways in which windows are cut that have code of their own at most."""
 
@@ -245,24 +248,44 @@ def window(
 ) -> Value:
     """Write loops that join a vector of channels over rows and columns known at run time.
 
-    Where the columns are constants, four joins go on at a time, to hide their latency.
+    Each row is joined by itself, and each eight rows: long sums round less that way. Where the columns are
+    constants, four joins go on at a time, to hide their latency.
     """
     (top, bottom), (left, right) = bounds
+    fresh = code.vec(initial)
 
     def at(y: Operand, x: Operand) -> Value:
         return code.load(start + y * view.row_pitch + x * view.pixel_pitch, count)
 
-    def row(y: Operand, totals: list[Value]) -> list[Value]:
-        if len(totals) > 1:
-            assert isinstance(left, int) and isinstance(right, int)
-            for i in range(left, right):
-                totals[i % 4] = join(totals[i % 4], at(y, i))
-            return totals
-        return code.carry(left, right, 1, totals, lambda x, inner: [join(inner[0], at(y, x))])
+    if not (isinstance(left, int) and isinstance(right, int)):
 
-    constant = isinstance(left, int) and isinstance(right, int) and right - left <= 32
-    totals = code.carry(top, bottom, 1, [code.vec(initial)] * (4 if constant else 1), row)
-    return functools.reduce(join, totals)
+        def row(y: Operand, total: list[Value]) -> list[Value]:
+            return [join(total[0], *code.carry(left, right, 1, [fresh], lambda x, t: [join(t[0], at(y, x))]))]
+
+        return code.carry(top, bottom, 1, [fresh], row)[0]
+
+    def four(y: Operand, totals: list[Value]) -> list[Value]:
+        def some(x: Operand, totals: list[Value], columns: int = 8) -> list[Value]:
+            for i in range(columns):
+                totals[i % 4] = join(totals[i % 4], at(y, x + i))
+            return totals
+
+        rest = (right - left) % 8
+        totals = code.carry(left, right - rest, 8, totals, some) if right - left > 32 else totals
+        return some(right - rest, totals, rest) if right - left > 32 else some(left, totals, right - left)
+
+    def rows(low: Operand, high: Operand) -> Value:
+        return code.carry(
+            low, high, 1, [fresh], lambda y, t: [join(t[0], functools.reduce(join, four(y, [fresh] * 4)))]
+        )[0]
+
+    if not (isinstance(top, int) and isinstance(bottom, int)):
+        return rows(top, bottom)
+    if (bottom - top) * (right - left) < _LONG:
+        return functools.reduce(join, code.carry(top, bottom, 1, [fresh] * 4, four))
+    rest = bottom - (bottom - top) % 8
+    (total,) = code.carry(top, rest, 8, [fresh], lambda y, t: [join(t[0], rows(y, y + 8))])
+    return join(total, rows(rest, bottom)) if rest < bottom else total
 
 
 def largest(code: Code, a: Value, b: Value) -> Value:
