@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from regroup.engine.equality import holders_of
 from regroup.engine.graph import Graph
 from regroup.engine.holders import Change
+from regroup.engine.inputs import shapes
 from regroup.engine.recorder import Phantom, Recorder, StatefulError, leaves_of
 from regroup.engine.results import Parts, Results, finish, take_apart
 from regroup.engine.snapshot import Snapshot, is_followed
@@ -110,15 +111,19 @@ class _Recording:
 
     def run(self, model: Callable, examples: Sequence[Tensor]) -> Capture | EngineError:
         """Return what was recorded, or why nothing was: raised, it would keep the model's frames alive."""
-        inputs = [self._recorder.input(i, example) for i, example in enumerate(examples)]
+        sizes = shapes(examples, self._recorder.batch)
+        inputs = [
+            self._recorder.input(i, size, example.dtype)
+            for i, (size, example) in enumerate(zip(sizes, examples, strict=True))
+        ]
         parts: list[Parts] = []
 
         def taken_apart(*wrapped: Tensor) -> list[Tensor]:
             self._calls.phantoms.extend(map(weakref.ref, wrapped))
-            shapes = [_layout(x) for x in wrapped]
+            layouts = [_layout(x) for x in wrapped]
             with self._calls:
                 result = model(*wrapped)
-            if shapes != [_layout(x) for x in wrapped]:
+            if layouts != [_layout(x) for x in wrapped]:
                 raise StatefulError("it changes the shape or attributes of its input")
             parts.append(take_apart(result, wrapped, self.before.holds))
             return parts[0].tensors

@@ -12,20 +12,35 @@ True
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from regroup.engine import explain as explaining
+from regroup.engine.bound import Bound, Function, as_module, does_not_fit, is_training
+from regroup.engine.inputs import Inputs, check_call, check_tensors, light, of_example, take
 from regroup.engine.prepared import Prepared, Progress
 from regroup.errors import EngineError
 
+_MOST_FORMS = 8
+"""Kept at a time, each with plans of its own; the oldest goes."""
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+_KINDS = {Tensor, nn.Parameter, nn.Buffer}
+"""Others are of somebody who traces, or follows, what is done to them."""
+
+_TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
 
 def compile(
-    model: nn.Module,
-    example: Tensor | Sequence[Tensor],
+    model: Callable[..., Any],
+    example: Tensor | Sequence[Any] | Mapping[str, Any],
     progress: Progress | None = None,
     *,
     frozen: bool = False,
@@ -37,9 +52,11 @@ def compile(
     disk, so that compiling the same architecture again is quick.
 
     Args:
-        model: in eval mode.
-        example: an input, or several: float32, on the CPU, (images, channels, height, width); only the shape
-            is looked at, and not the number of images.
+        model: in eval mode: a module (scripted, traced, exported and compiled ones too) or a function.
+        example: an input: a tensor, mostly float32 (images, channels, height, width), on the CPU. Several:
+            a sequence of positional inputs, or a dictionary of keyword inputs. Inputs may be lists, tuples
+            and dictionaries of tensors, and numbers, strings and None beside. Of tensors only shapes and
+            types are looked at, and not the number of images.
         progress: called as kernels become ready.
         frozen: compile a copy of the model, which nobody can change. Otherwise every call makes sure that the
             model is as it was, which takes 0.01 to 0.1 ms.
@@ -47,10 +64,12 @@ def compile(
     Raises:
         EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
     """
+    if isinstance(model, Compiled):
+        model, frozen = model.original, frozen or model.frozen
     return Compiled(model, example, progress, frozen=frozen)
 
 
-class Compiled:
+class Compiled(nn.Module):
     """A compiled network; calls from several threads do not disturb each other.
 
     When the model changes (weights, modules, settings, hooks), the next call compiles anew (with code from
@@ -62,37 +81,76 @@ class Compiled:
 
     It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
     threads are not there. It computes in float32, whatever autocast and default types say.
+
+    It is a module, and stands for the model: parameters, buffers, `state_dict` and submodules are the model's
+    own (a copy's, if it is frozen). Where others trace it (torch.compile, torch.export, torch.jit.trace,
+    torch.fx, torch.func, fake tensors) they see the model itself. Pickled and copied it is what it was made
+    of, the model and the example's shapes, and is compiled anew.
+
+    Calls may differ from the example in batch sizes, in how inputs are passed, and in numbers and strings:
+    each such form of call is recorded when it first comes, and the last few are kept.
+
+    Attributes:
+        original: the model that was compiled; a copy of it, if frozen.
+        frozen: whether it keeps the weights of the time of compilation.
     """
+
+    original: Any
+    frozen: bool
 
     def __init__(
         self,
-        model: nn.Module,
-        example: Tensor | Sequence[Tensor],
+        model: Callable[..., Any],
+        example: Tensor | Sequence[Any] | Mapping[str, Any],
         progress: Progress | None = None,
         *,
         frozen: bool = False,
     ) -> None:
-        several = isinstance(example, Sequence) and not isinstance(example, Tensor)
-        examples = tuple(example) if several else (example,)
-        _check_examples(model, examples)
-        model = copy.deepcopy(model) if frozen else model
-        self._batch, self._shapes = examples[0].shape[0], [tuple(e.shape[1:]) for e in examples]
-        self._prepared = Prepared(model, examples, progress, frozen=frozen)
+        super().__init__()
+        model = as_module(model)
+        inputs = of_example(example)
+        _check_example(model, inputs)
+        model = _copied(model) if frozen else model
+        vars(self).update(original=model, frozen=frozen)
+        for registry in _REGISTRIES:
+            found = getattr(model, registry, None)
+            if isinstance(found, (dict, set)):  # the very same: what it has, the model has
+                vars(self)[registry] = found
+        self._inputs = replace(inputs, tensors=tuple(map(light, inputs.tensors)))
+        self._progress, self._lock = progress, threading.RLock()
+        self._forms: dict[Any, Prepared] = {}
+        self._prepare(self._inputs)
 
-    def __call__(self, *inputs: Tensor) -> Any:
-        """Return what the model returns for `inputs`.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns.
 
         Raises:
             EngineError: an input that this was not compiled for, or the model is now in training mode.
         """
-        for position, x in enumerate(inputs):
-            self._check(position, x)
-        if len(inputs) != len(self._shapes) or any(len(x) != len(inputs[0]) for x in inputs[1:]):
-            raise EngineError(
-                f"compiled for {len(self._shapes)} inputs of one batch size, called with "
-                f"shapes {[tuple(x.shape) for x in inputs]}"
-            )
-        return self._prepared.run(inputs)
+        if torch.compiler.is_compiling() or _is_traced((*args, *kwargs.values())):
+            return self.original(*args, **kwargs)
+        inputs = take(args, kwargs)
+        if not _KINDS.issuperset(map(type, inputs.tensors)):
+            return self.original(*args, **kwargs)
+        if is_training(self.original):
+            raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
+        check_call(inputs, self._inputs)
+        return (self._forms.get(inputs.key) or self._prepare(inputs)).run(inputs.tensors)
+
+    @property
+    def _prepared(self) -> Prepared:
+        return self._forms.get(self._inputs.key) or self._prepare(self._inputs)
+
+    def _prepare(self, inputs: Inputs) -> Prepared:
+        with self._lock:
+            found = self._forms.get(inputs.key)
+            if found is None:
+                model = self.original if inputs.is_plain else Bound(self.original, inputs)
+                examples = tuple(map(light, inputs.tensors))
+                found = Prepared(model, examples, self._progress, frozen=self.frozen)
+                kept = list(self._forms.items())[1 - _MOST_FORMS :]
+                self._forms = dict([*kept, (inputs.key, found)])
+            return found
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.
@@ -100,7 +158,10 @@ class Compiled:
         Raises:
             EngineError: it is frozen.
         """
-        self._prepared.refresh()
+        if self.frozen:
+            raise EngineError("compiled with frozen=True, it keeps the weights of then: compile it again")
+        for prepared in list(self._forms.values()):
+            prepared.refresh()
 
     def explain(self, *, json: bool = False) -> str | dict[str, Any]:
         """Return a table of the steps: kernel, shape, tile, time, speed, what was fused; or the same as data.
@@ -108,46 +169,132 @@ class Compiled:
         The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
         multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
         """
-        data = explaining.explain(self._prepared.plan(self._batch), self._shapes)
+        if is_training(self.original):
+            raise EngineError("the model is in training mode: call model.eval()")
+        plan = self._prepared.plan(len(self._inputs.tensors[0]))
+        data = explaining.explain(plan, self._prepared.zeros(plan.batch))
         return data if json else explaining.table(data)
 
-    def _check(self, position: int, x: object) -> None:
-        name = "input" if len(self._shapes) == 1 else f"input {position}"
-        if not isinstance(x, Tensor):
-            raise EngineError(f"{name} is a {type(x).__name__}; it must be a tensor")
-        if position >= len(self._shapes) or tuple(x.shape[1:]) != self._shapes[position]:
-            wanted = self._shapes[min(position, len(self._shapes) - 1)]
-            raise EngineError(
-                f"{name} has shape {tuple(x.shape)}; this network was compiled for (any, "
-                f"{', '.join(map(str, wanted))}): compile it again for another size"
-            )
-        _check_tensor(name, x)
+    def summary(self) -> str:
+        """Return in a line how much of it runs as native code, and how much in PyTorch."""
+        prepared = self._forms.get(self._inputs.key)
+        plan = None if prepared is None else prepared.known(len(self._inputs.tensors[0]))
+        return "prepared anew by the next call" if plan is None else plan.summary
+
+    def train(self, mode: bool = True) -> Compiled:
+        """Do nothing for `mode=False`: it is in eval mode already.
+
+        Raises:
+            EngineError: `mode` is true.
+        """
+        if mode:
+            raise EngineError("a compiled network is for inference only: train the model, and compile that")
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compiled:
+        moved = fn(torch.zeros(1))
+        if moved.dtype != torch.float32 or moved.device.type != "cpu":
+            wish = f"{moved.dtype} on {moved.device}"
+            raise EngineError(f"the engine runs in torch.float32 on the CPU: convert .original to {wish}")
+        return self
+
+    def __reduce__(self) -> tuple:
+        args, kwargs = self._inputs.put_back([_Like(tuple(x.shape), x.dtype) for x in self._inputs.tensors])
+        return _rebuild, (self.original, kwargs or args, self.frozen)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*copy.deepcopy(arguments, memo))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "original" not in vars(self):
+                raise
+            return getattr(self.original, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = vars(self)
+        if "_forms" not in own or name in own or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        elif self.frozen:
+            raise EngineError(f"{name} cannot be set: compiled with frozen=True, it keeps the model of then")
+        else:
+            setattr(self.original, name, value)
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode, in which this cannot be called."""
+        return "original" in vars(self) and is_training(self.original)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"(any, {', '.join(map(str, x.shape[1:]))})" for x in self._inputs.tensors)
+        held = "a copy of it, frozen" if self.frozen else "changes of it are seen"
+        return (
+            f"Compiled(\n  {_name(self.original)}: {held}\n  inputs: {shapes}\n  {self.summary()}\n"
+            f"  threads: {torch.get_num_threads()}\n)"
+        )
 
 
-def _check_tensor(name: str, x: Tensor) -> None:
-    if x.dtype != torch.float32:
-        raise EngineError(f"{name} is {x.dtype}; the engine computes in torch.float32: pass x.float()")
-    if x.device.type != "cpu":
-        raise EngineError(f"{name} is on {x.device}; the engine runs on the CPU: pass x.cpu()")
-    if x.requires_grad and torch.is_grad_enabled():
-        raise EngineError(f"{name} requires a gradient; the engine has none: pass x.detach()")
-    if x.layout != torch.strided:
-        raise EngineError(f"{name} is {x.layout}; it must be a dense tensor: pass x.to_dense()")
+@dataclass(frozen=True)
+class _Like:
+    """What is kept of a tensor of the example."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
-def _check_examples(model: nn.Module, examples: Sequence[Tensor]) -> None:
-    if not callable(model):
-        raise EngineError(f"the model is {type(model).__name__}; it must be a torch.nn.Module")
-    if getattr(model, "training", False):
+def _rebuild(model: Any, example: Any, frozen: bool) -> Compiled:
+    """Compile anew what was pickled or copied."""
+
+    def tensor(leaf: object) -> object:
+        return torch.zeros((), dtype=leaf.dtype).expand(leaf.shape) if isinstance(leaf, _Like) else leaf
+
+    return Compiled(model, pytree.tree_map(tensor, example), frozen=frozen)
+
+
+def _name(model: nn.Module) -> str:
+    named = model.function if isinstance(model, Function) else type(model)
+    return getattr(named, "__name__", type(named).__name__)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    if isinstance(model, Function) and model.reached:
+        raise EngineError("frozen=True copies the model, and a function's closure cannot be: pass a module")
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise EngineError(f"frozen=True copies the model, which fails: {error}") from error
+
+
+def _is_traced(values: Sequence[object]) -> bool:
+    """Tell whether somebody traces this call, and must see operators of PyTorch."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING)
+        or any(isinstance(value, fx.Proxy) for value in values)
+    )
+
+
+def _check_example(model: nn.Module, inputs: Inputs) -> None:
+    if is_training(model):
         raise EngineError("the model is in training mode: call model.eval() before compiling")
-    for tensor in (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ():
+    for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type != "cpu":
             raise EngineError(f"the model is on {tensor.device}; the engine runs on the CPU: model.cpu()")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise EngineError(f"the model has {tensor.dtype} weights; the engine computes in torch.float32")
-    if not examples:
-        raise EngineError("no example input: compile(model, torch.randn(1, 3, 224, 224))")
-    for x in examples:
-        if not isinstance(x, Tensor) or x.dim() < 1:
-            raise EngineError(f"example is {type(x).__name__}; it must be a tensor with a batch dimension")
-        _check_tensor("example", x.detach())
+    if not inputs.tensors:
+        raise EngineError("no example input that is a tensor: compile(model, torch.randn(1, 3, 224, 224))")
+    if inputs.tensors[0].dim() < 1:
+        raise EngineError("example is a single number; it must be a tensor with a batch dimension")
+    check_tensors([(name.replace("input", "example"), x.detach()) for name, x in inputs.named()])
+    reason = does_not_fit(model, inputs)
+    if reason:
+        raise EngineError(f"the model does not take such an example: {reason}")

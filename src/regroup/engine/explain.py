@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from regroup.engine.describe import describe_problem
 from regroup.engine.plan import NativeSegment, Plan, TorchSegment
@@ -16,16 +17,15 @@ from regroup.kernels.peak import peak_gflops
 _REPEATS = 15
 
 
-def explain(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """Return the steps as data; times are of one image, in microseconds, the least of some runs.
 
     Args:
         plan: a prepared network.
-        shapes: of its inputs, without the batch.
+        inputs: as many images as it was recorded with.
     """
     peak = peak_gflops() * torch.get_num_threads()
     segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
-    inputs = [torch.zeros(plan.batch, *shape) for shape in shapes]
     # a model left to PyTorch is not run: that might change it
     total = _least(lambda: plan.run(inputs)) if plan.capture is not None else 0.0
     steps = [step for segment in segments for step in segment.get("steps", ())]

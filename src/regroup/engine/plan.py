@@ -154,6 +154,16 @@ class Plan:
     stateful: bool = False
     batch_sizes: list[int] = field(default_factory=list)
 
+    @property
+    def summary(self) -> str:
+        """How much of it runs where, in a line."""
+        if self.capture is None:
+            return f"all of it runs in PyTorch: {self.why}"
+        native = sum(len(s.work) for s in self.segments if isinstance(s, NativeSegment))
+        left = sum(len(s.reasons) for s in self.segments if isinstance(s, TorchSegment))
+        rest = f", {left} operators in PyTorch in between: see explain()" if left else ""
+        return f"{native} native steps{rest}"
+
     def run(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the model returns."""
         with torch.no_grad():

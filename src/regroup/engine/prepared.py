@@ -8,8 +8,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from regroup.engine.inputs import shapes
 from regroup.engine.plan import Plan
 from regroup.engine.plans import Plans
 from regroup.engine.weights import Watch
@@ -54,8 +56,6 @@ class Prepared:
 
     def plan(self, batch: int) -> Plan:
         """Return the plan for `batch` images, made of the weights as they are now."""
-        if getattr(self._model, "training", False):
-            raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
         if self._final is not None:
             return self._final
         if self._watch is not None and not self._watch.unchanged():
@@ -67,6 +67,15 @@ class Prepared:
             with self._lock:
                 found = self._plans.make(batch)
         return found
+
+    def known(self, batch: int) -> Plan | None:
+        """Return the plan that the last calls with `batch` images used, if there is one."""
+        return self._final or self._plans.get(batch)
+
+    def zeros(self, batch: int) -> list[Tensor]:
+        """Return inputs of `batch` images."""
+        sizes = shapes(self._examples, batch)
+        return [torch.zeros(size, dtype=x.dtype) for size, x in zip(sizes, self._examples, strict=True)]
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.

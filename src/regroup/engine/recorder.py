@@ -71,9 +71,9 @@ class Recorder(TorchDispatchMode):
         self.phantoms: list[weakref.ref[Tensor]] = []
         self._shapes: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def input(self, position: int, example: Tensor) -> Tensor:
+    def input(self, position: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Return what stands for an input."""
-        meta = torch.empty(self.batch, *example.shape[1:], dtype=example.dtype, device="meta")
+        meta = torch.empty(shape, dtype=dtype, device="meta")
         unknown = self._unknown(meta, f"input{position}")
         self.graph.inputs.append(unknown.value)
         return unknown
