@@ -17,6 +17,7 @@ There are no locks: an entry appears whole under its name or not at all, and two
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -94,9 +95,11 @@ class Cache:
 
     def store(self, key: str, content: bytes) -> None:
         """Keep `content` as the entry of `key`, if the folder can be used and it is not too large."""
-        if self.folder is None or len(content) > self.most_of_one:
+        if self.folder is None:
             return
         try:
+            if len(content) > self.most_of_one:
+                raise OSError(errno.EFBIG, f"an entry of {len(content)} bytes is too large")
             self._make_folder()
             self._write(_name(key), _digest(key, content) + content)
             if self._written is None or self._written > self.most // 16:
@@ -186,7 +189,7 @@ class Cache:
         if not self._silent:
             self._silent = True
             _log.warning(
-                "nothing is kept in the cache %s (%s): what it would hold is computed anew at every start; "
+                "the cache %s cannot keep this (%s): it will be computed anew at every start; "
                 "set REGROUP_CACHE to a folder of yours, or to nothing to do without",
                 self.folder,
                 error.strerror or error,
@@ -209,7 +212,7 @@ def _digest(key: str, content: bytes) -> bytes:
 
 
 def _key_digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()  # names of files may be in it
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()  # names of files may be in it
 
 
 def _ours(status: os.stat_result) -> bool:
