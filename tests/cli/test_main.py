@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 
 from regroup.cli import commands, main, models
+from regroup.cli._table import show
+from regroup.cli.profile import layer_table
 from regroup.errors import ConfigError
+from regroup.profiling.profile import profile
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 REGROUP = [sys.executable, "-m", "regroup"]
@@ -146,6 +150,29 @@ def test_names_that_the_terminal_does_not_have_are_escaped():
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "d\\xfc\n", "")
+
+
+def test_tables_are_whole_and_plain_in_a_pipe(capsys):
+    table = Table(box=None)
+    table.add_column("name", no_wrap=True)
+    for name in ("[red]brackets[/red]", "[", "long" * 100, ":warning:"):
+        table.add_row(name, style="bold")
+    show(table)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "name",
+        "[red]brackets[/red]",
+        "[",
+        "long" * 100,
+        ":warning:",
+    ]
+
+
+def test_names_of_layers_are_shown_as_they_are(capsys):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
+    model.add_module("[red]x\x1b[31m", torch.nn.ReLU())
+    show(layer_table(profile(model, torch.rand(1, 3, 8, 8), time=False), None))
+    out = capsys.readouterr().out
+    assert r"[red]x\x1b[31m" in out and "\x1b" not in out
 
 
 PLUGINS = {

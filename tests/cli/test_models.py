@@ -17,7 +17,7 @@ def test_every_network_is_listed_with_its_claims(capsys: pytest.CaptureFixture[s
 
 def test_pattern_chooses_and_plain_prints_names_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Options("squeezenet*", plain=True)) == 0
-    assert capsys.readouterr().out.split() == ["squeezenet1_0", "squeezenet1_1"]
+    assert capsys.readouterr().out.split() == ["squeezenet1_0", "squeezenet1_0_official", "squeezenet1_1"]
     assert run(Options("nosuchnetwork", plain=True)) == 1
 
 

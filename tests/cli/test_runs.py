@@ -11,7 +11,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 import regroup
 from regroup.cli import main
 from regroup.cli._network import choose
-from regroup.cli._trained import load_run
+from regroup.cli._trained import Trained, load_run
+from regroup.errors import DataError
 from regroup.files.sealed import MANIFEST, write_sealed
 from regroup.strategies.learning import learned_modules
 from regroup.training.data import Loader, load_data
@@ -175,6 +176,14 @@ def test_a_run_that_describes_another_network_is_one_line(command, change, says,
     assert call(command, copy, *(["--image", "x.png"] if command == "run" else [])) == 1
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1 and says in err and not out
+
+
+def test_a_run_of_images_that_no_file_holds_says_so(tmp_path):
+    """A data set of a plugin may have any channels."""
+    to_pil_image(load_data("digits").test[0][0]).save(tmp_path / "a.png")
+    trained = Trained("resnet_small", {}, None, None, ["a", "b"], [2, 8, 8], [0.5, 0.5], [1.0, 1.0], 1.0)
+    with pytest.raises(DataError, match="1 or 3 channels; the run's images have 2"):
+        trained.read(tmp_path / "a.png")
 
 
 def test_names_of_classes_cannot_steer_the_terminal(run, tmp_path, capsys):

@@ -32,6 +32,8 @@ from regroup.files.sealed import MANIFEST, write_sealed
 from regroup.profiling.profile import Profile
 from regroup.training.checkpoint import load_checkpoint, save_checkpoint
 from regroup.training.data import load_data
+from regroup.training.directory import RUN
+from regroup.training.directory import _seal as seal
 from tests.comparison.test_result import comparison
 from tests.data.malformed import damaged, encoded, formats, picture
 
@@ -236,6 +238,48 @@ def documents(sweep):
         manifest = saved / MANIFEST
         manifest.write_bytes(document(json.loads(manifest.read_text()), sweep.chance))
         sweep.call(f"document {n}: manifest", load_checkpoint, saved)
+
+
+def runs(sweep):
+    """Damaged files of a run, sealed again where they were sealed, through resuming it and looking at it."""
+    run = trained(sweep.directory.parent / "run")
+    (checkpoint,) = run.glob("checkpoint-*")
+    targets = [
+        "run.json",
+        "log.jsonl",
+        "run.lock",
+        *(f"{checkpoint.name}/{p.name}" for p in checkpoint.iterdir()),
+    ]
+    limited(MEMORY["tensors"])
+    for n in range(sweep.count // 4):  # each of them trains
+        copy, target = sweep.directory / "copy", sweep.chance.choice(targets)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run, copy)
+        _damage_part(copy / target, sweep.chance)
+        argv = ["--display", "quiet", "--device", "cpu", "--no-wait"]
+        sweep.command(f"runs {n}: resume after {target}", "train", "--resume", copy, *argv)
+        sweep.command(f"runs {n}: profile after {target}", "profile", copy, "--no-time", "--json")
+
+
+def _damage_part(path, chance):
+    """Damage a file of a run, and let what seals it say that this is what was written."""
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        content = _damaged_tensors(content, chance)
+    elif path.suffix == ".json":
+        content = document(json.loads(content), chance)
+    else:
+        content = damaged(content or b"0", chance)
+    if path.name == RUN and path.parent.name == "copy" and chance.random() < 0.7:
+        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+            value = json.loads(content)
+            value.pop("sha256", None)
+            content = json.dumps({**value, "sha256": seal(value)}).encode()
+    path.write_bytes(content)
+    if path.parent.name.startswith("checkpoint-") and path.name != MANIFEST and chance.random() < 0.9:
+        files = {p.name: p.read_bytes() for p in path.parent.iterdir() if p.name != MANIFEST}
+        shutil.rmtree(path.parent)
+        write_sealed(path.parent, files)
 
 
 def tensors(sweep):

@@ -30,5 +30,6 @@ def show(table: Table) -> None:
     """Print a table as wide as the terminal, or as wide as it needs to be when it goes to a pipe."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty())
+    width = None if sys.stdout.isatty() else 10_000  # a table is as wide as its cells, or this
+    console = Console(width=width, soft_wrap=width is not None, markup=False, emoji=False)
     console.print(table)

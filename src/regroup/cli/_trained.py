@@ -156,9 +156,12 @@ class Trained:
         Raises:
             DataError: no image can be read there.
         """
+        from regroup.errors import DataError
         from regroup.training.data.images import fit, normalised, read_image
 
         channels, height, width = self.shape
+        if channels not in (1, 3):
+            raise DataError(path, f"an image file has 1 or 3 channels; the run's images have {channels}")
         pixels = fit(read_image(path, channels), (height, width), self.part)
         return normalised(pixels, self.mean, self.std)
 

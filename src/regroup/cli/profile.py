@@ -108,6 +108,7 @@ def layer_table(found: Profile, depth: int | None) -> Table:
     """Return one row for each module down to `depth` levels; columns without figures are left out."""
     from rich.table import Table
 
+    from regroup.errors import printable
     from regroup.report import text
 
     timed = found.time is not None
@@ -136,7 +137,7 @@ def layer_table(found: Profile, depth: int | None) -> Table:
             cells += [text.milliseconds(milliseconds), text.percent(share)]
         if reached:
             cells.append(text.percent(layer.fill))
-        short = layer.name.rpartition(".")[2] or "(network)"
+        short = printable(layer.name.rpartition(".")[2]) or "(network)"
         output = "x".join(map(str, layer.output))
         table.add_row("  " * level + short, f"{layer.kind} {layer.detail}".strip(), output, *cells)
     return table
