@@ -10,7 +10,17 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("kernels", "engine", "floor", "memory", "training", "dsconv", "learned.condensed", "learned.dynamic")
+PARTS = (
+    "kernels",
+    "engine",
+    "floor",
+    "memory",
+    "training",
+    "operator",
+    "dsconv",
+    "learned.condensed",
+    "learned.dynamic",
+)
 
 
 def main() -> int:

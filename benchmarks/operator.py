@@ -1,0 +1,226 @@
+"""The convolution operator and training steps: regroup against PyTorch in both of its memory formats.
+
+python -m benchmarks.operator
+python -m benchmarks.operator --only layers --batch 8 --json operator.json
+
+Layers: each of the three passes by itself. Steps: forward, loss, backward and SGD of whole networks, plain
+and accelerated. All in one process, in bursts after pauses, each contender in turn; the best of the bursts
+counts, since a neighbour's load slows whole bursts. The share of the roof is the least time that the
+machine's arithmetic and memory allow, over the time taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import regroup
+from regroup.kernels.peak import peak_gflops
+from regroup.networks.anywhere import create_any_model
+from regroup.ops.operator import backends
+from regroup.ops.passes import PASSES, Call
+from regroup.profiling.machine import machine
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+_PAUSE, _BURST, _ROUNDS = 0.02, 0.04, 5
+"""Seconds before and of a burst, and bursts of each contender."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of some network."""
+
+    where: str
+    channels: int
+    size: int
+    kernel: int
+    groups: int
+    stride: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Depthwise, or how wide its groups are, and the kernel."""
+        width = self.channels // self.groups
+        return f"{'depthwise' if width == 1 else f'width {width}'} {self.kernel}x{self.kernel}"
+
+
+LAYERS = (
+    Layer("mobilenet_v2", 96, 112, 3, 96, 2),
+    Layer("mobilenet_v2", 144, 56, 3, 144),
+    Layer("mobilenet_v2", 384, 14, 3, 384),
+    Layer("mobilenet_v2", 960, 7, 3, 960),
+    Layer("mixnet_s", 120, 28, 5, 120),
+    Layer("mixnet_s", 120, 28, 7, 120, 2),
+    Layer("efficientnet_b0", 672, 14, 5, 672),
+    Layer("mixnet_l", 120, 14, 9, 120),
+    Layer("convnext", 96, 56, 7, 96),
+    Layer("resnext 64x2", 128, 56, 3, 64),
+    Layer("resnext50_32x4d", 128, 56, 3, 32),
+    Layer("resnext50_32x4d", 256, 28, 3, 32),
+    Layer("resnext50_32x4d", 512, 14, 3, 32),
+    Layer("resnext50_32x4d", 256, 56, 3, 32, 2),
+)
+
+NETWORKS = (
+    "shufflenet_v1_g3_100", "mobilenet_v1_100", "mobilenet_v2_100", "mixnet_s", "igcv3_100",
+    "timm:efficientnet_b0", "resnext50_32x4d",
+)  # fmt: skip
+
+
+def measure(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the seconds of one call of each: the least mean of its bursts."""
+    found = {name: float("inf") for name in contenders}
+    for call in contenders.values():
+        call()
+    for _ in range(_ROUNDS):
+        for name, call in contenders.items():
+            time.sleep(_PAUSE)
+            call()
+            start, count = time.perf_counter(), 0
+            while time.perf_counter() - start < _BURST or count < 2:
+                call()
+                count += 1
+            found[name] = min(found[name], (time.perf_counter() - start) / count)
+    return found
+
+
+def passes(layer: Layer, batch: int) -> dict[str, dict[str, float]]:
+    """Return the seconds of each pass of a layer by contender."""
+    padding, found = (layer.kernel // 2,) * 2, {}
+    weight = torch.randn(layer.channels, layer.channels // layer.groups, layer.kernel, layer.kernel)
+    contenders: dict[str, dict[str, Callable[[], Tensor]]] = {which: {} for which in PASSES}
+    for name, layout in FORMATS.items():
+        x = torch.randn(batch, layer.channels, layer.size, layer.size).contiguous(memory_format=layout)
+        strides = (layer.stride,) * 2
+        g = F.conv2d(x, weight, None, strides, padding, 1, layer.groups)
+        g = torch.randn_like(g).contiguous(memory_format=layout)
+        call = Call(tuple(x.shape), tuple(weight.shape), strides, padding, (1, 1), layer.groups)
+        for who, b in (("regroup", backends()["llvm"]), ("PyTorch", backends()["aten"])):
+            label = f"{who}, {name}"
+            contenders["forward"][label] = partial(b.forward, x, weight, None, call)
+            contenders["input_gradient"][label] = partial(b.input_gradient, g, weight, call)
+            contenders["weight_gradient"][label] = partial(b.weight_gradient, x, g, call)
+    for which in PASSES:
+        found[which] = measure(contenders[which])
+    return found
+
+
+def roof(layer: Layer, batch: int, bandwidth: float) -> float:
+    """Return the least seconds of a pass: of its arithmetic, or of reading and writing its tensors once."""
+    out = layer.size // layer.stride
+    flops = 2 * batch * layer.channels * (layer.channels // layer.groups) * layer.kernel**2 * out**2
+    moved = 4 * batch * layer.channels * (layer.size**2 + out**2)
+    return max(flops / (peak_gflops() * torch.get_num_threads() * 1e9), moved / bandwidth)
+
+
+def memory_bandwidth() -> float:
+    """Return the bytes a second that a copy of a large tensor reads and writes."""
+    x = torch.zeros(1 << 24)
+    y = torch.empty_like(x)
+    return 2 * 4 * x.numel() / measure({"copy": lambda: y.copy_(x)})["copy"]
+
+
+def steps(name: str, batch: int, size: int) -> dict[str, float]:
+    """Return the seconds of a training step of a network, plain and accelerated."""
+    contenders = {}
+    for label, layout in FORMATS.items():
+        for ours in (False, True):
+            torch.manual_seed(0)
+            model = create_any_model(name, num_classes=100).train().to(memory_format=layout)  # type: ignore[call-overload]
+            if ours:
+                regroup.accelerate(model)
+            optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+            x = torch.randn(batch, 3, size, size).contiguous(memory_format=layout)
+            contenders[f"{'regroup' if ours else 'PyTorch'}, {label}"] = _step(model, optimizer, x)
+    return measure(contenders)
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> Callable[[], None]:
+    y = torch.arange(len(x)) % 100
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def best(seconds: dict[str, float], who: str) -> float:
+    """Return the least of one contender's times over both formats."""
+    return min(value for name, value in seconds.items() if name.startswith(who))
+
+
+def show_layers(rows: list[dict], bandwidth: float) -> None:
+    """Print milliseconds of the passes of each layer, each side in its better format, and their ratio."""
+    table = Table(box=None)
+    for column in ("layer", "of", "batch", *PASSES, "together", "of the roof"):
+        table.add_column(column.replace("_", " "), justify="left" if column in ("layer", "of") else "right")
+    for row in rows:
+        layer, cells = Layer(**row["layer"]), []
+        totals = {who: sum(best(row["seconds"][w], who) for w in PASSES) for who in ("PyTorch", "regroup")}
+        for which in PASSES:
+            theirs, ours = (best(row["seconds"][which], who) * 1e3 for who in ("PyTorch", "regroup"))
+            cells.append(f"{theirs:.2f} / {ours:.2f} = {theirs / ours:.2f}x")
+        together = f"{totals['PyTorch'] / totals['regroup']:.2f}x"
+        share = 3 * roof(layer, row["batch"], bandwidth) / totals["regroup"]
+        what = f"{layer.kind}, {layer.channels} at {layer.size}" + (", stride 2" if layer.stride > 1 else "")
+        table.add_row(what, layer.where, str(row["batch"]), *cells, together, f"{share:.0%}")
+    Console(width=170).print("milliseconds: PyTorch's better format / regroup's = speed-up", table)
+
+
+def show_steps(rows: list[dict]) -> None:
+    """Print images per second of training."""
+    table = Table(box=None)
+    order = [f"{who}, {name}" for who in ("PyTorch", "regroup") for name in FORMATS]
+    for column in ("network", *order, "speed-up"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for row in rows:
+        seconds = row["seconds"]
+        speeds = [f"{row['batch'] / seconds[name]:.1f}" for name in order]
+        table.add_row(row["network"], *speeds, f"{best(seconds, 'PyTorch') / best(seconds, 'regroup'):.2f}x")
+    Console(width=140).print("images per second of training", table)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=("layers", "steps"))
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--image", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    bandwidth = memory_bandwidth()
+    result: dict = {"machine": machine().to_dict(), "bandwidth": bandwidth, "layers": [], "steps": []}
+    if args.only != "steps":
+        for layer in LAYERS:
+            for batch in args.batch:
+                row = {"layer": asdict(layer), "batch": batch, "seconds": passes(layer, batch)}
+                result["layers"].append(row)
+        show_layers(result["layers"], bandwidth)
+    if args.only != "layers":
+        for name in args.networks:
+            row = {"network": name, "batch": 16, "seconds": steps(name, 16, args.image)}
+            result["steps"].append(row)
+            show_steps([row])
+        show_steps(result["steps"])
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
