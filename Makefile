@@ -16,8 +16,8 @@ check: .venv/.installed-dev         ## style, types, floors
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
-fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems a template; every network
-	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest tests/kernels/test_templates.py tests/engine/test_every_network.py
+fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems a template, N/10 models; every network
+	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest tests/kernels/test_templates.py tests/engine/test_every_network.py tests/engine/test_random_models.py
 
 faults: .venv/.installed-dev        ## the long fault runs: 200 kills, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults

@@ -14,6 +14,7 @@ import gc
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from traceback import clear_frames
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +136,10 @@ class _Recording:
                 tensors = torch.func.functionalize(taken_apart, remove="mutations")(*inputs)
             return self._captured(parts[0], tensors)
         except EngineError as error:
+            clear_frames(error.__traceback__)
             return type(error)(f"cannot record the network: {error}")
         except Exception as error:
+            clear_frames(error.__traceback__)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             return EngineError(f"cannot record the network: {reason}")
 
@@ -170,9 +173,12 @@ class _Recording:
 
 def _survivor(phantoms: Sequence[weakref.ref[Tensor]]) -> Tensor | None:
     """Return a tensor without numbers that is still there."""
-    if any(phantom() is not None for phantom in phantoms):
-        gc.collect()  # exceptions and frames make circles
-    return next((one for phantom in phantoms if (one := phantom()) is not None), None)
+    alive = phantoms
+    for generation in (0, 1, 2):  # circles of exceptions and frames: the youngest are found soonest
+        alive = [phantom for phantom in alive if phantom() is not None]
+        if alive:
+            gc.collect(generation)
+    return next((one for phantom in alive if (one := phantom()) is not None), None)
 
 
 def _layout(x: Tensor) -> tuple[object, ...]:

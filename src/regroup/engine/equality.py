@@ -22,8 +22,8 @@ _PHANTOM = object()
 
 
 def is_phantom(value: Any) -> bool:
-    """Tell whether `value` is a tensor without numbers, which only a recording has."""
-    return known(value) is _PHANTOM
+    """Tell whether `value` is a tensor that only a recording has."""
+    return isinstance(value, Tensor) and (torch._is_functional_tensor(value) or known(value) is _PHANTOM)
 
 
 def known(value: Any) -> Any:
@@ -45,7 +45,10 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return _equal_tensors(a, b)
     if isinstance(a, (list, tuple, deque)):
-        return len(a) == len(b) and all(map(equal, a, b))
+        kinds = list(map(type, a))
+        if kinds != list(map(type, b)):
+            return False
+        return (ATOMS.issuperset(kinds) and a == b) or all(map(equal, a, b))
     if isinstance(a, (dict, OrderedDict, defaultdict)):
         return list(a) == list(b) and all(map(equal, a.values(), b.values()))
     if isinstance(a, np.ndarray):

@@ -51,12 +51,13 @@ class Results:
 
     def put_together(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
         """Return what the model returns: outputs share memory with nothing, for in eager they do not."""
-        taken = {x.untyped_storage().data_ptr() for x in inputs}
+        taken = {one for x in inputs for one in (id(x), x.untyped_storage().data_ptr())}
         apart = []
         for y in outputs:
-            if (address := y.untyped_storage().data_ptr()) in taken and y.numel():
+            address = y.untyped_storage().data_ptr()
+            if id(y) in taken or (address in taken and y.numel()):
                 y = y.clone()
-            taken.add(address)
+            taken |= {id(y), address}
             apart.append(y)
         made: dict[Any, Any] = {}  # one constant in two places is one object
         leaves = [self._leaf(leaf, apart, inputs, made) for leaf in self.leaves]
