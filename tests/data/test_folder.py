@@ -140,7 +140,8 @@ def _scan_kept(cache=None):
 
 def _damaged_rows():
     """Yield what a scan of two files would never be remembered as."""
-    good = [10, 1, 2, 3, 12, 16, ""]
+    good = [10, 1, 2, 3, 12, 16, "", "0a"]
+    assert scan._recall(json.dumps({"a": good}).encode())
     for at, wrong in [
         (0, "10"),
         (1, None),
@@ -151,6 +152,7 @@ def _damaged_rows():
         (5, [16]),
         (6, None),
         (6, 1),
+        (7, 1),
     ]:
         yield {"a": good, "b": [*good[:at], wrong, *good[at + 1 :]]}
     yield from ({"a": good, "b": row} for row in (good[:-1], [*good, 1], None, "text", {"c": 1}))

@@ -10,6 +10,8 @@ the target at once, so that no file takes more than two gigabytes.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -159,13 +161,35 @@ def _as_tensor(image: Image.Image) -> Tensor:
 
 @contextmanager
 def calm_decoders() -> Iterator[None]:
-    """Silence warnings of odd metadata inside the block.
+    """Silence warnings of odd metadata inside the block, and libtiff, which prints errors by itself.
 
     The filters of warnings belong to the whole process: enter it in one thread only.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    library = _libtiff()
+    before = library.TIFFSetErrorHandler(None) if library else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if library:
+            library.TIFFSetErrorHandler(before)
+
+
+@functools.cache
+def _libtiff() -> ctypes.CDLL | None:
+    """Return the libtiff that Pillow has loaded into this process, where the system tells of it."""
+    from PIL import Image
+
+    Image.init()
+    with suppress(OSError, AttributeError):
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            if "/libtiff" in line:
+                library = ctypes.CDLL(line.split(maxsplit=5)[5])
+                library.TIFFSetErrorHandler.argtypes = [ctypes.c_void_p]
+                library.TIFFSetErrorHandler.restype = ctypes.c_void_p
+                return library
+    return None
 
 
 @contextmanager

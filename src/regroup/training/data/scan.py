@@ -102,8 +102,8 @@ def _look(path: Path) -> ImageFacts:
     try:
         with os.fdopen(open_file(path), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError:
-        return facts._replace(lasting=False)
+    except OSError as error:
+        return ImageFacts((0, 0), error.strerror or str(error), lasting=False)
     return facts._replace(digest=digest)
 
 
