@@ -81,7 +81,18 @@ def is_training(model: nn.Module) -> bool:
     """Tell whether a model is in training mode; of an exported one its graph says what it does."""
     if isinstance(model, Function):
         return model.is_training
-    return bool(model.training) and "eval" not in vars(model)
+    return not _is_exported(model) and bool(getattr(model, "training", False))
+
+
+def saved_by(model: nn.Module) -> str:
+    """Return how PyTorch saves a model that cannot be pickled; "" if it can."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return "torch.jit.save"
+    return "torch.export.save" if _is_exported(model) else ""
+
+
+def _is_exported(model: nn.Module) -> bool:
+    return any(kind.__module__.startswith("torch.export") for kind in type(model).__mro__)
 
 
 def does_not_fit(model: nn.Module, inputs: Inputs) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from regroup.engine import explain as explaining
-from regroup.engine.bound import Bound, Function, as_module, does_not_fit, is_training
+from regroup.engine.bound import Bound, Function, as_module, does_not_fit, is_training, saved_by
 from regroup.engine.inputs import Inputs, check_call, check_tensors, light, of_example, take
 from regroup.engine.prepared import Prepared, Progress
 from regroup.errors import EngineError
@@ -127,8 +127,10 @@ class Compiled(nn.Module):
         Raises:
             EngineError: an input that this was not compiled for, or the model is now in training mode.
         """
-        if torch.compiler.is_compiling() or _is_traced((*args, *kwargs.values())):
+        if torch.compiler.is_compiling() or _is_traced():
             return self.original(*args, **kwargs)
+        if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
+            return self.original.forward(*args, **kwargs)  # its layers are known by their names here
         inputs = take(args, kwargs)
         if not _KINDS.issuperset(map(type, inputs.tensors)):
             return self.original(*args, **kwargs)
@@ -199,6 +201,11 @@ class Compiled(nn.Module):
         return self
 
     def __reduce__(self) -> tuple:
+        way = saved_by(self.original)
+        if way:
+            raise EngineError(
+                f"{_name(self.original)} is not pickled: save the model by {way}, and compile it again"
+            )
         args, kwargs = self._inputs.put_back([_Like(tuple(x.shape), x.dtype) for x in self._inputs.tensors])
         return _rebuild, (self.original, kwargs or args, self.frozen)
 
@@ -272,13 +279,12 @@ def _copied(model: nn.Module) -> nn.Module:
         raise EngineError(f"frozen=True copies the model, which fails: {error}") from error
 
 
-def _is_traced(values: Sequence[object]) -> bool:
-    """Tell whether somebody traces this call, and must see operators of PyTorch."""
+def _is_traced() -> bool:
+    """Tell whether somebody traces what is done, and must see operators of PyTorch."""
     return (
         torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
         or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING)
-        or any(isinstance(value, fx.Proxy) for value in values)
     )
 
 

@@ -95,6 +95,12 @@ def take(args: tuple, kwargs: Mapping[str, Any]) -> Inputs:
     places.insert(0, places.pop(first)) if places else None
     tensors = tuple(leaves[i] for i in places)
     rest = tuple(_SLOT if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    for leaf in rest:
+        if leaf is not _SLOT and not isinstance(leaf, _CONSTANTS):
+            raise EngineError(
+                f"an input is of type {type(leaf).__name__}; it must be a tensor, number, string, None, or a "
+                "list, tuple or dictionary of such"
+            )
     form = (structure, first, *(None if leaf is _SLOT else _mark(leaf) for leaf in rest))
     return Inputs(tensors, form, False, rest, tuple(places), structure)
 
@@ -134,11 +140,6 @@ def _lead(tensors: Sequence[Tensor]) -> int:
 
 def _mark(value: Any) -> Hashable:
     """Return what is equal for equal constants only: 1, 1.0 and True are three, 0.0 and -0.0 are two."""
-    if not isinstance(value, _CONSTANTS):
-        raise EngineError(
-            f"an argument is a {type(value).__name__}; it must be a tensor, a number, a string, None, or a "
-            "list, tuple or dictionary of such"
-        )
     exact = isinstance(value, (float, complex, slice, range))
     return type(value), repr(value) if exact else value
 

@@ -290,7 +290,8 @@ def _derived_names(model: nn.Module) -> set[tuple[int, str]]:
 
 def is_followed(hook: object) -> bool:
     """Tell whether a hook is marked as stateless, or one of PyTorch's that compute a weight from others."""
-    return getattr(hook, "is_stateless", False) or _is_derivation(hook)
+    checks = getattr(hook, "__module__", "") == "torch.export._unlift"  # of an exported model's inputs
+    return getattr(hook, "is_stateless", False) or _is_derivation(hook) or checks
 
 
 def _is_derivation(hook: object) -> bool:

@@ -11,14 +11,17 @@ True
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from regroup.engine.bound import Bound
+from regroup.engine.compiled import Compiled
+from regroup.engine.inputs import of_example
 from regroup.errors import ConfigError
 from regroup.files.documents import DocumentError, build, parse
 from regroup.profiling.clock import Timing, measure
@@ -135,7 +138,7 @@ class Profile:
 
 def profile(
     model: nn.Module,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Any] | Mapping[str, Any],
     *,
     training: bool = False,
     time: bool = True,
@@ -147,7 +150,8 @@ def profile(
     Args:
         model: is left as it was. Time is measured where it is, at its precision and with torch's present
             number of threads.
-        inputs: what it is called with.
+        inputs: what it is called with: a tensor, a sequence of positional inputs, or a dictionary of keyword
+            inputs; among them may be lists and dictionaries of tensors, numbers, strings and None.
         training: count a training step instead of inference. Time and reach are those of inference.
         time: measure it, too.
         reach: also follow which channels reach which (slower: the network runs once for each layer).
@@ -155,12 +159,20 @@ def profile(
 
     Raises:
         ConfigError: `model` is no module.
+        EngineError: there is no tensor among the inputs, or something that is no input.
         Exception: whatever the model raises when it is called with these inputs.
     """
     if not isinstance(model, nn.Module):
         allowed = "a torch.nn.Module (a compiled network counts as the one it was made from)"
         raise ConfigError("model", type(model).__name__, allowed)
-    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    model = model.original if isinstance(model, Compiled) else model
+    call = of_example(inputs)
+    given = call.tensors
+    if not given:
+        raise ConfigError("inputs", inputs, "a tensor, or a sequence or dictionary with a tensor in it")
+    if not call.is_plain:
+        options = {"training": training, "time": time, "reach": reach, "seconds": seconds}
+        return _of_part(profile(Bound(model, call), given, **options), "model")
     seen = _watch(model, given)
     counted = cost(model, *given, training=training)
     times = _times(model, given, seconds) if time else {}
@@ -190,6 +202,23 @@ def profile(
         machine=machine(given[0].device) if time else None,
         mixing=_mixing(model, small) if reach else None,
     )
+
+
+def _of_part(whole: Profile, part: str) -> Profile:
+    """Return the profile of a network whose only part is `part` as that of the part."""
+
+    def name(old: str) -> str:
+        return old.removeprefix(part).removeprefix(".")
+
+    def renamed(layer: LayerProfile) -> LayerProfile:
+        return replace(layer, name=name(layer.name), parts=tuple(map(renamed, layer.parts)))
+
+    mixing = whole.mixing
+    if mixing is not None:
+        steps = tuple(replace(step, layer=name(step.layer)) for step in mixing.steps)
+        mixing = replace(mixing, start=name(mixing.start), steps=steps)
+    root = replace(renamed(whole.root.parts[0]), time=whole.root.time)
+    return replace(whole, root=root, mixing=mixing)
 
 
 def _summed(parts: Sequence[LayerProfile]) -> TimeSpan | None:
