@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.engine.graph import Resize
+from regroup.engine.graph import Activate, Resize
 from regroup.engine.interpret import evaluate
 from regroup.kernels import problem as kernels
 from regroup.kernels.dynamic import DynamicConv, Largest
@@ -164,6 +164,8 @@ def _epilogue(epi: kernels.Epilogue, numbers: dict[str, Tensor], buffers: list, 
             residual = residual.repeat_interleave(epi.residual_scale, dim)
     if residual is not None and epi.residual_first:
         y = y + residual
+    if epi.slope is not None:
+        y = torch.where(y > 0, y, y * numbers["slope"][:, None, None])
     y = _activate(epi.activation, y)
     if epi.gate is not None:
         y = y * _strided(epi.gate, buffers)
@@ -171,6 +173,4 @@ def _epilogue(epi: kernels.Epilogue, numbers: dict[str, Tensor], buffers: list, 
 
 
 def _activate(kind: str, x: Tensor) -> Tensor:
-    if kind == "none":
-        return x
-    return getattr(torch if kind in ("sigmoid", "tanh") else F, kind)(x)
+    return x if kind == "none" else evaluate(Activate(kind), x[None])[0]

@@ -125,7 +125,7 @@ class RandomNet(nn.Module):
             3: lambda: Shuffle(groups),
             4: lambda: nn.MaxPool2d(3, 1, 1),
             5: lambda: Gate(c),
-            6: lambda: nn.ReLU(inplace=bool(number % 2)),
+            6: lambda: nn.ReLU(inplace=bool(number % 2)) if number % 3 else nn.PReLU(c),
         }.get(what, nn.Identity)()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from regroup.engine.capture import BATCH, capture
+from regroup.engine.capture import capture
 from regroup.engine.channel_orders import MOVES, recognise_channel_orders
 from regroup.engine.compounds import join_views
 from regroup.engine.graph import Torch
 from regroup.engine.recognise import OPERATORS, recognise
 from regroup.errors import EngineError
 from regroup.ops.dynamic import dynamic_conv
+from tests.engine.models import BATCH
 
 _aten = torch.ops.aten
 
@@ -165,16 +166,16 @@ def ours() -> list[Call]:
         "cat": lambda x: torch.cat([x, x.relu(), x], 1),
         "cat of one": lambda x: torch.cat([x], 1),
         "cat last": lambda x: torch.cat([x, x.relu()], -1),
-        "chunk": lambda x: x.chunk(5, 1),
-        "split": lambda x: x.split((1, 4, 7), 1),
+        "chunk": lambda x: x.relu().chunk(5, 1),
+        "split": lambda x: x.relu().split((1, 4, 7), 1),
         "flip": lambda x: x.flip(1),
         "index": lambda x: x[:, torch.tensor([3, 3, 0, -1])],
         "index_select": lambda x: x.index_select(1, torch.tensor([3, 3, 0])),
-        "slice": lambda x: x[:, 2:11:3],
+        "slice": lambda x: x.relu()[:, 2:11:3],
         "slice negative": lambda x: x[:, -4:-1].relu(),
-        "select": lambda x: x.select(1, -2),
-        "unbind": lambda x: x.unbind(1)[3],
-        "flatten": lambda x: x.flatten(1),
+        "select": lambda x: x.relu().select(1, -2),
+        "unbind": lambda x: x.relu().unbind(1)[3],
+        "flatten": lambda x: x.relu().flatten(1),
         "flatten and join": lambda x: torch.cat([x.flatten(1), x.flatten(1).relu(), x.flatten(1)], 1),
         "softmax": lambda x: x.softmax(1),
         "mean": lambda x: x.mean(1),
@@ -182,8 +183,8 @@ def ours() -> list[Call]:
             _aten.div.Scalar(_aten.mul.Scalar(_aten.add.Scalar(x, 0.5), 3.0), 0.7), 0.1
         ),
         "multiple of a number subtracted": lambda x: _aten.sub.Scalar(x, 0.1, 2),
-        "view without a check": lambda x: _aten._unsafe_view(x, [len(x), -1]),
-        "gradient": lambda x: torch.gradient(x, dim=1)[0],
+        "view without a check": lambda x: _aten._unsafe_view(x.relu(), [len(x), -1]),
+        "gradient": lambda x: torch.gradient(x.relu(), dim=1)[0],
         "clone": lambda x: x.clone(),
         "alias": lambda x: torch.ops.aten.alias(x).relu(),
         "contiguous": lambda x: x.contiguous(),
@@ -208,14 +209,17 @@ def ours() -> list[Call]:
         "permuted": lambda x: x.view(-1, 2, 6, *x.shape[2:]).permute(0, 2, 1, 3, 4).flatten(1, 2),
         "channel_shuffle": lambda x: F.channel_shuffle(x, 3),
         "native_channel_shuffle": lambda x: F.native_channel_shuffle(x, 4),
-        "planes apart": lambda x: x.view(-1, 3, 4, *x.shape[2:]).unbind(1)[2],
-        "planes selected": lambda x: x.view(-1, 3, 4, *x.shape[2:]).select(2, 1),
-        "same shape": lambda x: x.expand(-1, -1, -1, -1).squeeze(1).relu(),
+        "planes apart": lambda x: x.relu().view(-1, 3, 4, *x.shape[2:]).unbind(1)[2],
+        "planes selected": lambda x: x.relu().view(-1, 3, 4, *x.shape[2:]).select(2, 1),
+        "same shape": lambda x: x.relu().expand(-1, -1, -1, -1).squeeze(1).relu(),
+        "convolution of regroup": lambda x: torch.ops.regroup.convolution(
+            x, torch.ones(6, 4, 3, 2).to(x), None, (1, 2), (1, 0), (2, 1), 3
+        ),
         "legit norm": lambda x: _aten._native_batch_norm_legit_no_training(
             x, norm[2].to(x), norm[3].to(x), norm[0].to(x), norm[1].to(x), 0.1, 1e-3
         )[0],
-        "transposed": lambda x: x.transpose(2, 3),
-        "channels at the end": lambda x: x.permute(0, 2, 3, 1),
+        "transposed": lambda x: x.relu().transpose(2, 3),
+        "channels at the end": lambda x: x.relu().permute(0, 2, 3, 1),
         "pad": lambda x: F.pad(x, (1, 2, 3, 0)),
         "pad with ones": lambda x: F.pad(x, (1, 1), value=1.0),
         "crop": lambda x: F.pad(x, (-1, 0, 0, 0)),
@@ -224,9 +228,9 @@ def ours() -> list[Call]:
         "channels of a vector": lambda x: F.conv2d(
             x.flatten(1)[..., None, None], torch.ones(2, 360, 3, 3).to(x), padding=1
         ),
-        "rows": lambda x: x[:, :, 1:],
-        "columns": lambda x: x[..., ::2],
-        "one row": lambda x: x.select(2, 0),
+        "rows": lambda x: x.relu()[:, :, 1:],
+        "columns": lambda x: x.relu()[..., ::2],
+        "one row": lambda x: x.relu().select(2, 0),
         "squeezed": lambda x: x.mean((2, 3), keepdim=True).squeeze(3).squeeze(2),
         "unsqueezed": lambda x: x.mean((2, 3)).unsqueeze(2).unsqueeze(3),
         "maximum": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
@@ -251,8 +255,8 @@ def ours() -> list[Call]:
         "addmm of one": lambda x: torch.addmm(torch.ones(1).to(x), x, torch.ones(12, 5).to(x)),
         "batch norm": lambda x: F.batch_norm(x, *(n.to(x) for n in norm)),
         "per feature": lambda x: x * norm[0] + norm[2],
-        "image": lambda x: x.view(-1, 3, 2, 2),
-        "image of pixels": lambda x: x[..., None, None],
+        "image": lambda x: x.relu().view(-1, 3, 2, 2),
+        "image of pixels": lambda x: x.relu()[..., None, None],
     }
     scores = torch.randn(24)
     images["heads"] = lambda x: dynamic_conv(

@@ -10,6 +10,7 @@ from regroup.kernels import problem as p
 from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.view import Halo, View
+from tests.kernels.reference import ACTIVATION
 
 _NO_HALO = Halo()
 
@@ -32,13 +33,16 @@ def epilogue(rng: Random, y: View, exact: bool) -> p.Epilogue:
     if rng.random() < 0.3:
         scale = rng.choice((1, 1, 2))
         residual = view(rng, -(-y.height // scale), -(-y.width // scale), y.channels)
+    slope = View.vector(y.channels) if rng.random() < 0.2 else None
+    kinds = EXACT if exact else list(ACTIVATION)
     return p.Epilogue(
         bias=rng.random() < 0.6,
-        activation=rng.choice(EXACT if exact else p.ACTIVATIONS) if rng.random() < 0.6 else "none",
+        activation=rng.choice(kinds) if slope is None and rng.random() < 0.6 else "none",
         residual=residual,
         residual_first=rng.random() < 0.6,
         residual_scale=scale,
         gate=View.vector(y.channels) if rng.random() < 0.15 else None,
+        slope=slope,
     )
 
 
@@ -267,11 +271,8 @@ def chain(rng: Random, exact: bool) -> p.Chain:
             groups=groups,
         )
         after = epilogue(rng, y, exact)
-        links.append(
-            replace(
-                conv, epilogue=after if last else replace(after, residual=None, residual_scale=1, gate=None)
-            )
-        )
+        inner = replace(after, residual=None, residual_scale=1, gate=None, slope=None)
+        links.append(replace(conv, epilogue=after if last else inner))
     return p.Chain(x, links[-1].y, tuple(links), rng.choice((0, 1, 2, 3)))
 
 

@@ -22,7 +22,9 @@ ACTIVATION = {
     "hardswish": F.hardswish,
     "hardsigmoid": F.hardsigmoid,
     "sigmoid": torch.sigmoid,
-    "leaky_relu": F.leaky_relu,
+    "leaky_relu:0.2": lambda x: F.leaky_relu(x, 0.2),
+    "clamp:-0.5,inf": lambda x: x.clamp(min=-0.5),
+    "clamp:-1.0,1.0": F.hardtanh,
     "tanh": torch.tanh,
     "gelu": lambda x: x / 2 * torch.special.erfc(-x / 2**0.5),  # F.gelu rounds small values away
 }
@@ -53,12 +55,20 @@ class Rounded:
     def activated(self, name: str) -> Rounded:
         """Return the activation; one that computes takes at most 8 roundings of its argument or result."""
         result = ACTIVATION[name](self.exact)
-        if name in ("none", "relu", "relu6"):
+        if name in ("none", "relu", "relu6") or name.startswith("clamp"):
             return Rounded(result, self.error)
         return Rounded(
             result,
             STEEPEST * self.error + 8 * U * (result.abs() + self.exact.abs() * result.abs().clamp(max=1)),
         )
+
+    def sloped(self, slope: Tensor) -> Rounded:
+        """Return what is above zero as it is, the rest times `slope`."""
+        below = Rounded(self.exact * slope, self.error * slope.abs())._rounded()
+        # rounding may take a number to the other side of zero
+        error = torch.where(self.exact > 0, self.error, below.error)
+        error = torch.where(self.exact.abs() <= self.error, self.error * (1 + slope.abs()), error)
+        return Rounded(torch.where(self.exact > 0, self.exact, below.exact), error)
 
     def _rounded(self) -> Rounded:
         return Rounded(self.exact, self.error + U * (self.exact.abs() + self.error))
@@ -205,6 +215,8 @@ def _epilogue(
         residual = Rounded.of(grown[:, :height, :width])
     if residual is not None and epilogue.residual_first:
         total = total + residual
+    if epilogue.slope is not None:
+        total = total.sloped(tensors["slope"].double())
     total = total.activated(epilogue.activation)
     if epilogue.gate is not None:
         total = total * Rounded.of(tensors["gate"])

@@ -64,6 +64,8 @@ class Bench:
             inside = _inside(view, buffer)
             if name != "y":
                 tensors[name] = _numbers((view.channels, view.height, view.width), generator, exact)
+                if name == "slope":
+                    tensors[name] = parameters[problem.constants[-1]].view(-1, 1, 1)
                 if name == "choice":
                     numbers = _choice(problem, generator)
                     tensors[name].view(2, *numbers.shape)[0] = numbers
@@ -72,7 +74,7 @@ class Bench:
             output = (view, buffer)
             pointers.append(buffer.ctypes.data - view.first * 4)
         weights = self.regions[-1].take(kernel.packed, at_end)
-        weights[:] = kernel.pack({n: t.numpy() for n, t in parameters.items()})
+        weights[:] = kernel.pack({n: t.numpy() for n, t in parameters.items() if n not in problem.constants})
         weights[kernel.packed - kernel.rare :] = np.nan  # only for numbers that are not finite
         private = self.regions[-2].take(CURSOR + kernel.scratch, at_end)
         private.view(np.uint32)[:] = _UNTOUCHED
@@ -140,6 +142,7 @@ def _names(problem: p.Problem) -> list[str]:
     if isinstance(problem, p.Conv | p.Linear | p.Pointwise | DynamicConv):
         names += ["residual"] if problem.epilogue.residual is not None else []
         names += ["gate"] if problem.epilogue.gate is not None else []
+        names += ["slope"] if problem.epilogue.slope is not None else []
     if isinstance(problem, p.Pointwise) and problem.factor is not None:
         names.append("factor")
     return [*names, "y"]

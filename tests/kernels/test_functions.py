@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.kernels.fused import ACTIVATIONS, Epilogue
+from regroup.kernels.fused import Epilogue
 from regroup.kernels.problem import Pointwise
 from regroup.kernels.program import Part, Step, build
 from regroup.kernels.target import Target
@@ -40,7 +40,7 @@ def units_off(y: Tensor, exact: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATION)
 def test_an_activation_is_right_from_the_smallest_to_the_largest(name, target):
     x = torch.linspace(-8, 8, 1 << 15)
     want = Rounded.of(x).activated(name)

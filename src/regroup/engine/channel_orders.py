@@ -113,7 +113,6 @@ def _third(args: list) -> list[int]:
 
 
 MOVES: dict[str, Callable[[Node, list], list[Tensor] | None]] = {
-    "aten::view_copy": _view,
     "aten::reshape": _view,
     "aten::clone": lambda node, args: [args[0]],
     "aten::alias_copy": lambda node, args: [args[0]],
@@ -123,7 +122,6 @@ MOVES: dict[str, Callable[[Node, list], list[Tensor] | None]] = {
     "aten::native_channel_shuffle": _shuffle,
     "aten::transpose_copy.int": _along_channels(dims=lambda args: args[1:3]),
     "aten::slice_copy.Tensor": _along_channels(dims=_second),
-    "aten::slice.Tensor": _along_channels(dims=_second),
     "aten::index_select": _along_channels(dims=_second),
     "aten::select_copy.int": _along_channels(dims=_second),
     "aten::unbind_copy.int": _along_channels(dims=_second),

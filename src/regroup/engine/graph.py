@@ -6,7 +6,7 @@ few (below), each with its constants (weights too) inside; `interpret.py` says i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,14 +100,19 @@ class ScaleShift(Op):
 
 @dataclass(frozen=True, eq=False)
 class Activate(Op):
-    """An activation function: one of `ACTIVATIONS`; leaky_relu with PyTorch's default slope, 0.01."""
+    """An activation function.
+
+    Attributes:
+        kind: what kernels call it (`regroup.kernels.fused`), or "prelu".
+        slope: of "prelu", a number per channel.
+    """
 
     kind: str
+    slope: Tensor | None = None
 
-
-ACTIVATIONS = (
-    "relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "leaky_relu", "gelu", "tanh",
-)  # fmt: skip
+    def of(self, channels: Sequence[int]) -> Activate:
+        """Return what it does to some channels, in another order."""
+        return self if self.slope is None else Activate(self.kind, self.slope[list(channels)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,7 @@ from regroup.engine.graph import (
     Softmax,
     Torch,
 )
+from regroup.kernels.fused import parsed
 from regroup.ops.dynamic import dynamic_conv, packed
 
 
@@ -88,9 +89,11 @@ def _(op: ScaleShift, x: Tensor) -> Tensor:
 
 @evaluate.register
 def _(op: Activate, x: Tensor) -> Tensor:
-    if op.kind == "leaky_relu":
-        return F.leaky_relu(x, 0.01)
-    return getattr(torch if op.kind in ("sigmoid", "tanh") else F, op.kind)(x)
+    if op.slope is not None:
+        return torch.where(x > 0, x, x * op.slope.to(x.dtype).view(-1, *[1] * (x.dim() - 2)))
+    name, numbers = parsed(op.kind)
+    module = torch if name in ("sigmoid", "tanh", "clamp") else F
+    return getattr(module, name)(x, *numbers)
 
 
 @evaluate.register

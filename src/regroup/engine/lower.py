@@ -31,7 +31,7 @@ from regroup.engine.graph import (
 )
 from regroup.engine.layout import is_alias, is_elementwise
 from regroup.engine.places import Place, Slab
-from regroup.engine.slots import slots_of
+from regroup.engine.slots import Slots, slots_of
 from regroup.engine.tasks import Task, Tasks, view_of
 from regroup.kernels import dynamic as kernels_dynamic
 from regroup.kernels import problem as kernels
@@ -128,9 +128,10 @@ class _Lowering(Tasks):
         channels = x.physical if depthwise and x.is_one_run else self.layout.in_memory(node)
         order = None if depthwise and x.is_one_run else x.order
         y = self.settle(node, channels)
-        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
+        work = slots_of(fused, node.inputs, node.output)
+        epilogue, operands, over = self.epilogue(work, channels)
         rows = list(channels)
-        numbers = {"weight": op.weight[rows], **scales}
+        numbers = {"weight": op.weight[rows], **scales, **_slopes(work, rows)}
         if op.bias is not None:
             numbers["bias"] = op.bias[rows]
 
@@ -158,8 +159,10 @@ class _Lowering(Tasks):
         choice = Place(Slab(1, 1, 2 * heads * op.kept), tuple(range(2 * heads * op.kept)))
         self.add("choose", (scores,), choice, lambda: Largest(scores.view(), choice.view(), heads), {}, node)
         x, y = self.layout.place[image], self.settle(node, channels)
-        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
-        numbers = {"weight": op.weight} | ({} if op.bias is None else {"bias": op.bias})
+        work = slots_of(fused, node.inputs, node.output)
+        epilogue, operands, over = self.epilogue(work, channels)
+        numbers = {"weight": op.weight, **_slopes(work, channels)}
+        numbers |= {} if op.bias is None else {"bias": op.bias}
 
         def problem() -> Problem:
             return kernels_dynamic.DynamicConv(
@@ -182,8 +185,10 @@ class _Lowering(Tasks):
         x, prologue, scales = self._prologue(fused.before, node)
         channels = tuple(range(op.weight.shape[0]))
         y = self.settle(node, channels)
-        epilogue, operands, over = self.epilogue(slots_of(fused, node.inputs, node.output), channels)
-        numbers = {"weight": op.weight, **scales} | ({} if op.bias is None else {"bias": op.bias})
+        work = slots_of(fused, node.inputs, node.output)
+        epilogue, operands, over = self.epilogue(work, channels)
+        numbers = {"weight": op.weight, **scales, **_slopes(work, channels)}
+        numbers |= {} if op.bias is None else {"bias": op.bias}
 
         def problem() -> Problem:
             return kernels.Linear(x.view(), y.view(), prologue, epilogue(op.bias is not None), order=x.order)
@@ -263,7 +268,7 @@ class _Lowering(Tasks):
         first_gate, factor = (self.operand(v, channels) for v in (work.first_gate, work.factor))
         epilogue, operands, alike = self.epilogue(work, channels)
         rows = list(channels)
-        numbers = {} if work.affine is None else _scales(work.affine, rows)
+        numbers = _slopes(work, rows) | ({} if work.affine is None else _scales(work.affine, rows))
 
         def problem() -> Problem:
             return kernels.Pointwise(
@@ -362,3 +367,7 @@ def _is_scattered(op: Conv, x: Place) -> bool:
 
 def _scales(op: ScaleShift, rows: list[int]) -> dict[str, Tensor]:
     return {"in_scale": op.scale[rows], "in_shift": op.shift[rows]}
+
+
+def _slopes(work: Slots, rows: Sequence[int]) -> dict[str, Tensor]:
+    return {} if work.slope is None else {"slope": work.slope[list(rows)]}

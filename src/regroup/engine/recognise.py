@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf, isnan
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from regroup.engine.graph import (
     Torch,
     Value,
 )
+from regroup.kernels.fused import clamp, leaky_relu
 
 
 @dataclass(frozen=True)
@@ -168,25 +170,27 @@ for _kind in ("relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"):
     _operator(_kind)(_activation(_kind))
 
 
-@_operator("hardtanh", "clamp")
-def _hardtanh(a: _Arguments) -> Op | None:
-    low, high = (
-        a.by_name.get("min_val", a.by_name.get("min")),
-        a.by_name.get("max_val", a.by_name.get("max")),
-    )
-    if low == 0 and high is None:
-        return Activate("relu")
-    return Activate("relu6") if (low, high) == (0, 6) else None
-
-
-@_operator("clamp_min")
-def _clamp_min(a: _Arguments) -> Op | None:
-    return Activate("relu") if a.by_name["min"] == 0 else None
+@_operator("hardtanh", "clamp", "clamp_min", "clamp_max")
+def _clamp(a: _Arguments) -> Op | None:
+    bounds = [a.by_name.get(f"{side}_val", a.by_name.get(side)) for side in ("min", "max")]
+    low, high = (end if n is None else float(n) for n, end in zip(bounds, (-inf, inf), strict=True))
+    if isnan(low) or isnan(high):
+        return None
+    usual = {(0.0, inf): "relu", (0.0, 6.0): "relu6"}
+    return Activate(usual.get((low, high)) or clamp(low, high))
 
 
 @_operator("leaky_relu")
 def _leaky_relu(a: _Arguments) -> Op | None:
-    return Activate("leaky_relu") if a.negative_slope == 0.01 else None  # the only slope that kernels have
+    return Activate(leaky_relu(a.negative_slope))
+
+
+@_operator("_prelu_kernel")
+def _prelu(a: _Arguments) -> Op | None:
+    if not isinstance(a.self, Ref) or not _constants(a.weight):
+        return None
+    slope = _per_channel(a, a.weight)
+    return None if slope is None else Activate("prelu", slope)
 
 
 @_operator("gelu")
@@ -233,16 +237,19 @@ def _affine(a: _Arguments, scale: object, shift: object) -> Op | None:
     """Scale and shift by numbers, or by tensors that have one number per channel."""
     if len(a.out) not in (1, 3) or a.inputs[0].shape != a.out:
         return None
-    vectors = []
-    for number in (scale, shift):
-        tensor = torch.as_tensor(number, dtype=torch.float64)
-        if tensor.dim() > len(a.out) + 1:
-            return None
-        tensor = tensor.reshape((1,) * (len(a.out) + 1 - tensor.dim()) + tuple(tensor.shape))
-        if tensor.shape[0] != 1 or any(n != 1 for n in tensor.shape[2:]):
-            return None
-        vectors.append(tensor.reshape(-1).expand(a.out[0]))
-    return ScaleShift(*vectors)
+    scales, shifts = _per_channel(a, scale), _per_channel(a, shift)
+    return None if scales is None or shifts is None else ScaleShift(scales, shifts)
+
+
+def _per_channel(a: _Arguments, number: object) -> Tensor | None:
+    """Return one number per channel of the output, in float64, for what is broadcast to it like that."""
+    tensor = torch.as_tensor(number, dtype=torch.float64)
+    if tensor.dim() > len(a.out) + 1:
+        return None
+    tensor = tensor.reshape((1,) * (len(a.out) + 1 - tensor.dim()) + tuple(tensor.shape))
+    if tensor.shape[0] != 1 or any(n != 1 for n in tensor.shape[2:]):
+        return None
+    return tensor.reshape(-1).expand(a.out[0])
 
 
 @_operator("cat")
@@ -339,7 +346,7 @@ def _softmax(a: _Arguments) -> Op | None:
 
 
 @_operator(
-    "view_copy", "reshape", "squeeze_copy.dim", "squeeze_copy.dims", "clone", "alias_copy", "expand_copy",
+    "reshape", "squeeze_copy.dim", "squeeze_copy.dims", "clone", "alias_copy", "expand_copy",
 )  # fmt: skip
 def _reshape(a: _Arguments) -> Op | None:
     shape = a.inputs[0].shape

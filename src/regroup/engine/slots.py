@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from regroup.engine.graph import (
     Activate,
     Add,
@@ -30,8 +32,8 @@ from regroup.engine.graph import (
     Value,
 )
 
-_SUM_FIRST = "(?P<residual>A?)(?P<activation>a?)(?P<gate>G?)"
-_SUM_LAST = "(?P<activation_before>a?)(?P<gate_before>G?)(?P<residual_last>A?)"
+_SUM_FIRST = "(?P<residual>A?)(?P<activation>[ap]?)(?P<gate>G?)"
+_SUM_LAST = "(?P<activation_before>[ap]?)(?P<gate_before>G?)(?P<residual_last>A?)"
 _SLOTS = f"{_SUM_FIRST}|{_SUM_LAST}"
 _EPILOGUE = re.compile(_SLOTS)
 _POINTWISE = re.compile(rf"(?P<first_gate>G?)(?P<affine>S?)(?P<first>a?)(?P<factor>F?)(?:{_SLOTS})")
@@ -51,6 +53,7 @@ class Slots:
         residual_first: added before the activation.
         residual_scale: see `graph.Add`.
         activation: of the result.
+        slope: of what is not above zero of the result (PReLU), instead of an activation.
         gate: multiplied by after the activation.
     """
 
@@ -62,6 +65,7 @@ class Slots:
     residual_first: bool = True
     residual_scale: int = 1
     activation: str = "none"
+    slope: Tensor | None = None
     gate: Value | None = None
 
 
@@ -106,25 +110,28 @@ def _letter(op: Op, operand: Value | None, output: Value) -> str:
     if isinstance(op, Multiply):
         assert operand is not None
         return "F" if operand.shape == output.shape else "G"
-    return {"Activate": "a", "Add": "A", "ScaleShift": "S"}[type(op).__name__]
+    if isinstance(op, Activate):
+        return "a" if op.slope is None else "p"
+    return "A" if isinstance(op, Add) else "S"
 
 
 def _fill(at: dict[str, int], ops: Sequence[Any], operands: Sequence[Value | None]) -> Slots:
     def operand(*names: str) -> Value | None:
         return next((operands[at[name]] for name in names if name in at), None)
 
-    def kind(*names: str) -> str:
-        return next((ops[at[name]].kind for name in names if name in at), "none")
-
+    act = next(
+        (ops[at[name]] for name in ("activation", "activation_before") if name in at), Activate("none")
+    )
     sums = [ops[at[name]].scale for name in ("residual", "residual_last") if name in at]
     return Slots(
         first_gate=operand("first_gate"),
         affine=ops[at["affine"]] if "affine" in at else None,
-        first=kind("first"),
+        first=ops[at["first"]].kind if "first" in at else "none",
         factor=operand("factor"),
         residual=operand("residual", "residual_last"),
         residual_first="residual_last" not in at,
         residual_scale=sums[0] if sums else 1,
-        activation=kind("activation", "activation_before"),
+        activation=act.kind if act.slope is None else "none",
+        slope=act.slope,
         gate=operand("gate", "gate_before"),
     )

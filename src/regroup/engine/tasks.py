@@ -15,7 +15,7 @@ from regroup.engine.slots import Slots
 from regroup.kernels import problem as kernels
 from regroup.kernels.problem import Epilogue, Problem
 from regroup.kernels.program import Part
-from regroup.kernels.view import Halo, View
+from regroup.kernels.view import WEIGHTS, Halo, View
 
 
 @dataclass(eq=False)
@@ -98,6 +98,7 @@ class Tasks:
                 work.residual_first,
                 work.residual_scale,
                 view_of(gate),
+                None if work.slope is None else View.vector(len(channels), buffer=WEIGHTS),
             )
 
         alike = [residual] if residual is not None and work.residual_scale == 1 else []

@@ -58,9 +58,13 @@ class DynamicConv(Problem):
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The input, the choice, the residual and the gate as far as there are any, the output."""
-        extra = (self.epilogue.residual, self.epilogue.gate)
-        return (self.x, self.choice, *(view for view in extra if view is not None), self.y)
+        """The input, the choice, what the epilogue reads, the output."""
+        return (self.x, self.choice, *self.epilogue.views, self.y)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The slopes, if there are any."""
+        return self.of_kept.constants
 
     @property
     def in_channels(self) -> int:
@@ -95,7 +99,8 @@ class DynamicConv(Problem):
     def parameters(self) -> dict[str, Shape]:
         """All inputs' weights: any of them may be chosen."""
         shape: Shape = (self.y.channels, self.in_channels, *self.kernel_size)
-        return {"weight": shape} | ({"bias": (self.y.channels,)} if self.epilogue.bias else {})
+        named = (*(["bias"] if self.epilogue.bias else []), *self.constants)
+        return {"weight": shape} | dict.fromkeys(named, (self.y.channels,))
 
     @property
     def macs(self) -> int:

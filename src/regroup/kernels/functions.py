@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from regroup.kernels.fused import parsed
 from regroup.kernels.lang import Code, Value
 
 _LOG2E = math.log2(math.e)
@@ -164,8 +165,9 @@ _ERFC = (
 _ERF = tuple(2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(7, -1, -1))
 
 
-def activate(code: Code, name: str, x: Value) -> Value:
-    """Return the activation `name` (`regroup.kernels.problem.ACTIVATIONS`) of a vector."""
+def activate(code: Code, activation: str, x: Value) -> Value:
+    """Return the activation (`regroup.kernels.fused`) of a vector."""
+    name, numbers = parsed(activation)
     match name:
         case "none":
             return x
@@ -173,8 +175,12 @@ def activate(code: Code, name: str, x: Value) -> Value:
             return at_least(code, x, 0.0)
         case "relu6":
             return at_most(code, at_least(code, x, 0.0), 6.0)
+        case "clamp":
+            low, high = numbers
+            x = x if low == -math.inf else at_least(code, x, low)
+            return x if high == math.inf else at_most(code, x, high)
         case "leaky_relu":
-            return code.select(code.compare("olt", x, 0.0), x * 0.01, x)
+            return code.select(code.compare("ogt", x, 0.0), x, x * numbers[0])
         case "sigmoid":
             return sigmoid(code, x)
         case "silu":

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from regroup.kernels.fused import ACTIVATIONS, NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue
+from regroup.kernels.fused import NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue, parsed
 from regroup.kernels.view import Halo, View
 from regroup.spec import Size
 
@@ -47,6 +47,11 @@ class Problem:
         return {}
 
     @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of the parameters that are read through views, whose buffer is `WEIGHTS`, in their order."""
+        return ()
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of convolutions and linear layers, 0 for all else."""
         return 0
@@ -63,13 +68,19 @@ class _Fused(Problem):
     epilogue: Epilogue = NO_EPILOGUE
 
     def __post_init__(self) -> None:
-        assert {self.prologue.activation, self.epilogue.activation} <= set(ACTIVATIONS)
+        parsed(self.prologue.activation)
+        assert self.epilogue.slope is None or parsed(self.epilogue.activation)[0] == "none"
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The input, the input gate, the residual, the gate and the output, as far as there are any."""
-        extra = (self.prologue.gate, self.epilogue.residual, self.epilogue.gate)
-        return (self.x, *(view for view in extra if view is not None), self.y)
+        """The input, the input gate, what the epilogue reads and the output, as far as there are any."""
+        gate = () if self.prologue.gate is None else (self.prologue.gate,)
+        return (self.x, *gate, *self.epilogue.views, self.y)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The slopes, if there are any."""
+        return () if self.epilogue.slope is None else ("slope",)
 
     def _fused_parameters(self, channels_in: int) -> dict[str, Shape]:
         parameters: dict[str, Shape] = {}
@@ -77,7 +88,7 @@ class _Fused(Problem):
             parameters |= {"in_scale": (channels_in,), "in_shift": (channels_in,)}
         if self.epilogue.bias:
             parameters |= {"bias": (self.y.channels,)}
-        return parameters
+        return parameters | dict.fromkeys(self.constants, (self.y.channels,))
 
 
 @dataclass(frozen=True)
@@ -303,6 +314,11 @@ class Chain(Problem):
     def parameters(self) -> dict[str, Shape]:
         """Parameters of each link, its position before the name: `0.weight`."""
         return {f"{i}.{k}": v for i, link in enumerate(self.links) for k, v in link.parameters.items()}
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Those of each link."""
+        return tuple(f"{i}.{name}" for i, link in enumerate(self.links) for name in link.constants)
 
     @property
     def macs(self) -> int:

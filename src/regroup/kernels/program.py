@@ -189,11 +189,15 @@ class Layout:
         weights = 0
         for problems, kernels in zip(self.problems, self.kernels, strict=True):
             for problem, kernel in zip([*problems, *_halos(problems)], kernels, strict=True):
-                places = [(v.buffer, v.offset) for v in problem.views]
+                self.weights_at.append(weights)
+                places, end = [], weights + whole_lines(kernel.packed)
+                for view in problem.views:
+                    constant = view.buffer == WEIGHTS
+                    places.append((WEIGHTS, end) if constant else (view.buffer, view.offset))
+                    end += whole_lines(view.channels) if constant else 0
                 if kernel.packed:
                     places.append((WEIGHTS, weights))
-                self.weights_at.append(weights)
-                weights += whole_lines(kernel.packed)
+                weights = end
                 parts.append((addresses[kernel], kernel.items, len(views), len(places)))
                 views += places
             steps.append(len(parts))
@@ -284,7 +288,13 @@ def _pack(layout: Layout, steps: Sequence[Step]) -> np.ndarray:
     at = iter(layout.weights_at)
 
     def pack(kernel: Kernel, start: int, parameters: Mapping[str, np.ndarray]) -> None:
-        weights[start : start + kernel.packed] = kernel.pack(parameters)
+        constants = kernel.problem.constants
+        packed = {name: numbers for name, numbers in parameters.items() if name not in constants}
+        weights[start : start + kernel.packed] = kernel.pack(packed)
+        start += whole_lines(kernel.packed)
+        for name in constants:
+            weights[start : start + len(parameters[name])] = parameters[name]
+            start += whole_lines(len(parameters[name]))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is copies, which threads make side by side
         done = [

@@ -125,4 +125,4 @@ def _inverse(channels: tuple[int, ...]) -> tuple[int, ...]:
 def _reorder(op: Op, channels: tuple[int, ...]) -> Op:
     if isinstance(op, ScaleShift):
         return ScaleShift(op.scale[list(channels)], op.shift[list(channels)])
-    return op
+    return op.of(channels) if isinstance(op, Activate) else op

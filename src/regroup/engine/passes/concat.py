@@ -32,6 +32,7 @@ def _concat_input(
     ):
         return None
     absorbers = (Conv, Pool) if isinstance(node.op, Activate) else (Conv, ScaleShift)
+    absorbers = (Conv,) if isinstance(node.op, Activate) and node.op.slope is not None else absorbers
     for chosen, value in enumerate(node.inputs):
         whole = producers.get(value)
         if whole is None or not isinstance(whole.op, Concat) or consumers[value] != [node]:
@@ -68,4 +69,4 @@ def _push(graph: Graph, node: Node, whole: Node, chosen: int) -> None:
 def _for_channels(op: Op, channels: range) -> Op:
     if isinstance(op, ScaleShift):
         return ScaleShift(op.scale[channels.start : channels.stop], op.shift[channels.start : channels.stop])
-    return op
+    return op.of(channels) if isinstance(op, Activate) else op

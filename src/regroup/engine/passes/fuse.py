@@ -103,7 +103,9 @@ def _reads_once(op: Op) -> bool:
 
 
 def _is_preactivation(op: Op) -> bool:
-    return [type(o) for o in _ops(op)] in ([ScaleShift], [Activate], [ScaleShift, Activate])
+    ops = _ops(op)
+    plain = all(o.slope is None for o in ops if isinstance(o, Activate))
+    return plain and [type(o) for o in ops] in ([ScaleShift], [Activate], [ScaleShift, Activate])
 
 
 def _ops(op: Op) -> tuple[Op, ...]:

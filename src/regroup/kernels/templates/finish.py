@@ -42,7 +42,7 @@ class Finish:
         code: the function being written.
         epilogue: what to do.
         y: the output's view.
-        pointers: pointers of the residual and the gate, as far as there are any, and of the output.
+        pointers: pointers of the epilogue's views, then of the output.
     """
 
     def __init__(self, code: Code, epilogue: Epilogue, y: View, pointers: list[Value]) -> None:
@@ -50,6 +50,7 @@ class Finish:
         rest = list(pointers)
         self.residual = rest.pop(0) if epilogue.residual is not None else None
         self.gate = rest.pop(0) if epilogue.gate is not None else None
+        self.slope = rest.pop(0) if epilogue.slope is not None else None
         self.out = rest.pop(0)
 
     def store(self, sums: list[Value], pixel: Pixel, channel: Operand, counts: list[int]) -> None:
@@ -78,6 +79,10 @@ class Finish:
         code, epilogue = self.code, self.epilogue
         if added is not None and epilogue.residual_first:
             v = v + added
+        if self.slope is not None:
+            v = code.select(
+                code.compare("ogt", v, 0.0), v, v * code.load(self.slope + channel + start, count)
+            )
         v = activate(code, epilogue.activation, v)
         if self.gate is not None:
             v = v * code.load(self.gate + channel + start, count)
