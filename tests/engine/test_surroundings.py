@@ -176,18 +176,3 @@ with torch.no_grad():
     print((compiled(x) - model(x)).abs().max().item() < 1e-5)
 """
     assert _in_a_new_process(script) == "True"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_process_runs_on_one_thread_instead_of_waiting_for_ever():
-    script = """
-import os, signal, regroup
-fast = regroup.compile(model, x)
-want = fast(x)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-    os._exit(0 if torch.equal(fast(x), want) else 1)
-print(os.waitpid(child, 0)[1], torch.equal(fast(x), want))
-"""
-    assert _in_a_new_process(script) == "0 True"

@@ -12,7 +12,6 @@ True
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from regroup.engine.bound import Bound, Function, as_module, does_not_fit, is_tr
 from regroup.engine.inputs import Inputs, check_call, check_tensors, light, of_example, take
 from regroup.engine.prepared import Prepared, Progress
 from regroup.errors import EngineError
+from regroup.kernels.threads import Lock, within_fork
 
 _MOST_FORMS = 8
 """Kept at a time, each with plans of its own; the oldest goes."""
@@ -110,14 +110,15 @@ class Compiled(nn.Module):
         model = as_module(model)
         inputs = of_example(example)
         _check_example(model, inputs)
-        model = _copied(model) if frozen else model
+        with within_fork():
+            model = _copied(model) if frozen else model
         vars(self).update(original=model, frozen=frozen)
         for registry in _REGISTRIES:
             found = getattr(model, registry, None)
             if isinstance(found, (dict, set)):  # the very same: what it has, the model has
                 vars(self)[registry] = found
         self._inputs = replace(inputs, tensors=tuple(map(light, inputs.tensors)))
-        self._progress, self._lock = progress, threading.RLock()
+        self._progress, self._lock = progress, Lock()
         self._forms: dict[Any, Prepared] = {}
         self._prepare(self._inputs)
 

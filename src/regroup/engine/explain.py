@@ -13,6 +13,7 @@ from torch import Tensor
 from regroup.engine.describe import describe_problem
 from regroup.engine.plan import NativeSegment, Plan, TorchSegment
 from regroup.kernels.peak import peak_gflops
+from regroup.kernels.threads import usable, why_not_more
 
 _REPEATS = 15
 
@@ -24,7 +25,8 @@ def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
         plan: a prepared network.
         inputs: as many images as it was recorded with.
     """
-    peak = peak_gflops() * torch.get_num_threads()
+    threads = usable(torch.get_num_threads())
+    peak = peak_gflops() * threads
     segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
     # a model left to PyTorch is not run: that might change it
     total = _least(lambda: plan.run(inputs)) if plan.capture is not None else 0.0
@@ -32,7 +34,8 @@ def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
     macs = sum(part["macs"] for step in steps for part in step["parts"])
     images = max(plan.batch, 1)
     return {
-        "threads": torch.get_num_threads(),
+        "threads": threads,
+        "why_threads": why_not_more(),
         "peak_gflops": peak,
         "why_pytorch": plan.why,
         "batch_sizes": list(plan.batch_sizes),
@@ -99,6 +102,8 @@ def _seconds(run: Callable[[], object]) -> float:
 def table(data: dict[str, Any]) -> str:
     """Return the data of `explain` as text of at most 120 columns."""
     lines = [f"{'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<28} {'shape':<44} kernel, tile"]
+    if data["why_threads"]:
+        lines.append(data["why_threads"])
     if data["why_pytorch"]:
         lines.append(f"all of it runs in PyTorch: {data['why_pytorch']}")
     for segment in data["segments"]:

@@ -8,12 +8,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Generic, TypeVar, overload
 
 from regroup.kernels.view import ARENA, Halo, View
 
 NO_HALO = Halo()
+
+_T = TypeVar("_T")
+
+
+class _once(Generic[_T]):  # used like a function
+    """A property that is computed once for each object.
+
+    `functools.cached_property` holds a lock meanwhile in Python 3.11. A process that is forked while another
+    thread computes would wait for it for ever.
+    """
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, one: None, kind: type) -> _once[_T]: ...
+
+    @overload
+    def __get__(self, one: object, kind: type) -> _T: ...
+
+    def __get__(self, one: object, kind: type) -> Any:
+        if one is None:
+            return self
+        value = vars(one)[self._compute.__name__] = self._compute(one)
+        return value
 
 
 @dataclass(eq=False)
@@ -68,22 +95,22 @@ class Place:
         pixels = [y * view.row_pitch + x * view.pixel_pitch for y in range(height) for x in range(width)]
         return Place(self.slab, tuple(p + c for c in self.channels for p in pixels), flat=True)
 
-    @cached_property
+    @_once
     def first(self) -> int:
         """The lowest channel of the slab that it uses."""
         return min(self.channels)
 
-    @cached_property
+    @_once
     def is_one_run(self) -> bool:
         """It fills a range of channels of the slab, in some order."""
         return sorted(self.channels) == list(range(self.first, self.first + len(self.channels)))
 
-    @cached_property
+    @_once
     def is_in_order(self) -> bool:
         """It fills a range of channels of the slab, in its own order."""
         return self.channels == tuple(range(self.channels[0], self.channels[0] + len(self.channels)))
 
-    @cached_property
+    @_once
     def physical(self) -> tuple[int, ...]:
         """Its channels as they follow one another in memory."""
         return tuple(sorted(range(len(self.channels)), key=self.channels.__getitem__))
@@ -103,7 +130,7 @@ class Place:
             return View.vector(last + 1 - self.first, buffer=whole.buffer, offset=whole.offset + self.first)
         return whole.slice(self.first, last + 1 - self.first)
 
-    @cached_property
+    @_once
     def order(self) -> tuple[int, ...] | None:
         """Channel of `view()` for each of its own, None when it is in order."""
         first = self.first

@@ -22,7 +22,7 @@ from regroup.engine.recognise import recognise
 from regroup.engine.schedule import Schedule, schedule
 from regroup.kernels.call import Call
 from regroup.kernels.program import Program
-from regroup.kernels.threads import usable
+from regroup.kernels.threads import usable, within_fork
 
 _SHARED_WEIGHTS = 8 << 20
 """Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
@@ -166,7 +166,7 @@ class Plan:
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the model returns."""
-        with torch.no_grad():
+        with torch.no_grad(), within_fork():
             if self.capture is None:
                 return self.fallback(*inputs)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))

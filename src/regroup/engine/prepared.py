@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +13,7 @@ from regroup.engine.plan import Plan
 from regroup.engine.plans import Plans
 from regroup.engine.weights import Watch
 from regroup.errors import EngineError
+from regroup.kernels.threads import Lock, within_fork
 
 Progress = Callable[[int, int], None]
 """Called with (kernels that are ready, kernels in all)."""
@@ -39,12 +37,11 @@ class Prepared:
     ) -> None:
         self._model = model
         self._examples, self._progress = tuple(examples), progress
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._watch = None if frozen else Watch(model)
         self._plans = Plans(model, self._examples, progress)
         self._changing = 0
         self._final: Plan | None = None
-        _all.add(self)
         self.plan(self._examples[0].shape[0])
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
@@ -59,12 +56,12 @@ class Prepared:
         if self._final is not None:
             return self._final
         if self._watch is not None and not self._watch.unchanged():
-            with self._lock:
+            with self._lock, within_fork():
                 if not self._watch.unchanged():
                     self._take_weights()
         found = self._plans.get(batch)
         if found is None:
-            with self._lock:
+            with self._lock, within_fork():
                 found = self._plans.make(batch)
         return found
 
@@ -89,10 +86,6 @@ class Prepared:
             self._changing, self._final = 0, None
             self._take_weights()
 
-    def renew_lock(self) -> None:
-        """Forget who holds the lock: in a forked process its threads are not there."""
-        self._lock = threading.RLock()
-
     def _take_weights(self) -> None:
         watch = Watch(self._model)
         self._plans = Plans(self._model, self._examples, self._progress)
@@ -116,15 +109,3 @@ class Prepared:
             if self._changing >= _TRIES:
                 self._final = plan
         return result
-
-
-_all: weakref.WeakSet[Prepared] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for prepared in list(_all):
-        prepared.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)

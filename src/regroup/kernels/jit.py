@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,20 @@ from regroup.kernels.target import Target
 
 VERSION = f"llvmlite {llvm.llvm_version_info}"
 """Part of a cache key: another LLVM makes other code."""
+
+
+_lock = llvm.ffi.lib._lock
+"""llvmlite's own, which a thread holds while it is in LLVM.
+
+A fork waits for it: what another thread leaves half done in LLVM cannot be mended in the child.
+"""
+
+if hasattr(os, "register_at_fork"):
+
+    def _release() -> None:
+        _lock.__exit__(None, None, None)
+
+    os.register_at_fork(before=_lock.__enter__, after_in_parent=_release, after_in_child=_release)
 
 
 @functools.cache

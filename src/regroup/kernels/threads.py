@@ -9,10 +9,33 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
+import weakref
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-_forked = False
+_ONE_THREAD = "one thread in a forked process, which has not got those of OpenMP"
+
+
+class _Fork:
+    """What a forked process knows of itself."""
+
+    def __init__(self) -> None:
+        self.is_child = False
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget the threads that the parent had."""
+        self.lock, self.calls, self.threads = threading.Lock(), 0, 0
+
+    def leave_pool(self) -> None:
+        """Note that this is a child."""
+        self.is_child = True
+        self.renew()
+
+
+_fork = _Fork()
 
 
 def usable(threads: int) -> int:
@@ -20,16 +43,73 @@ def usable(threads: int) -> int:
 
     OpenMP waits for ever for threads that a fork has left behind.
     """
-    return 1 if _forked else threads
+    return 1 if _fork.is_child else threads
 
 
-def _leave_pool() -> None:
-    global _forked
-    _forked = True
+def why_not_more() -> str:
+    """Return why fewer threads are used than PyTorch has, or nothing."""
+    return _ONE_THREAD if _fork.is_child else ""
+
+
+def within_fork() -> AbstractContextManager[None]:
+    """Return a context in which PyTorch's own operators do not wait for threads that a fork has left behind.
+
+    In a forked process it sets PyTorch to one thread, and back at the end; anywhere else it does nothing.
+    """
+    return _one_thread() if _fork.is_child else nullcontext()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    with _fork.lock:
+        _fork.threads = before = _fork.threads if _fork.calls else torch.get_num_threads()
+        _fork.calls += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _fork.lock:
+            _fork.calls = max(_fork.calls - 1, 0)  # it may be in a child of this child now
+            torch.set_num_threads(before)
+
+
+class Lock:
+    """A lock that its owner may take again, and that a forked process does not wait for.
+
+    The parent's other threads are not there, so they would never give it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Take it from threads that are not there."""
+        if not self._lock.acquire(blocking=False):
+            self._lock = threading.RLock()
+        else:
+            self._lock.release()
+
+
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    _fork.leave_pool()
+    for lock in list(_locks):
+        lock.renew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_pool)
+    os.register_at_fork(after_in_child=_after_fork)
 
 _NAMES = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
 
