@@ -28,9 +28,8 @@ from timm.models import (
 from torch import nn
 
 from regroup.networks import Network, build, create_model, networks
-from regroup.ops import resolution
+from regroup.networks.scripting import UNTRACEABLE
 from regroup.ops.dynamic import DynamicGroupConv
-from regroup.ops.layers import resize_to
 from regroup.strategies.learning import Learned
 
 default_cfgs: dict[str, dict[str, Any]] = {}
@@ -69,7 +68,7 @@ def _entry_point(network: Network) -> Callable[..., nn.Module]:
     return create
 
 
-untraceable = (resolution.nearest, resolution.maximum, resize_to)
+untraceable = UNTRACEABLE
 """Functions that look at sizes, which FX cannot; timm's tracer now leaves them whole.
 
 torchvision's `create_feature_extractor` does, given `tracer_kwargs={"autowrap_functions": untraceable}`.

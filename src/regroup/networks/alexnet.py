@@ -51,7 +51,7 @@ class ResponseNorm(nn.Module):
 
     def __init__(self, alpha: float, k: float, groups: int) -> None:
         super().__init__()
-        self.alpha, self.k, self.groups = alpha, k, groups
+        self.alpha, self.k, self.groups = alpha, float(k), groups
 
     def forward(self, x: Tensor) -> Tensor:
         towers = x.chunk(self.groups, 1)

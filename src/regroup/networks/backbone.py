@@ -13,6 +13,7 @@ from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
 from regroup.networks.features import FeatureMaps
 from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
+from regroup.networks.scripting import graph_of
 from regroup.ops.hooks import stateless
 
 if TYPE_CHECKING:
@@ -189,6 +190,10 @@ class Backbone(FeatureMaps):
             for name in stage._modules:
                 if name != "pool":
                     yield s, int(name), f"stages.{s}.{name}"
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what `torch.jit.script` compiles in the network's place."""
+        return graph_of(self)
 
     def describe(self, network: Network) -> None:
         """Fill `pretrained_cfg`, timm's description of what the model expects."""

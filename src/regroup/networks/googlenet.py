@@ -106,7 +106,7 @@ class GoogLeNet(Supervised):
 
 
 def _norm(config: GoogLeNetConfig) -> list[nn.Module]:
-    return [] if config.norm else [nn.LocalResponseNorm(5, 1e-4, 0.75, 1)]
+    return [] if config.norm else [nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)]
 
 
 def _pool(kernel_size: int) -> nn.Module:

@@ -43,7 +43,7 @@ def pad_same(x: Tensor, kernel_size: Size, stride: Size, value: float = 0.0) -> 
     """Pad an image (N, C, H, W) for a window of that size and stride."""
     rows = same_padding(x.shape[2], kernel_size[0], stride[0])
     columns = same_padding(x.shape[3], kernel_size[1], stride[1])
-    return F.pad(x, (*columns, *rows), value=value)
+    return F.pad(x, [columns[0], columns[1], rows[0], rows[1]], value=value)
 
 
 class SameConv2d(nn.Conv2d):

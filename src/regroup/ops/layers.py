@@ -143,15 +143,15 @@ def norm_of(norm: nn.BatchNorm2d, index: Tensor) -> nn.BatchNorm2d:
     return result
 
 
-def resize_to(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+def resize_to(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample to (height, width): nearest for an exact multiple, else bilinear; as it is if it fits.
 
     Source: ScaleNet's official code; for octaves, where sizes are exact multiples, this is the nearest
     upsampling of Octave Convolution.
     """
-    if tuple(x.shape[2:]) == tuple(size):
+    height, width = size
+    if x.shape[2] == height and x.shape[3] == width:
         return x
-    exact = all(n % m == 0 for n, m in zip(size, x.shape[2:], strict=True))
-    if exact:
-        return F.interpolate(x, size=tuple(size), mode="nearest")
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    if height % x.shape[2] == 0 and width % x.shape[3] == 0:
+        return F.interpolate(x, size=[height, width], mode="nearest")
+    return F.interpolate(x, size=[height, width], mode="bilinear", align_corners=False)

@@ -33,13 +33,17 @@ def maximum(x: Tensor, window: Size, whole: bool = False) -> Tensor:
     larger than the image is the image. If `whole`, the last window may be smaller instead:
     (N, C, ceil(H / height), ceil(W / width)).
     """
-    window = min(window[0], x.shape[2]), min(window[1], x.shape[3])
-    return x if window == (1, 1) else F.max_pool2d(x, window, window, ceil_mode=whole)
+    rows, columns = min(window[0], x.shape[2]), min(window[1], x.shape[3])
+    if rows == 1 and columns == 1:
+        return x
+    return F.max_pool2d(x, [rows, columns], [rows, columns], ceil_mode=whole)
 
 
 def nearest(x: Tensor, size: Size) -> Tensor:
     """Upsample to `size` (height, width) by copying; the inverse of pooling by 2, for odd sizes too."""
-    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="nearest")
+    if x.shape[2] == size[0] and x.shape[3] == size[1]:
+        return x
+    return F.interpolate(x, size=[size[0], size[1]], mode="nearest")
 
 
 def pooled_size(size: Size, window: Size) -> Size:

@@ -1,0 +1,50 @@
+"""TorchScript of a network: what `torch.jit.script` compiles is the network's graph, as FX sees it.
+
+>>> from regroup.networks import create_model
+>>> model = create_model("shufflenet_v2_050", num_classes=10).eval()
+>>> scripted = torch.jit.script(model)
+>>> x = torch.rand(1, 3, 64, 64)
+>>> torch.equal(scripted(x), model(x))
+True
+
+So networks are written in plain Python, and not in the part of it that TorchScript reads. The graph
+is that of the mode, training or not, that the network is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from regroup.errors import NetworkError
+from regroup.ops import resolution
+from regroup.ops.dynamic import DynamicGroupConv
+from regroup.ops.layers import resize_to
+from regroup.strategies.learning import Learned
+
+UNTRACEABLE: tuple[Callable[..., Any], ...] = (resolution.nearest, resolution.maximum, resize_to)
+"""Functions that look at sizes, which FX cannot: a tracer takes them whole (its `autowrap_functions`)."""
+
+
+def graph_of(network: nn.Module) -> fx.GraphModule:
+    """Return a network's graph as a module that TorchScript compiles, with the same weights.
+
+    Raises:
+        NetworkError: it holds layers that look at values or are still learning.
+    """
+    for name, layer in network.named_modules():
+        if isinstance(layer, (Learned, DynamicGroupConv)):
+            kind = f"{name}: {type(layer).__name__}"
+            allowed = "without layers that learn or look at values"
+            raise NetworkError(
+                "layer", kind, allowed, "deploy what was learned, or use torch.jit.trace or export"
+            )
+    graph = fx.Tracer(autowrap_functions=UNTRACEABLE).trace(network)
+    for node in graph.nodes:
+        node.type = None  # annotations are text; TorchScript takes what has none for a tensor
+    traced = fx.GraphModule(network, graph, type(network).__name__)
+    for name, module in traced.named_modules():
+        module.training = network.get_submodule(name).training
+    return traced

@@ -1,0 +1,77 @@
+"""TorchScript: what `torch.jit.script` and `torch.jit.trace` make of a network gives its bits."""
+
+from __future__ import annotations
+
+import os
+from unittest import mock
+
+import pytest
+import torch
+
+from regroup.errors import NetworkError
+from regroup.networks import create_model, list_models, networks
+from regroup.ops.dynamic import DynamicGroupConv
+from regroup.strategies.learning import Learned, deploy
+
+from .representatives import representatives, side, small
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning"),  # of any graph by FX
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+LONG = int(os.environ.get("REGROUP_FUZZ", "0"))
+FAMILIES = {networks[name].build: name for name in reversed(representatives())}
+NAMES = list_models() if LONG else sorted(FAMILIES.values())
+
+
+def holds_undecided_layers(model: torch.nn.Module) -> bool:
+    return any(isinstance(layer, (Learned, DynamicGroupConv)) for layer in model.modules())
+
+
+def as_traced(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the result with kept inputs in the order of a trace, which sorts them: sums round so."""
+    with mock.patch("torch.jit.is_tracing", return_value=True):
+        return model(x)
+
+
+def images(name: str) -> list[torch.Tensor]:
+    """Return images of two sizes, and another number of them, which no script may have baked in."""
+    least = side(name)
+    return [torch.randn(2, 3, least, least), torch.randn(1, 3, least + 9, least + 6)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripted_and_traced_networks_give_the_same_bits(name: str) -> None:
+    model = create_model(name, **small(name)).eval()
+    with torch.no_grad():
+        if holds_undecided_layers(model):
+            with pytest.raises(NetworkError, match="deploy what was learned, or use"):
+                torch.jit.script(model)
+            model = deploy(model)
+        if not holds_undecided_layers(model):  # dynamic layers look at values, deployed or not
+            scripted = torch.jit.script(model)
+            for x in images(name):
+                assert torch.equal(scripted(x), model(x)), tuple(x.shape)
+        x = images(name)[0]
+        traced = torch.jit.trace(model, x, check_trace=False)
+        assert torch.equal(traced(x), as_traced(model, x))
+
+
+def test_a_script_keeps_the_mode_the_weights_and_their_names() -> None:
+    model = create_model("mixnet_s", num_classes=4)
+    scripted = torch.jit.script(model)
+    assert scripted.training and scripted.state_dict().keys() == model.state_dict().keys()
+    before = model.state_dict()["stem.0.norm.running_mean"].clone()
+    scripted(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert not torch.equal(before, model.state_dict()["stem.0.norm.running_mean"])
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_tensorflows_padding_is_scripted_at_every_size() -> None:
+    model = create_model("mobilenet_v2_035", num_classes=4, padding="same").eval()
+    scripted = torch.jit.script(model)
+    for size in (32, 33, 47, 64):
+        x = torch.randn(1, 3, size, size)
+        with torch.no_grad():
+            assert torch.equal(scripted(x), model(x)), size
