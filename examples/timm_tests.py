@@ -3,8 +3,8 @@
     curl -LO https://raw.githubusercontent.com/huggingface/pytorch-image-models/main/tests/test_models.py
     python examples/timm_tests.py test_models.py -k "torchscript and shufflenet"
 
-What follows the file goes to pytest. Layers that learn or look at values have no TorchScript: those networks fail
-that one test with the error that says so. Tests that download weights find none of ours to download.
+What follows the file goes to pytest. Layers that learn or look at values have no TorchScript: their networks
+fail in that one test, with the error that says so. Tests that download weights find none of ours to download.
 """
 
 from __future__ import annotations
