@@ -11,6 +11,8 @@ What depends on weights alone is computed while recording, once.
 from __future__ import annotations
 
 import gc
+import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,10 +72,12 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
     weights: dict[tuple[int, object], Change] = {}
     for attempt in range(_TRIES):
         recording = _Recording(batch, Snapshot(model))
+        _running[threading.get_ident()] = recording.before
         try:
             captured = recording.run(model, examples)
         finally:
             replaced, reason = recording.put_back()
+            _running.pop(threading.get_ident(), None)
         weights = replaced | weights
         if replaced and attempt < _TRIES - 1:  # perhaps by another thread, which has new ones for the model
             continue
@@ -86,6 +90,21 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
             raise captured
         return captured
     raise AssertionError
+
+
+_running: dict[int, Snapshot] = {}
+"""By thread, the models that are being recorded, as they were."""
+
+
+def _end_recordings() -> None:
+    """In a forked process: put back what recordings have changed whose threads are not there any more."""
+    for thread in [thread for thread in _running if thread != threading.get_ident()]:
+        before = _running.pop(thread)
+        before.put_back(before.changes())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_recordings)
 
 
 def _refuse_hooks(model: object) -> None:

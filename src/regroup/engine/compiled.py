@@ -79,6 +79,16 @@ class Compiled(nn.Module):
     `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions,
     global variables. Memory of weights that were replaced is given back at the next call.
 
+    The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
+    not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives
+    the same; others have plans of their own. The model is left as it was. A model that does more than compute
+    runs in PyTorch, call by call, and `explain()` says why: if it changes what it holds (attributes, lists,
+    closures, globals), draws random numbers, has forward hooks (but those marked
+    `regroup.ops.hooks.stateless`), looks at numbers of tensors, writes into its input, returns objects that
+    are not made of tensors, containers and plain values, or returns tensors that share memory with one
+    another or with the input. Results that are one object, the input itself, or a parameter or buffer of the
+    model's, are so here as well; constants are fresh in every call.
+
     It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
     threads are not there. It computes in float32, whatever autocast and default types say.
 

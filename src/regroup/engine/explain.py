@@ -16,6 +16,7 @@ from regroup.kernels.peak import peak_gflops
 from regroup.kernels.threads import usable, why_not_more
 
 _REPEATS = 15
+_SIZES_SHOWN = 16
 
 
 def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
@@ -112,8 +113,10 @@ def table(data: dict[str, Any]) -> str:
         for step in segment.get("steps", ()):
             lines += _rows(step)
     total = data["total"]
-    sizes = ", ".join(map(str, data["batch_sizes"]))
-    lines.append(f"recorded, and the same, at batch sizes {sizes}" if data["segments"] else "")
+    if data["segments"]:
+        sizes = data["batch_sizes"]
+        shown = ", ".join(map(str, sizes[:_SIZES_SHOWN])) + (", ..." if len(sizes) > _SIZES_SHOWN else "")
+        lines.append(f"recorded, and the same, at batch sizes {shown}")
     lines.append(
         f"{total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
         f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
