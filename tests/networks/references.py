@@ -13,6 +13,8 @@ from torch import nn
 from regroup.networks import list_models, networks
 from tests.networks.definitions import DEFINITIONS
 from tests.networks.definitions_classic import classic
+from tests.networks.definitions_octave import octave_resnext
+from tests.networks.definitions_ported import ported
 from tests.networks.libraries import Reference, of_pytorchcv, of_timm, of_torchvision
 from tests.networks.references_efficient import efficient
 from tests.networks.references_mobile import mobile
@@ -78,7 +80,8 @@ REFERENCES = {
     "googlenet_bn": [of_torchvision("googlenet", {"aux": True}, aux_logits=True, init_weights=False)],
 }
 REFERENCES |= efficient()
-for name, references in classic().items():
+for name, references in [*classic().items(), *ported().items()]:
     REFERENCES.setdefault(name, []).extend(references)
 for name, (build, options) in DEFINITIONS.items():
     REFERENCES.setdefault(name, []).append(Reference("definition", build, options))
+REFERENCES["oct_resnet50_a05"].append(Reference("definition (ResNeXt)", *octave_resnext()))

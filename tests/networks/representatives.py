@@ -25,8 +25,10 @@ def side(name: str, least: int = 64) -> int:
 
 
 def small(name: str, **options: object) -> dict[str, object]:
-    """Return options that make a network light: narrow layers, few classes, no dropout."""
+    """Return options that make a network light: narrow layers, few blocks and classes, no dropout."""
     narrow = {"hidden": 64, "middle": (16, 32, 64, 128)}
     config = networks[name].config
     light = {key: value for key, value in narrow.items() if type(getattr(config, key, None)) is type(value)}
+    if sum(getattr(config, "depths", ())) > 40:
+        light["depths"] = (1, 2, *[1] * (len(config.depths) - 2))
     return {"num_classes": 4, "drop_rate": 0.0, **light, **options}

@@ -34,7 +34,7 @@ class Sketch(nn.Module):
         place: nn.Module = self
         for parent in parents:
             if parent not in place._modules:
-                place.add_module(parent, nn.Module())
+                place._modules[parent] = nn.Module()  # add_module refuses names that a sketch has
             place = place._modules[parent]
         return place, name
 
@@ -56,7 +56,7 @@ class Sketch(nn.Module):
         """Return the module at `path`, made if it is not there yet."""
         place, name = self._place(path)
         if name not in place._modules:
-            place.add_module(name, make())
+            place._modules[name] = make()
         return place._modules[name]
 
     def conv(

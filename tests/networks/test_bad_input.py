@@ -27,10 +27,11 @@ CASES = [
     ("condensenetv2_a", {"depths": (1, 1)}, "depths=.*: must be 5 ints"),
     ("dgc_resnet18", {"gate": 2.0}, "gate=2.0: must be above 0 and at most 1"),
     ("oct_resnet50_a05", {"alpha": 1.0}, "alpha=1.0: must be at least 0 and below 1"),
+    ("oct_resnet50_a05", {"form": "d"}, "form='d': must be 'b', 'e' or 'f'"),
     ("bl_resnet50", {"alpha": 3}, "alpha=3: must be a divisor of 64 channels"),
     ("bl_resnet50", {"beta": 0}, "beta=0: must be an int of at least 1"),
     ("scalenet50", {"structure": ((1, 2, 3),)}, "structure=.*: must be 4 stages of blocks of 4 numbers"),
-    ("alexnet", {"norm": "x"}, "norm='x': must be 'paper', 'caffe' or 'none'"),
+    ("alexnet", {"norm": "x"}, "norm='x': must be 'paper', 'caffe', 'batch' or 'none'"),
     ("googlenet", {"kernel_size": 4}, "kernel_size=4: must be odd"),
 ]
 

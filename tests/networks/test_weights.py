@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from regroup.networks import create_model, list_models, networks
 from regroup.networks import hub as hub_of_weights
 from regroup.networks import weights as loading
 from tests.networks.definitions_classic import classic
+from tests.networks.definitions_ported import ported
 
 State = dict[str, Tensor]
 
@@ -124,6 +126,31 @@ def test_shufflenet_is_built_in_the_channel_order_of_its_weights(name: str) -> N
         torch.testing.assert_close(model(x), theirs(x))
     with pytest.raises(CheckpointError, match=r"is for a network with order='official'.* this one has order"):
         create_model(ours, weights=theirs.state_dict(), order="paper", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "whose", "implied"),
+    [
+        ("mobilenet_v3_small_100", "d-li14", {"eps": 1e-5, "gate_first": True}),
+        ("squeezenet1_0_official", "Caffe", {"padding": 1}),
+        ("alexnet", "jiecaoyu", {"norm": "batch"}),
+    ],
+)
+def test_a_network_is_built_in_the_form_of_its_weights(name: str, whose: str, implied: dict) -> None:
+    (reference,) = (r for r in ported()[name] if r.whose == whose)
+    state = reference.build().state_dict()
+    called = name.removesuffix("_official")
+    options = {key: value for key, value in reference.options.items() if key not in implied}
+    model = create_model(called, weights=state, **options)
+    assert {key: getattr(model.config, key) for key in implied} == implied
+    default = create_model(called, **options)
+    with pytest.raises(CheckpointError, match=f"is for a network with .*{next(iter(implied))}="):
+        loading.load_weights(default, state, networks[called].layouts)
+
+
+def test_torchvisions_squeezenet_is_not_padded() -> None:
+    state = torchvision.models.squeezenet1_0(weights=None).state_dict()
+    assert create_model("squeezenet1_0_official", weights=state).config.padding == 0
 
 
 def test_a_prefix_that_is_a_whole_key_leaves_no_dot() -> None:

@@ -29,7 +29,7 @@ class AlexNetConfig(Config):
         widths: channels of the five convolutions.
         groups: of convolutions 2, 4 and 5: the towers.
         hidden: width of the two hidden layers.
-        norm: 'paper', 'caffe' or 'none'.
+        norm: 'paper', 'caffe', 'batch' (in place of the response norm, as in jiecaoyu's weights) or 'none'.
         pool_first: pool before the norm.
         padding: of the first convolution.
     """
@@ -62,17 +62,20 @@ class ResponseNorm(nn.Module):
         return torch.cat(normed, 1)
 
 
-def _norm(config: AlexNetConfig) -> list[nn.Module]:
+def _norm(config: AlexNetConfig, channels: int) -> list[nn.Module]:
     if config.norm == "none":
         return []
+    if config.norm == "batch":
+        return [nn.BatchNorm2d(channels, eps=1e-4)]
     paper = config.norm == "paper"
     return [ResponseNorm(1e-4, 2, config.groups) if paper else ResponseNorm(1e-4 / 5, 1, 1)]
 
 
-def _pool(config: AlexNetConfig) -> nn.Module:
+def _pool(config: AlexNetConfig, channels: int) -> nn.Module:
     """Return the norm and the pooling that stand between two convolutions, in the order of the config."""
     pool: list[nn.Module] = [nn.MaxPool2d(3, stride=2)]
-    return nn.Sequential(*(pool + _norm(config) if config.pool_first else _norm(config) + pool))
+    norm = _norm(config, channels)
+    return nn.Sequential(*(pool + norm if config.pool_first else norm + pool))
 
 
 class AlexNet(Backbone):
@@ -81,14 +84,14 @@ class AlexNet(Backbone):
     min_size = 67
 
     def __init__(self, config: AlexNetConfig) -> None:
-        if config.norm not in ("paper", "caffe", "none"):
-            raise NetworkError("norm", config.norm, "'paper', 'caffe' or 'none'")
+        if config.norm not in ("paper", "caffe", "batch", "none"):
+            raise NetworkError("norm", config.norm, "'paper', 'caffe', 'batch' or 'none'")
         c, g = config.widths, config.groups
         stem = ConvAct(config.in_chans, c[0], 11, 4, padding=config.padding)
         rest = [ConvAct(c[1], c[2], 3), ConvAct(c[2], c[3], 3, groups=g), ConvAct(c[3], c[4], 3, groups=g)]
         stages = [
-            Stage([ConvAct(c[0], c[1], 5, groups=g)], _pool(config)),
-            Stage(rest, _pool(config)),
+            Stage([ConvAct(c[0], c[1], 5, groups=g)], _pool(config, c[0])),
+            Stage(rest, _pool(config, c[1])),
             Stage([], nn.MaxPool2d(3, stride=2)),
         ]
         hidden = nn.Sequential(

@@ -14,6 +14,7 @@ from regroup.networks.backbone import Config
 from regroup.networks.blocks import ConvNorm, SqueezeExcite, round_channels
 from regroup.networks.layouts import mobilenet as layouts
 from regroup.networks.skeletons import MobileNetLike
+from regroup.ops.layers import ACTIVATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class Numbers:
         act: activation inside.
         squeeze: gate the hidden channels by squeeze-and-excitation.
         eps: of the batch norms.
+        gate_first: gate before the activation, where there is an expansion.
     """
 
     in_channels: int
@@ -67,6 +69,7 @@ class Numbers:
     act: str = "relu6"
     squeeze: bool = False
     eps: float = 1e-5
+    gate_first: bool = False
 
 
 class InvertedResidual(nn.Module):
@@ -74,13 +77,17 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, n: Numbers) -> None:
         super().__init__()
-        if n.hidden != n.in_channels:
+        expands = n.hidden != n.in_channels
+        act = "none" if n.squeeze and n.gate_first and expands else n.act
+        if expands:
             self.expand = ConvNorm(n.in_channels, n.hidden, act=n.act, eps=n.eps)
         self.depthwise = ConvNorm(
-            n.hidden, n.hidden, n.kernel_size, n.stride, groups=n.hidden, act=n.act, eps=n.eps
+            n.hidden, n.hidden, n.kernel_size, n.stride, groups=n.hidden, act=act, eps=n.eps
         )
         if n.squeeze:
             self.squeeze = SqueezeExcite(n.hidden, round_channels(n.hidden // 4), gate=nn.Hardsigmoid)
+        if act != n.act:
+            self.act = ACTIVATIONS[n.act]()
         self.project = ConvNorm(n.hidden, n.out_channels, act="none", eps=n.eps)
         self.has_shortcut = n.stride == 1 and n.in_channels == n.out_channels
 

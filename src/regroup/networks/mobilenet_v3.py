@@ -73,6 +73,7 @@ class MobileNetV3Config(Config):
         hidden: width of the layer before the classifier.
         minimal: 3x3 kernels and ReLU only, no gates.
         eps: of the batch norms; torchvision's and TensorFlow's weights expect 1e-3, some of timm's 1e-5.
+        gate_first: gate before the activation of an expanded block, as in d-li14's weights.
         padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
 
@@ -82,6 +83,7 @@ class MobileNetV3Config(Config):
     minimal: bool = False
     eps: float = 1e-3
     padding: str = "symmetric"
+    gate_first: bool = False
     drop_rate: float = 0.2
 
 
@@ -100,7 +102,8 @@ class MobileNetV3(MobileNetLike):
             hidden = round_channels(channels * row.expansion)
             row_act = "hardswish" if row.swish else "relu"
             numbers = Numbers(channels, hidden, out, row.kernel_size, row.stride, row_act, row.squeeze, eps)
-            blocks.append((InvertedResidual(numbers), row.stride, out))
+            block = InvertedResidual(replace(numbers, gate_first=config.gate_first))
+            blocks.append((block, row.stride, out))
             channels = out
         features = round_channels(6 * rows[-1].channels * config.width)
         tail = ConvNorm(channels, features, act=act, eps=eps)

@@ -1,20 +1,30 @@
-"""Octave ResNets (arXiv:1904.05049): part of the channels flows through the network at half the resolution.
+"""Octave ResNets after He et al.'s first form (arXiv:1904.05049): the ReLU follows the addition.
 
-Post-activation ResNets with the stride on the 3x3 convolution, as in the Gluon code and in d-li14's PyTorch
-one, whose weights load. The accuracies are those of the paper's ablation, which used pre-activation ResNets.
-Names end in alpha: `oct_resnet50_a025` has a quarter of its channels at half the resolution.
+`oct_resnet50_a05` and the like are d-li14's PyTorch networks, with its errors: the stride is on the 3x3
+convolution, as in version b of the official Gluon code. `oct_resnet152_v1f_a0125` and
+`oct_seresnet152_v1e_a0125` are the two large networks of that code: deep stems, the stride on the second 1x1
+convolution, and with gates also norms without weights before the first. Names end in alpha, the share of
+channels at half the resolution. The networks of the paper's ablation are those of `octave_v2`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regroup.errors import NetworkError
 from regroup.networks import Claims, Family
+from regroup.networks.blocks import ConvNorm
 from regroup.networks.layouts import octave as layouts
-from regroup.networks.octave_blocks import OctaveConfig, OctaveConvNorm, OctaveSqueeze
+from regroup.networks.octave_blocks import (
+    OctaveConfig,
+    OctaveConvNorm,
+    OctaveSqueeze,
+    OctaveStandardise,
+    Unchanged,
+)
 from regroup.networks.skeletons import ResNetLike
 from regroup.strategies.octave import Pair, merge
 
@@ -39,6 +49,9 @@ class OctaveResNetConfig(OctaveConfig):
         squeeze: squeeze and excite after each bottleneck, with a 16th of its channels.
         late: the 3x3 convolution of the last stage's first block ends the octaves, as in pytorchcv, instead
             of the 1x1 before it.
+        form: of stem and blocks: 'b', 'e' (three 3x3 convolutions first, the stride on the last 1x1) or 'f'
+            (as 'e', with a bottleneck in place of the max pooling).
+        standardise: norms without weights before each bottleneck's and shortcut's first convolution.
     """
 
     depths: tuple[int, ...]
@@ -47,13 +60,13 @@ class OctaveResNetConfig(OctaveConfig):
     group_width: int = 64
     squeeze: bool = False
     late: bool = False
+    form: str = "b"
+    standardise: bool = False
 
-
-class Unchanged(nn.Module):
-    """The identity of a pair; FX does not look into nn.Identity and would not see the pair."""
-
-    def forward(self, pair: Pair) -> Pair:
-        return pair
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in ("b", "e", "f"):
+            raise NetworkError("form", self.form, "'b', 'e' or 'f'")
 
 
 class OctaveBottleneck(nn.Module):
@@ -62,9 +75,9 @@ class OctaveBottleneck(nn.Module):
     Args:
         in_channels: of both octaves.
         width: base width; gives four times as many channels.
-        stride: of the 3x3 convolution.
+        stride: of the 3x3 convolution, or of the 1x1 after it.
         alphas: share of low channels in input and output.
-        config: says groups, group width and squeeze.
+        config: says groups, group width, squeeze, form and whether to standardise.
     """
 
     def __init__(
@@ -79,15 +92,18 @@ class OctaveBottleneck(nn.Module):
         middle, out_channels = width * config.group_width // 64 * config.groups, 4 * width
         ends = alphas[0] > 0 and alphas[1] == 0
         kept = alphas[0] if ends and config.late else alphas[1]
-        self.conv1 = OctaveConvNorm(in_channels, middle, alphas=(alphas[0], kept))
-        self.conv2 = OctaveConvNorm(middle, middle, 3, stride, alphas=(kept, alphas[1]), groups=config.groups)
-        self.conv3 = OctaveConvNorm(middle, out_channels, alphas=(alphas[1],) * 2, act="none")
+        second, third = (stride, 1) if config.form == "b" else (1, stride)
+        inner = OctaveConvNorm(in_channels, middle, alphas=(alphas[0], kept))
+        self.conv1 = _standardised(inner, in_channels, alphas[0], config)
+        self.conv2 = OctaveConvNorm(middle, middle, 3, second, alphas=(kept, alphas[1]), groups=config.groups)
+        self.conv3 = OctaveConvNorm(middle, out_channels, 1, third, alphas=(alphas[1],) * 2, act="none")
         self.squeeze = Unchanged()
         if config.squeeze:
             self.squeeze = OctaveSqueeze(out_channels, alphas[1], out_channels // 16)
         self.shortcut = Unchanged()
         if stride > 1 or in_channels != out_channels or alphas[0] != alphas[1]:
-            self.shortcut = OctaveConvNorm(in_channels, out_channels, 1, stride, alphas=alphas, act="none")
+            past = OctaveConvNorm(in_channels, out_channels, 1, stride, alphas=alphas, act="none")
+            self.shortcut = _standardised(past, in_channels, alphas[0], config)
 
     def forward(self, x: Pair | Tensor) -> Pair:
         pair = x if isinstance(x, tuple) else (x, None)
@@ -95,6 +111,25 @@ class OctaveBottleneck(nn.Module):
         past_high, past_low = self.shortcut(pair)
         high = F.relu(high + past_high)
         return (high, None) if low is None else (high, F.relu(low + past_low))
+
+
+def _standardised(layer: nn.Module, channels: int, alpha: float, config: OctaveResNetConfig) -> nn.Module:
+    return nn.Sequential(OctaveStandardise(channels, alpha), layer) if config.standardise else layer
+
+
+class PoolingBottleneck(nn.Module):
+    """1x1, 3x3 with stride 2 and 1x1 beside a 1x1 with stride 2: what form f has in place of max pooling."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.convs = nn.Sequential(
+            ConvNorm(channels, half), ConvNorm(half, half, 3, 2), ConvNorm(half, channels, act="none")
+        )
+        self.shortcut = ConvNorm(channels, channels, 1, 2, act="none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.convs(x) + self.shortcut(x))
 
 
 class OctaveResNet(ResNetLike):
@@ -105,14 +140,23 @@ class OctaveResNet(ResNetLike):
 
     def __init__(self, config: OctaveResNetConfig) -> None:
         alphas = [*[config.alpha] * (len(config.depths) - 1), 0.0]
+        channels, stem, pool = config.widths[0], None, None
+        if config.form != "b":
+            rows = [(channels // 2, 2), (channels // 2, 1), (channels, 1)]
+            if config.form == "f":
+                rows[:2] = [(channels // 8, 1), (channels // 2, 2)]
+                pool = PoolingBottleneck(channels)
+            entering = (config.in_chans, *(out for out, _ in rows))
+            convs = [ConvNorm(c, out, 3, s) for c, (out, s) in zip(entering, rows, strict=False)]
+            stem = nn.Sequential(*convs)
 
         def block(in_channels: int, stage: int, index: int, stride: int) -> nn.Module:
             before = alphas[stage] if index else alphas[stage - 1] if stage else 0.0
-            return OctaveBottleneck(
-                in_channels, config.widths[stage], stride, (before, alphas[stage]), config
-            )
+            ends = before, alphas[stage]
+            return OctaveBottleneck(in_channels, config.widths[stage], stride, ends, config)
 
-        super().__init__(config, config.widths[0], [4 * width for width in config.widths], block)
+        outs = [4 * width for width in config.widths]
+        super().__init__(config, channels, outs, block, stem=stem, pool=pool)
 
     def join(self, x: Pair | Tensor) -> Tensor:
         """Return one tensor for what flows between stages."""
@@ -122,57 +166,24 @@ class OctaveResNet(ResNetLike):
 family = Family(
     OctaveResNet,
     paper="arXiv:1904.05049",
-    source="facebookresearch/OctConv",
+    source="d-li14/octconv.pytorch",
     layouts=layouts.RESNET,
 )
 
-for depth, alpha, mega_macs, accuracy in (
-    (26, 0.125, 2087.0, 75.8),
-    (26, 0.25, 1858.2, 76.1),
-    (26, 0.5, 1480.0, 75.5),
-    (26, 0.75, 1207.9, 74.6),
-    (50, 0.125, 3565.2, 78.2),
-    (50, 0.25, 3103.5, 78.0),
-    (50, 0.5, 2367.1, 77.4),
-    (50, 0.75, 1880.0, 76.7),
-    (101, 0.125, 6624.9, 79.2),
-    (101, 0.25, 5597.7, 79.2),
-    (101, 0.5, 3991.2, 78.7),
-    (152, 0.125, 9684.6, 81.4),
-    (152, 0.5, 5615.3, 79.26),
-    (200, 0.125, 12564.3, 80.0),
-    (200, 0.25, 10439.3, 79.8),
-    (200, 0.5, 7143.9, 79.5),
+for depth, counts, errors in (
+    (50, (25_557_032, 2367.1), (22.36, 6.338)),
+    (101, (44_549_160, 3991.2), (21.206, 5.67)),
+    (152, (60_192_808, 5615.3), (20.742, 5.52)),
 ):
-    parameters = {26: 15_995_176, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808, 200: 64_673_832}[depth]
-    family.add(
-        f"oct_resnet{depth}_a{str(alpha).replace('.', '')}",
-        OctaveResNetConfig(depths=DEPTHS[depth], alpha=alpha),
-        Claims(parameters, mega_macs, counted="O", top1_error=round(100 - accuracy, 2)),
-    )
+    config = OctaveResNetConfig(depths=DEPTHS[depth], alpha=0.5)
+    claims = Claims(*counts, counted="O", top1_error=errors[0], top5_error=errors[1])
+    family.add(f"oct_resnet{depth}_a05", config, claims)
 
-for depth, alpha, counts, accuracy in (
-    (50, 0.125, (28_088_024, 3567.7), 78.7),
-    (50, 0.25, (28_088_024, 3106.0), 78.4),
-    (50, 0.5, (28_088_024, 2369.7), 77.9),
-    (50, 0.75, (28_088_024, 1882.6), 77.4),
-    (152, 0.125, (66_821_848, 9691.1), 81.6),
+LARGE = OctaveResNetConfig(depths=DEPTHS[152], alpha=0.125, form="f")
+GATED = replace(LARGE, form="e", squeeze=True, standardise=True)
+for name, config, counts, errors in (
+    ("oct_resnet152_v1f_a0125", LARGE, (60_222_224, 10_819.3), (18.6, 4.6)),
+    ("oct_seresnet152_v1e_a0125", GATED, (66_841_080, 10_838.8), (18.4, 4.3)),
 ):
-    family.add(
-        f"oct_seresnet{depth}_a{str(alpha).replace('.', '')}",
-        OctaveResNetConfig(depths=DEPTHS[depth], alpha=alpha, squeeze=True),
-        Claims(*counts, counted="O", top1_error=round(100 - accuracy, 2)),
-    )
-
-for depth, alpha, counts, accuracy in (
-    (50, 0.25, (25_028_904, 3171.0), 78.8),
-    (50, 0.5, (25_028_904, 2386.5), 78.4),
-    (50, 0.75, (25_028_904, 1877.0), 77.5),
-    (101, 0.25, (44_177_704, 5683.5), 79.6),
-    (101, 0.5, (44_177_704, 4022.6), 78.9),
-):
-    family.add(
-        f"oct_resnext{depth}_32x4d_a{str(alpha).replace('.', '')}",
-        OctaveResNetConfig(depths=DEPTHS[depth], alpha=alpha, groups=32, group_width=4),
-        Claims(*counts, counted="O", top1_error=round(100 - accuracy, 2)),
-    )
+    claims = Claims(*counts, counted="O", top1_error=errors[0], top5_error=errors[1])
+    family.add(name, config, claims, source="facebookresearch/OctConv", layouts=())

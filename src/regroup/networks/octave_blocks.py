@@ -63,6 +63,27 @@ class OctaveConvNorm(nn.Module):
         return self.norm(self.conv(pair))
 
 
+class Unchanged(nn.Module):
+    """The identity of a pair; FX does not look into nn.Identity and would not see the pair."""
+
+    def forward(self, pair: Pair) -> Pair:
+        return pair
+
+
+class OctaveStandardise(nn.Module):
+    """Batch norm without weights, on each octave by itself."""
+
+    def __init__(self, channels: int, alpha: float) -> None:
+        super().__init__()
+        high, low = octaves(channels, alpha)
+        self.high = nn.BatchNorm2d(high, affine=False)
+        self.low = nn.BatchNorm2d(low, affine=False) if low else None
+
+    def forward(self, pair: Pair) -> Pair:
+        high, low = pair
+        return self.high(high), None if self.low is None else self.low(low)
+
+
 class OctaveSqueeze(nn.Module):
     """Squeeze and excite for a pair: gates of both octaves from the means of both."""
 

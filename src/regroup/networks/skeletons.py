@@ -31,6 +31,9 @@ class ResNetLike(Backbone):
         outs: channels after each stage.
         block: (in_channels, stage, index, stride) -> the block with that number in its stage.
         eps: of the stem's batch norm.
+        stem: in place of the 7x7 convolution; it halves the size, too.
+        pool: in place of the max pooling.
+        tail: what follows the last stage before the pooling.
     """
 
     def __init__(
@@ -41,13 +44,16 @@ class ResNetLike(Backbone):
         block: Callable[[int, int, int, int], nn.Module],
         *,
         eps: float = 1e-5,
+        stem: nn.Module | None = None,
+        pool: nn.Module | None = None,
+        tail: nn.Module | None = None,
     ) -> None:
         check_depths(config.depths, len(outs))
         small = getattr(config, "small", False)
-        kernel_size, stride, pool = 7, 2, nn.MaxPool2d(3, stride=2, padding=1)
+        kernel_size, stride, pool = 7, 2, pool or nn.MaxPool2d(3, stride=2, padding=1)
         if small:
             kernel_size, stride, pool = 3, 1, None
-        stem = ConvNorm(config.in_chans, channels, kernel_size, stride, eps=eps)
+        stem = stem or ConvNorm(config.in_chans, channels, kernel_size, stride, eps=eps)
         stages, entering = [], channels
         for stage, (depth, out) in enumerate(zip(config.depths, outs, strict=True)):
             first = block(entering, stage, 0, 2 if stage else 1)
@@ -55,7 +61,7 @@ class ResNetLike(Backbone):
             stages.append(Stage([first, *rest], None if stage else pool))
             entering = out
         reductions = [stride, *((1 if small else 4) * 2**stage for stage in range(len(stages)))]
-        super().__init__(config, stem, stages, [channels, *outs], reductions)
+        super().__init__(config, stem, stages, [channels, *outs], reductions, tail=tail)
 
 
 class MobileNetLike(Backbone):

@@ -125,11 +125,11 @@ def explicit(
     return F.conv2d(padded, weight, bias, convolution.stride, 0, convolution.dilation)
 
 
-def norm_act(channels: int, norm: bool, act: str) -> nn.Module:
+def norm_act(channels: int, norm: bool, act: str, eps: float = 1e-5) -> nn.Module:
     """Return batch norm (if `norm`) and an activation by name, or nothing."""
     layers: list[nn.Module] = []
     if norm:
-        layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.BatchNorm2d(channels, eps=eps))
     if act != "none":
         layers.append(ACTIVATIONS[act]())
     return nn.Sequential(*layers)

@@ -129,12 +129,16 @@ class OctaveNormAct(nn.Module):
         alpha: share of low channels.
         norm: whether there is batch norm.
         act: name of the activation, or none.
+        eps: of the batch norm.
     """
 
-    def __init__(self, channels: int, alpha: float, norm: bool = True, act: str = "relu") -> None:
+    def __init__(
+        self, channels: int, alpha: float, norm: bool = True, act: str = "relu", eps: float = 1e-5
+    ) -> None:
         super().__init__()
         high, low = octaves(channels, alpha)
-        self.high, self.low = norm_act(high, norm, act), norm_act(low, norm, act) if low else None
+        self.high = norm_act(high, norm, act, eps)
+        self.low = norm_act(low, norm, act, eps) if low else None
 
     def forward(self, pair: Pair) -> Pair:
         high, low = pair

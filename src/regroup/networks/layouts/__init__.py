@@ -14,6 +14,9 @@ from regroup.networks.state_dicts import State
 if TYPE_CHECKING:
     from regroup.networks.backbone import Backbone
 
+SEPARATORS = ("/", "_")
+"""What stands in Caffe's names, and what those who carry its weights over make of it."""
+
 
 @dataclass(frozen=True)
 class Layout:

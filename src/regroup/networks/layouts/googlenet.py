@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from regroup.networks.backbone import Backbone
-from regroup.networks.layouts import Layout
+from regroup.networks.layouts import SEPARATORS, Layout
+
+MODULES = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+CAFFE_BRANCHES = {
+    "1x1": "0",
+    "3x3_reduce": "1.0",
+    "3x3": "1.1",
+    "5x5_reduce": "2.0",
+    "5x5": "2.1",
+    "pool_proj": "3.1",
+}
 
 
 def _googlenet(model: Backbone) -> dict[str, str]:
     prefixes = {"conv1": "stem", "conv2": "stages.0.0", "conv3": "stages.0.1", "fc": "classifier"}
     modules = [name for s, _, name in model.blocks() if s > 0]
-    for theirs, ours in zip(("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"), modules, strict=True):
+    for theirs, ours in zip(MODULES, modules, strict=True):
         prefixes |= {f"inception{theirs}.branch{i + 1}": f"{ours}.{i}" for i in range(4)}
     for theirs, ours in (("aux1", "heads.2_0"), ("aux2", "heads.2_3")):
         prefixes |= {f"{theirs}.conv": f"{ours}.conv", f"{theirs}.fc1": f"{ours}.hidden"}
@@ -53,10 +63,28 @@ def _inception_v3(model: Backbone) -> dict[str, str]:
     return prefixes
 
 
+def _caffe(model: Backbone) -> dict[str, str]:
+    prefixes = {}
+    modules = [name for s, _, name in model.blocks() if s > 0]
+    for x in SEPARATORS:
+        prefixes |= {f"conv1{x}7x7_s2": "stem.conv", f"loss3{x}classifier": "classifier"}
+        prefixes |= {f"conv2{x}3x3_reduce": "stages.0.0.conv", f"conv2{x}3x3": "stages.0.1.conv"}
+        for theirs, ours in zip(MODULES, modules, strict=True):
+            for layer, place in CAFFE_BRANCHES.items():
+                prefixes[f"inception_{theirs}{x}{layer}"] = f"{ours}.{place}.conv"
+        for loss, head in (("loss1", "heads.2_0"), ("loss2", "heads.2_3")):
+            prefixes |= {f"{loss}{x}conv": f"{head}.conv.conv", f"{loss}{x}fc": f"{head}.hidden"}
+            prefixes[f"{loss}{x}classifier"] = f"{head}.classifier"
+    return prefixes
+
+
 def head_not_there(model: Backbone, key: str) -> bool:
     """Say of a weight whether it is of an auxiliary head that the model does not have."""
     return key.startswith("heads.") and not model.config.aux
 
 
-GOOGLENET = (Layout("torchvision", _googlenet, {"bn": "norm"}, unused=head_not_there),)
+GOOGLENET = (
+    Layout("torchvision", _googlenet, {"bn": "norm"}, unused=head_not_there),
+    Layout("Caffe", _caffe, unused=head_not_there),
+)
 INCEPTION_V3 = (Layout("torchvision", _inception_v3, {"bn": "norm"}, unused=head_not_there),)

@@ -56,6 +56,30 @@ def _pytorchcv(model: Backbone) -> dict[str, str]:
     return prefixes
 
 
+def _romulus(model: Backbone) -> dict[str, str]:
+    prefixes = {}
+    for theirs, ours in (("stem_conv", "stem.0"), ("head_conv", "tail")):
+        prefixes |= {f"{theirs}.0": f"{ours}.conv", f"{theirs}.1": f"{ours}.norm"}
+    for index, ours in enumerate(units(model)):
+        parts = [p for p, m in model.get_submodule(ours).named_children() if not isinstance(m, nn.Identity)]
+        place = 0
+        for part in ("expand", "depthwise", "squeeze", "project"):
+            if part not in parts:
+                continue
+            theirs = f"layers.{index}.conv.{place}"
+            place += 1
+            if part == "squeeze":
+                prefixes |= {f"{theirs}.se_{way}": f"{ours}.squeeze.{way}" for way in ("reduce", "expand")}
+            elif part == "depthwise":
+                prefixes[f"{theirs}.0.mixed_depthwise_conv"] = f"{ours}.depthwise"
+                prefixes[f"{theirs}.1"] = f"{ours}.norm"
+            else:
+                single = ".0" if model.get_submodule(f"{ours}.{part}.conv").groups == 1 else ""
+                prefixes[f"{theirs}.0.grouped_conv{single}"] = f"{ours}.{part}.conv"
+                prefixes[f"{theirs}.1"] = f"{ours}.{part}.norm"
+    return prefixes
+
+
 def _join_groups(model: Backbone, state: State) -> State:
     """Put the two convolutions that others have for two groups into one weight."""
     for key in [key for key in state if key.endswith((".expand.conv.0.weight", ".project.conv.0.weight"))]:
@@ -68,4 +92,5 @@ def _join_groups(model: Backbone, state: State) -> State:
 MIXNET = (
     Layout("timm", _timm, adjust=_join_groups),
     Layout("pytorchcv", _pytorchcv, adjust=_join_groups),
+    Layout("romulus0914/MixNet-PyTorch", _romulus, adjust=_join_groups),
 )

@@ -43,6 +43,33 @@ def _not_fixed(model: Backbone, state: State) -> State:
     return result
 
 
+def _prlz77(model: Backbone) -> dict[str, str]:
+    prefixes = {"conv_1_3x3": "stem.conv", "bn_1": "stem.norm"}
+    for s, b, name in model.blocks():
+        prefixes[f"stage_{s + 1}.stage_{s + 1}_bottleneck_{b}"] = name
+    return prefixes
+
+
+def _cadene(model: Backbone) -> dict[str, str]:
+    prefixes = {"features.0": "stem.conv", "features.1": "stem.norm", "last_linear": "classifier"}
+    places = {"0.0.0": "conv1.conv", "0.0.1": "conv1.norm", "0.0.3": "conv2.conv", "0.0.4": "conv2.norm"}
+    places |= {"0.1": "conv3.conv", "0.2": "conv3.norm", "1.0": "shortcut.conv", "1.1": "shortcut.norm"}
+    for s, b, name in model.blocks():
+        for theirs, ours in places.items():
+            prefixes[f"features.{s + 4}.{b}.0.{theirs}"] = f"{name}.{ours}"
+    return prefixes
+
+
+_PRLZ77 = {
+    "conv_reduce": "conv1.conv",
+    "bn_reduce": "conv1.norm",
+    "conv_conv": "conv2.conv",
+    "bn": "conv2.norm",
+    "conv_expand": "conv3.conv",
+    "bn_expand": "conv3.norm",
+    "shortcut_conv": "conv",
+    "shortcut_bn": "norm",
+}
 _GROUPABLE = {"conv2.gate": "conv2.gates", "bn2": "norm2", **convolutions(1, 3)}
 _SCALES = {
     **{f"conv2.{i}": f"conv2.convs.{r}" for i, r in enumerate((1, 2, 4, 7))},
@@ -53,6 +80,8 @@ _SCALES = {
 RESNET = (
     Layout("torchvision", torchvision, convolutions(1, 2, 3)),
     Layout("pytorchcv", pytorchcv, {"bn": "norm"}),
+    Layout("prlz77/ResNeXt.pytorch", _prlz77, _PRLZ77),
+    Layout("Cadene/pretrained-models.pytorch", _cadene),
 )
 G_RESNEXT = (Layout("d-li14/dgconv.pytorch", torchvision, _GROUPABLE, _not_fixed, _constant),)
 SCALENET = (Layout("Eli-YiLi/ScaleNet", torchvision, _SCALES),)
