@@ -12,6 +12,7 @@ from regroup.networks import list_models, networks
 from tests.networks.definitions_condensed import DEFINITIONS as CONDENSED
 from tests.networks.definitions_interleaved import DEFINITIONS as INTERLEAVED
 from tests.networks.definitions_octave import DEFINITIONS as OCTAVE
+from tests.networks.definitions_searched import DEFINITIONS as SEARCHED
 from tests.networks.sketch import Definition, Sketch
 
 # ---- Big-Little: IBM/BigLittleNet
@@ -114,4 +115,4 @@ def _scalenets() -> dict[str, Definition]:
 
 
 HERE: dict[str, Definition] = {**_biglittles(), **_scalenets()}
-DEFINITIONS: dict[str, Definition] = {**HERE, **OCTAVE, **INTERLEAVED, **CONDENSED}
+DEFINITIONS: dict[str, Definition] = {**HERE, **OCTAVE, **SEARCHED, **INTERLEAVED, **CONDENSED}

@@ -20,6 +20,7 @@ def efficient() -> dict[str, list[Reference]]:
         found[name] = [of_timm(name), of_pytorchcv("mixnet", name)]
     same = of_timm("tf_mixnet_s", {"padding": "same", "eps": 1e-3})
     found["mixnet_s"].append(dataclasses.replace(same, whose="timm (TensorFlow)"))
+    found["mixnet_xl"] = [of_timm("mixnet_xl")]
     for groups in (4, 8):
         found[f"condensenet_74_g{groups}"] = [_chosen(f"condensenet74_c{groups}_g{groups}")]
     return found

@@ -31,4 +31,6 @@ def small(name: str, **options: object) -> dict[str, object]:
     light = {key: value for key, value in narrow.items() if type(getattr(config, key, None)) is type(value)}
     if sum(getattr(config, "depths", ())) > 40:
         light["depths"] = (1, 2, *[1] * (len(config.depths) - 2))
+    if max(getattr(config, "widths", (0,))) > 2048:
+        light["widths"] = tuple(width // 10 for width in config.widths)
     return {"num_classes": 4, "drop_rate": 0.0, **light, **options}

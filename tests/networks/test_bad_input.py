@@ -21,6 +21,8 @@ CASES = [
     ("shufflenet_v1_g3_100", {"depths": (4, 8)}, "depths=.*: must be 3 ints"),
     ("shufflenet_v2_100", {"order": "x"}, "order='x': must be 'paper' or 'official'"),
     ("shufflenet_v2_100", {"widths": (24, 117, 232, 464, 1024)}, "must be even .* change 117"),
+    ("shufflenet_v2_plus_small", {"kernels": (3, 5)}, r"kernels=\(3, 5\): must be 20, one for each unit"),
+    ("shufflenet_oneshot", {"scales": (1.0,)}, r"scales=\(1.0,\): must be 20, one for each unit, or none"),
     ("igcv3_100", {"groups": 5}, "groups=5: must be a divisor of in_channels=32"),
     ("igcv1_18_l4m32", {"primary": (3, 3, 3, 3)}, "primary=3: must be a divisor of 128"),
     ("condensenet_74_g4", {"factor": 3}, "factor=3: must be a divisor of 16 channels"),

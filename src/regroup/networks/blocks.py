@@ -125,6 +125,28 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(self.expand(self.act(self.reduce(mean))))
 
 
+class AuxiliaryHead(nn.Module):
+    """Halve the size, 1x1, 3x3, pool, classifier: the heads of large ShuffleNets.
+
+    Args:
+        in_channels: of the map.
+        channels: of the two convolutions.
+        num_classes: outputs.
+        eps: of the batch norms.
+    """
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int, eps: float) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.convs = nn.Sequential(
+            ConvNorm(in_channels, channels, eps=eps), ConvNorm(channels, channels, 3, eps=eps)
+        )
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.convs(self.pool(x)).mean((2, 3)))
+
+
 def round_channels(channels: float, divisor: int = 8) -> int:
     """Round to a multiple of `divisor`, never below 90 % of `channels`: MobileNet's rule."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)

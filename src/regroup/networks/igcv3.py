@@ -1,6 +1,7 @@
 """IGCV3 (arXiv:1806.00178): MobileNet v2's block with 1x1 convolutions in two groups, twice as deep.
 
-As in the official code: no activation after the first 1x1, and no permutation after the second. Widths are
+As in the official code: no activation after the first 1x1, and no permutation after the second but in
+`igcv3_g2g4_100`, where it has four groups and a block without shortcut permutes its output. Widths are
 rounded as in pytorchcv, whose weights load; the official code multiplies some of them twice.
 """
 
@@ -33,27 +34,41 @@ class IGCV3Config(Config):
     Args:
         width: multiplies all channels, rounded up to an even number; the last 1280 only if above 1.
         groups: of the 1x1 convolutions.
+        last_groups: of the second of them, where they are others; a block without shortcut then also
+            permutes its output.
     """
 
     width: float = 1.0
     groups: int = 2
+    last_groups: int | None = None
 
 
 class LowRankBlock(nn.Module):
     """1x1 up in groups, shuffle, depthwise 3x3, 1x1 down in groups, and a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, expand: int, stride: int, groups: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        expand: int,
+        stride: int,
+        groups: int,
+        last_groups: int | None,
+    ) -> None:
         super().__init__()
         middle = expand * in_channels
         self.conv1 = ConvNorm(in_channels, middle, groups=groups, act="none")
         self.shuffle = ChannelShuffle(groups)
         self.conv2 = ConvNorm(middle, middle, 3, stride, groups=middle, act="relu6")
-        self.conv3 = ConvNorm(middle, out_channels, groups=groups, act="none")
+        self.conv3 = ConvNorm(middle, out_channels, groups=last_groups or groups, act="none")
         self.residual = stride == 1 and in_channels == out_channels
+        self.permute = nn.Identity()
+        if last_groups and not self.residual:
+            self.permute = ChannelShuffle(out_channels // last_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv3(self.conv2(self.shuffle(self.conv1(x))))
-        return x + y if self.residual else y
+        return x + y if self.residual else self.permute(y)
 
 
 class IGCV3(Backbone):
@@ -72,7 +87,8 @@ class IGCV3(Backbone):
             for expand, width, depth, stride in rows:
                 for i in range(depth):
                     step = stride if i == 0 else 1
-                    blocks.append(LowRankBlock(channels, even(width), expand, step, config.groups))
+                    groups = config.groups, config.last_groups
+                    blocks.append(LowRankBlock(channels, even(width), expand, step, *groups))
                     channels = even(width)
             stages.append(Stage(blocks))
             widths.append(channels)
@@ -95,3 +111,5 @@ for name, width, counts, errors in (
         IGCV3Config(width=width),
         Claims(*counts, counted="L", top1_error=errors[0], top5_error=errors[1], stated=errors[2]),
     )
+
+family.add("igcv3_g2g4_100", IGCV3Config(last_groups=4), Claims(3_063_304, 255.8), layouts=())

@@ -63,6 +63,12 @@ MEDIUM = (
     *[Row((3, 5, 7, 9), (1, 2), 6, 200, 1, 0.5)] * 3,
 )
 
+DEEP = (
+    *MEDIUM[:3],
+    *(row for cut in (3, 7, 11, 15) for row in (*MEDIUM[cut : cut + 4], MEDIUM[cut + 3])),
+)
+"""MEDIUM with a block more in each of its last four stages."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixNetConfig(Config):
@@ -136,3 +142,11 @@ for name, config, counts, accuracy in (
         Claims(*counts, top1_error=top1, top5_error=top5, stated="M"),
         pretrained=f"timm:mixnet_{name}.ft_in1k",
     )
+
+family.add(  # no network of the paper, but timm's
+    "mixnet_xl",
+    MixNetConfig(rows=DEEP, stem=24, width=1.6),
+    Claims(11_896_768, 904.0, counted="L"),
+    source="huggingface/pytorch-image-models",
+    pretrained="timm:mixnet_xl.ra_in1k",
+)

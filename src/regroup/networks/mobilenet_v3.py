@@ -1,7 +1,7 @@
 """MobileNetV3 (arXiv:1905.02244): inverted residuals found by search, with gates and hard swish.
 
-`minimal` variants are the official "minimalistic" ones: 3x3 kernels and ReLU only, no gates.
-TensorFlow's weights, for which the official errors are stated, expect `padding="same"`.
+`minimal` variants are the official "minimalistic" ones: 3x3 kernels and ReLU only, no gates. TensorFlow's
+weights, for which the official errors are stated, expect `padding="same"`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import nn
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Config
 from regroup.networks.blocks import ConvNorm, round_channels
+from regroup.networks.inverted import InvertedResidual, Numbers
 from regroup.networks.layouts import mobilenet as layouts
-from regroup.networks.mobilenet_v2 import InvertedResidual, Numbers
 from regroup.networks.skeletons import MobileNetLike
 from regroup.ops.layers import ACTIVATIONS
 
@@ -72,7 +72,7 @@ class MobileNetV3Config(Config):
         width: all channel numbers but the hidden layer's are multiplied by it and rounded to a multiple of 8.
         hidden: width of the layer before the classifier.
         minimal: 3x3 kernels and ReLU only, no gates.
-        eps: of the batch norms; torchvision's and TensorFlow's weights expect 1e-3, some of timm's 1e-5.
+        eps: of the batch norms; some of timm's weights expect 1e-5.
         gate_first: gate before the activation of an expanded block, as in d-li14's weights.
         padding: of strided convolutions: 'symmetric', or 'same' as TensorFlow's weights expect it.
     """
@@ -102,8 +102,8 @@ class MobileNetV3(MobileNetLike):
             hidden = round_channels(channels * row.expansion)
             row_act = "hardswish" if row.swish else "relu"
             numbers = Numbers(channels, hidden, out, row.kernel_size, row.stride, row_act, row.squeeze, eps)
-            block = InvertedResidual(replace(numbers, gate_first=config.gate_first))
-            blocks.append((block, row.stride, out))
+            numbers = replace(numbers, gate_first=config.gate_first)
+            blocks.append((InvertedResidual(numbers), row.stride, out))
             channels = out
         features = round_channels(6 * rows[-1].channels * config.width)
         tail = ConvNorm(channels, features, act=act, eps=eps)

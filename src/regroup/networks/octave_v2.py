@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
 from regroup.networks.octave import DEPTHS
-from regroup.networks.octave_blocks import OctaveConfig, OctaveSqueeze, Unchanged
+from regroup.networks.octave_blocks import OctaveBottleneckV2, OctaveConfig
 from regroup.networks.skeletons import ResNetLike
-from regroup.spec import ConvSpec
-from regroup.strategies.octave import OctaveConv, OctaveNormAct, Pair, merge
+from regroup.strategies.octave import Pair, merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,78 +36,6 @@ class OctaveResNetV2Config(OctaveConfig):
     group_width: int = 64
     squeeze: bool = False
     eps: float = 1e-4
-
-
-class OctaveNormConv(nn.Module):
-    """Batch norm and ReLU on each octave, then an octave convolution: pair in, pair out.
-
-    Args:
-        in_channels: of both octaves.
-        out_channels: of both octaves.
-        kernel_size: odd.
-        stride: 1 or 2.
-        alphas: share of low channels in input and output.
-        groups: of each path.
-        eps: of the batch norm.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        *,
-        alphas: tuple[float, float],
-        groups: int = 1,
-        eps: float,
-    ) -> None:
-        super().__init__()
-        self.norm = OctaveNormAct(in_channels, alphas[0], eps=eps)
-        spec = ConvSpec(in_channels, out_channels, 1, stride).with_kernel(kernel_size)
-        self.conv = OctaveConv(spec, *alphas, groups)
-
-    def forward(self, pair: Pair) -> Pair:
-        return self.conv(self.norm(pair))
-
-
-class OctaveBottleneckV2(nn.Module):
-    """1x1, 3x3 and 1x1 on pairs, a gate, and a shortcut, which has a convolution in each stage's first block.
-
-    Args:
-        in_channels: of both octaves.
-        width: base width; gives four times as many channels.
-        stride: of the 3x3 convolution.
-        alphas: share of low channels in input and output.
-        config: says groups, group width, squeeze and eps.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int,
-        alphas: tuple[float, float],
-        config: OctaveResNetV2Config,
-    ) -> None:
-        super().__init__()
-        middle, out_channels = width * config.group_width // 64 * config.groups, 4 * width
-        inner, eps = (alphas[1], alphas[1]), config.eps
-        self.conv1 = OctaveNormConv(in_channels, middle, alphas=alphas, eps=eps)
-        self.conv2 = OctaveNormConv(middle, middle, 3, stride, alphas=inner, groups=config.groups, eps=eps)
-        self.conv3 = OctaveNormConv(middle, out_channels, alphas=inner, eps=eps)
-        self.squeeze = Unchanged()
-        if config.squeeze:
-            self.squeeze = OctaveSqueeze(out_channels, alphas[1], out_channels // 16)
-        self.shortcut = Unchanged()
-        if stride > 1 or in_channels != out_channels or alphas[0] != alphas[1]:
-            self.shortcut = OctaveNormConv(in_channels, out_channels, 1, stride, alphas=alphas, eps=eps)
-
-    def forward(self, x: Pair | Tensor) -> Pair:
-        pair = x if isinstance(x, tuple) else (x, None)
-        high, low = self.squeeze(self.conv3(self.conv2(self.conv1(pair))))
-        past_high, past_low = self.shortcut(pair)
-        return high + past_high, None if low is None else low + past_low
 
 
 class OctaveResNetV2(ResNetLike):

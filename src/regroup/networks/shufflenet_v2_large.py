@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from regroup.networks import Claims, Family
 from regroup.networks.backbone import Config
-from regroup.networks.blocks import ConvNorm, SqueezeExcite, Stage
+from regroup.networks.blocks import AuxiliaryHead, ConvNorm, SqueezeExcite, Stage
 from regroup.networks.layouts import shufflenet as layouts
 from regroup.networks.skeletons import Supervised, check_depths
 from regroup.ops.order import ChannelShuffle
@@ -77,21 +77,6 @@ class Unit(nn.Module):
         return self.mix(self.act(torch.cat((self.passing(past), y), 1)))
 
 
-class AuxiliaryHead(nn.Module):
-    """Halve the size, 1x1, 3x3, pool, classifier."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.convs = nn.Sequential(
-            ConvNorm(channels, channels, eps=EPS), ConvNorm(channels, channels, 3, eps=EPS)
-        )
-        self.classifier = nn.Linear(channels, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.convs(self.pool(x)).mean((2, 3)))
-
-
 class ShuffleNetV2Large(Supervised):
     """Three 3x3 convolutions, a pooling, four stages of units, a 3x3 convolution."""
 
@@ -110,7 +95,7 @@ class ShuffleNetV2Large(Supervised):
             stages.append(Stage(units, None if s else nn.MaxPool2d(3, stride=2, padding=1)))
             widths.append(channels)
             if config.aux and s < len(config.depths) - 1:
-                heads[f"{s}_{depth - 1}"] = AuxiliaryHead(channels, config.num_classes)
+                heads[f"{s}_{depth - 1}"] = AuxiliaryHead(channels, channels, config.num_classes, EPS)
         tail = ConvNorm(channels, config.head, 3, eps=EPS)
         reductions = [2, *(4 * 2**s for s in range(len(stages)))]
         options = {"tail": tail, "num_features": config.head, "heads": heads}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from regroup.networks.backbone import Backbone
 from regroup.networks.layouts import Layout
 from regroup.networks.layouts.googlenet import head_not_there
@@ -86,6 +88,49 @@ def _official_v2_large(model: Backbone) -> dict[str, str]:
     return prefixes
 
 
+def _official_v2_plus(model: Backbone) -> dict[str, str]:
+    prefixes = {"first_conv.0": "stem.conv", "first_conv.1": "stem.norm", "classifier.0": "classifier"}
+    prefixes |= {"conv_last.0": "tail.conv", "conv_last.1": "tail.norm", "fc.0": "hidden.2"}
+    prefixes |= _gate("LastSE.SE_opr", "hidden.0")
+    for index, (*_, name) in enumerate(model.blocks()):
+        unit, place = f"features.{index}", 0
+        for i, layer in enumerate(model.get_submodule(f"{name}.branch").children()):
+            for part in ("conv", "norm"):
+                prefixes[f"{unit}.branch_main.{place}"] = f"{name}.branch.{i}.{part}"
+                place += 1
+            place += not isinstance(layer.act, nn.Identity)
+        passing = {
+            f"{unit}.branch_proj.{theirs}": f"{name}.passing.{ours}" for theirs, ours in PASSING.items()
+        }
+        prefixes |= passing | _gate(f"{unit}.branch_main.{place}.SE_opr", f"{name}.squeeze")
+    return prefixes
+
+
+def _gate(theirs: str, ours: str) -> dict[str, str]:
+    parts = {"1": "reduce.conv", "2": "reduce.norm", "4": "expand"}
+    return {f"{theirs}.{place}": f"{ours}.{part}" for place, part in parts.items()}
+
+
+def _official_v2_exlarge(model: Backbone) -> dict[str, str]:
+    prefixes = {f"first_conv.{i}": f"stem.{i}" for i in range(len(model.config.stem))}
+    prefixes["fc.fc"] = "classifier"
+    for s, b, name in model.blocks():
+        unit = f"features.{s}.{b}"
+        if b == model.config.depths[s]:
+            prefixes[unit] = name
+            continue
+        prefixes[f"{unit}.proj"] = f"{name}.passing"
+        prefixes |= {f"{unit}.branch_main.{i}": f"{name}.branch.{i}" for i in range(4)}
+        for i, part in ((1, "reduce"), (2, "expand")):
+            prefixes[f"{unit}.se_fc{i}.fc"] = f"{name}.squeeze.{part}"
+            prefixes[f"{unit}.se_block.{2 * i - 2}.fc"] = f"{name}.squeeze.{part}"  # the same layer
+    for s, depth in enumerate(model.config.depths[:-1]):
+        head, ours = f"predict_{56 >> s}", f"heads.{s}_{depth}"
+        prefixes |= {f"{head}.conv.{i}": f"{ours}.convs.{i}" for i in range(2)}
+        prefixes[f"{head}.fc"] = f"{ours}.classifier"
+    return prefixes
+
+
 def _form(order: str, **fields: Any) -> Callable[[State], dict[str, Any]]:
     """Say which form of the network weights are for; whether the classifier has a bias they show."""
     return lambda state: {"order": order, "bias": "classifier.bias" in state, **fields}
@@ -100,4 +145,6 @@ V2 = (
     Layout("official", _official_v2, implies=_form("official", uneven=True)),
     Layout("pytorchcv", _pytorchcv_v2, {"bn": "norm"}, implies=_form("paper")),
 )
+V2_PLUS = (Layout("official", _official_v2_plus),)
+V2_EXLARGE = (Layout("official", _official_v2_exlarge, {"bn": "norm"}, unused=head_not_there),)
 V2_LARGE = (Layout("official", _official_v2_large, {"bn": "norm"}, unused=head_not_there),)
