@@ -10,7 +10,7 @@ from regroup.kernels.target import Target
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
 from regroup.kernels.templates.finish import Finish, Pixel
 from regroup.kernels.templates.stage import prepared
-from regroup.kernels.templates.walk import address, gather, share, vectors
+from regroup.kernels.templates.walk import address, gather, share, transpose, vectors
 
 _ITEMS = 16
 
@@ -76,6 +76,9 @@ class _Writer:
     def row(self, y: Operand, part: Operand) -> None:
         """Write a row of channels-last output: all channels, or a part of them."""
         code, work = self.code, self.work
+        if work.order is None and work.x.channel_pitch != 1:
+            self._transposed_row(y, part)
+            return
         static = work.order is not None
         for x in code.each(0, work.y.width):
             source = address(work.x, self.x, y, x)
@@ -84,11 +87,25 @@ class _Writer:
                 if work.order is not None and isinstance(c, int):
                     offsets = [i * work.x.channel_pitch for i in work.order[c : c + count]]
                     v = gather(code, source, offsets, work.x.channels if work.x.channel_pitch == 1 else 0)
-                elif work.x.channel_pitch != 1:
-                    v = self._strided(source + c * work.x.channel_pitch, work.x.channel_pitch, count)
                 else:
                     v = code.load(source + c, count)
                 self.finish.store([self._value(v, y, x, c, count)], Pixel(y, x), c, [count])
+
+    def _transposed_row(self, y: Operand, part: Operand) -> None:
+        """Read squares of pixels and channels of an NCHW input, so that each cache line is read once.
+
+        Planes that lie a power of two bytes apart share cache sets: lines of many would throw each other out.
+        """
+        code, work = self.code, self.work
+        for c, count in share(code, work.y.channels, part, self.kernel.per_unit):
+            source = self.x + y * work.x.row_pitch + c * work.x.channel_pitch
+            for x, width in vectors(code, work.y.width):
+                planes = [source + x + i * work.x.channel_pitch for i in range(count)]
+                rows = [code.load(plane, width) for plane in planes]
+                rows += [rows[0]] * (code.lanes - count)
+                for dx, v in enumerate(transpose(code, rows)[:width]):
+                    value = self._value(v, y, x + dx, c, count)
+                    self.finish.store([value], Pixel(y, x, dx=dx), c, [count])
 
     def _static(self) -> list[tuple[int, int]]:
         lanes, channels = self.code.lanes, self.work.y.channels
@@ -111,6 +128,9 @@ class _Writer:
     def planar_row(self, y: Operand, part: Operand) -> None:
         """Write a row of an NCHW output: a vector holds pixels of one channel."""
         code, work = self.code, self.work
+        if work.order is None and work.x.channel_pitch == 1:
+            self._transposed_planes(y, part)
+            return
         low = code.value(part, "i64") * work.y.channels // self.kernel.per_unit
         high = (code.value(part, "i64") + 1) * work.y.channels // self.kernel.per_unit
         table = None if work.order is None else code.table(work.order)
@@ -121,6 +141,18 @@ class _Writer:
             for x, count in vectors(code, work.y.width):
                 v = self._strided(source + x * work.x.pixel_pitch, work.x.pixel_pitch, count)
                 code.store(v, target + x, count)
+
+    def _transposed_planes(self, y: Operand, part: Operand) -> None:
+        """Write squares of pixels and channels, so that each cache line is read and written once."""
+        code, work = self.code, self.work
+        for c, count in share(code, work.y.channels, part, self.kernel.per_unit):
+            target = self.out + y * work.y.row_pitch + c * work.y.channel_pitch
+            for x, width in vectors(code, work.y.width):
+                source = address(work.x, self.x, y, x) + c
+                pixels = [code.load(source + i * work.x.pixel_pitch, count) for i in range(width)]
+                pixels += [pixels[0]] * (code.lanes - width)
+                for i, v in enumerate(transpose(code, pixels)[:count]):
+                    code.store(v, target + x + i * work.y.channel_pitch, width)
 
 
 def candidates(work: Pointwise, target: Target) -> list[Elementwise]:

@@ -83,6 +83,21 @@ def _one_by_one(code: Code, pointer: Value, picks: Sequence[int]) -> Value:
     return v
 
 
+def transpose(code: Code, rows: Sequence[Value]) -> list[Value]:
+    """Return the columns of a square of vectors: as many as a vector has lanes."""
+    found, lanes = list(rows), code.lanes
+    step = 1
+    while step < lanes:
+        upper = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
+        lower = [lane + step if not lane & step else lanes + lane for lane in range(lanes)]
+        for i in range(lanes):
+            if not i & step:
+                a, b = found[i], found[i + step]
+                found[i], found[i + step] = code.permute(a, upper, b), code.permute(a, lower, b)
+        step *= 2
+    return found
+
+
 def repeat(code: Code, pointer: Value, count: int) -> Value:
     """Return a vector that holds the `count` floats at `pointer` again and again."""
     if count == 1:
