@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -296,6 +297,8 @@ class Run:
         if self.steps_per_epoch < 1:
             allowed = f"at most {len(self.train_loader)}, the batches of {images} training images"
             raise ConfigError("grad_accum_steps", self.config.grad_accum_steps, allowed)
+        if self.config.batch_size == 1:
+            _check_single(self.model, self.data, self.device)
         for what, model in (("model", self.model), ("teacher", self.teacher)):
             if model is None:
                 continue
@@ -326,6 +329,18 @@ def _scores(what: str, model: nn.Module, data: DataSet, device: torch.device) ->
         raise ConfigError(what, type(model).__name__, allowed, f"it says: {cause}") from error
     finally:
         model.train(mode)
+
+
+def _check_single(model: nn.Module, data: DataSet, device: torch.device) -> None:
+    """Require that the model can be trained on one image at a time; it is tried on a copy."""
+    trial = copy.deepcopy(model).train()
+    try:
+        trial(torch.zeros(1, *data.shape, device=device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return  # for another check to say
+        reason = "in training, batch normalisation needs more than one number a channel, and its map is 1 x 1"
+        raise ConfigError("batch_size", 1, "at least 2 for this network and these images", reason) from error
 
 
 def _augmentation(data: DataSet, config: TrainConfig) -> Augmentation:

@@ -1,0 +1,80 @@
+"""A program in which several processes meet in one directory, again and again; prints what came out as JSON.
+
+    python -m tests.faults.meetings PROCESSES TRIALS DIRECTORY SEED
+
+Each process is a fork of this one, so that all start at once, or nearly.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from regroup.errors import RegroupError
+from tests.faults import runs
+from tests.faults.trials import finished
+
+
+def resume(directory, number):
+    return runs.trained(directory)
+
+
+def begin(directory, number):
+    """Train without `resume`, each with a seed of its own: one may, the others are told."""
+    return runs.trained(directory, seed=number, resume=False)
+
+
+def refuse(directory, number):
+    """... and do not wait."""
+    return runs.trained(directory, seed=number, resume=False, wait=False)
+
+
+def compare(directory, number):
+    return runs.compared(directory)
+
+
+def forked(what, directory, number, delay):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        with suppress(BaseException):
+            time.sleep(delay)
+            try:
+                outcome = {"result": what(directory / "out", number)}
+            except RegroupError as error:
+                outcome = {"error": str(error)}
+            except BaseException as error:
+                outcome = {"traceback": repr(error)}
+            (directory / f"{number}.json").write_text(json.dumps(outcome))
+    finally:
+        os._exit(0)
+
+
+def met(what, processes, trials, directory, chance):
+    alone = [what(directory / f"alone-{n}" / "out", n) for n in range(processes)]
+    outcomes = []
+    for trial in range(trials):
+        place = directory / f"{trial}"
+        place.mkdir(parents=True)
+        pids = [forked(what, place, n, chance.choice([0, 0, 0.02, 0.1, 0.3])) for n in range(processes)]
+        ended = finished(pids, within=120)
+        found = [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
+        outcomes.append({"ended": ended, "found": found, "left": sorted(runs.contents(place / "out"))})
+    return {"outcomes": outcomes, "alone": alone}
+
+
+def main(processes, trials, directory, seed):
+    torch.set_num_threads(1)
+    kinds, chance = (resume, begin, refuse, compare), random.Random(seed)
+    found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in kinds}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,109 @@
+"""Small runs and comparisons for the tests of faults: an epoch takes a moment."""
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from regroup.cli.compare import _write
+from regroup.comparison import runner
+from regroup.comparison.settings import CompareConfig
+from regroup.training import TrainConfig, train
+from regroup.training.data import data_sets
+from regroup.training.identity import Origin
+from tests.training.cases import data
+
+
+class Tiny(nn.Sequential):
+    """Convolutions enough to be grouped, and a head."""
+
+    def __init__(self, classes=4, channels=1):
+        super().__init__(
+            nn.Conv2d(channels, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, classes),
+        )
+
+
+def network():
+    torch.manual_seed(5)
+    return Tiny()
+
+
+def trained(directory, **changes):
+    """Train, or go on, in `directory`, and return the weights' hash."""
+    settings = {
+        "epochs": 2,
+        "batch_size": 16,
+        "lr": 0.05,
+        "device": "cpu",
+        "display": "quiet",
+        "resume": True,
+    }
+    more = {name: changes.pop(name) for name in ("wait",) if name in changes}
+    model = network()
+    origin = Origin(said={"model": "tiny"}, document={"model": "tiny"})
+    train(model, data(32), TrainConfig(**{**settings, "output": directory, **changes}), origin=origin, **more)
+    return digest(model)
+
+
+def compared(directory, **changes):
+    """Compare two groupings in `directory`, write the report, and return what was found."""
+    options = {"strategies": ("grouped:groups=2", "grouped:groups=3"), "epochs": 1, "time": False, **changes}
+    with registered():
+        config = CompareConfig(data="tiny", backbone="tiny", batch_size=16, out=Path(directory), **options)
+        result = runner.compare(config, say=lambda line: None, keep=lambda found: _write(found, config.out))
+    return summary(result)
+
+
+def summary(result):
+    """What a comparison found, without what no two of them share."""
+    return {
+        row.strategy: [row.cause, row.macs, [[r.seed, r.accuracy, r.curves, r.identity] for r in row.runs]]
+        for row in result.rows
+    }
+
+
+@contextmanager
+def registered():
+    """Let the tiny network and data set be known by name."""
+    names = ("create_any_model", "reach_of_layer", "correlation_of_layers")
+    before = {name: getattr(runner, name) for name in names}
+    data_sets._items["tiny"] = lambda image=None: data(32)
+
+    def create(name, *, num_classes=4, in_chans=1, **options):
+        return Tiny(num_classes, in_chans)
+
+    runner.create_any_model = create
+    runner.reach_of_layer = lambda *arguments: {}
+    runner.correlation_of_layers = lambda *arguments: {}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(runner, name, value)
+        del data_sets._items["tiny"]
+
+
+def digest(model):
+    seen = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        seen.update(name.encode() + value.numpy().tobytes())
+    return seen.hexdigest()
+
+
+def contents(directory):
+    """Everything below a directory but locks and dates: what must be equal after any interruption."""
+    found = {}
+    for path in sorted(Path(directory).rglob("*")):
+        if path.is_file() and path.suffix != ".lock":
+            found[str(path.relative_to(directory))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found

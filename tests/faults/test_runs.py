@@ -1,0 +1,111 @@
+"""Runs and comparisons under faults: each file operation fails or is the last one; several processes meet."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from regroup.errors import RegroupError
+from tests.faults import runs
+from tests.faults.system import ERRORS, Crash, Fault, faults
+
+LONG = int(os.environ.get("REGROUP_FAULTS", "0"))
+ROOT = Path(__file__).parents[2]
+
+
+def descriptors(name):
+    """This process's open files of that name: a crash that is only played leaves them and their locks behind."""
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if link.readlink().name == name:
+                yield int(link.name)
+
+
+def interrupted(work, place, monkeypatch, last, number):
+    """Do `work` with a fault at operation `last`; return its result or error, and whether it came so far."""
+    fault, outcome = Fault(last, number), None
+    with faults(monkeypatch, fault, place):
+        try:
+            outcome = work(place)
+        except Crash:
+            outcome = "crashed"
+        except (RegroupError, OSError) as error:
+            outcome = error
+    for handle in [*descriptors("run.lock"), *descriptors("compare.lock")]:
+        os.close(handle)
+    return outcome, fault.seen > last
+
+
+def points(stride, offset):
+    """Operation numbers to interrupt: all of them in the long form, else some, other ones for each fault."""
+    return count() if LONG else count(offset, stride)
+
+
+@pytest.mark.timeout(600 if not LONG else 36000)
+@pytest.mark.parametrize(("kind", "stride"), [("train", 53), ("compare", 499)])
+def test_whatever_fails_the_next_call_ends_as_if_nothing_had(kind, stride, tmp_path, monkeypatch):
+    work = {"train": runs.trained, "compare": runs.compared}[kind]
+    torch.set_num_threads(1)
+    monkeypatch.setenv("REGROUP_CACHE", "")
+    whole = work(tmp_path / "whole")
+    left = runs.contents(tmp_path / "whole")
+    tried = 0
+    for order, number in enumerate((None, *ERRORS)):
+        for last in points(stride, random.Random(order).randrange(stride)):
+            place = tmp_path / f"{number}-{last}"
+            outcome, reached = interrupted(work, place, monkeypatch, last, number)
+            if isinstance(outcome, Exception):
+                assert len(str(outcome).splitlines()) == 1 and "Error" not in str(outcome)
+            elif kind == "train" and outcome != "crashed":
+                assert outcome == whole
+            assert work(place) == whole, f"operation {last}, fault {number}: {outcome}"
+            found = runs.contents(place)
+            assert found.keys() == left.keys(), f"operation {last}, fault {number}: {outcome}"
+            exact = [name for name in found if name.endswith((".safetensors", "run.json", "network.json"))]
+            assert [name for name in exact if found[name] != left[name]] == []
+            if not reached:
+                break
+            tried += 1
+    assert tried > (1000 if LONG else 3)
+    print(f"{kind}: {tried} points")
+
+
+@pytest.fixture(scope="module", params=[2, 3, 5] if LONG else [3])
+def meetings(request, tmp_path_factory):
+    """What came out where so many processes met in one directory, by what they wanted there."""
+    seed, trials = random.SystemRandom().randrange(10**6), max(1, LONG // 4)
+    directory = tmp_path_factory.mktemp("meetings")
+    command = [sys.executable, "-m", "tests.faults.meetings", request.param, trials, directory, seed]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REGROUP_CACHE": ""}
+    ran = subprocess.run(map(str, command), cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0 and "Traceback" not in ran.stderr, f"seed {seed}: {ran.stderr}"
+    found = json.loads(ran.stdout.splitlines()[-1])
+    ended = [outcome["ended"] for kind in found.values() for outcome in kind["outcomes"]]
+    assert all(ended) and len(ended) == 4 * trials, f"seed {seed}: somebody hangs"
+    return found
+
+
+@pytest.mark.timeout(300 if not LONG else 36000)
+@pytest.mark.parametrize("kind", ["resume", "compare"])
+def test_who_meets_in_a_directory_ends_with_what_each_would_have_alone(kind, meetings):
+    for outcome in meetings[kind]["outcomes"]:
+        assert [each.get("result") for each in outcome["found"]] == meetings[kind]["alone"], outcome
+        assert not [name for name in outcome["left"] if "partial" in name]
+
+
+@pytest.mark.parametrize("kind", ["begin", "refuse"])
+def test_of_several_new_runs_in_a_directory_one_is_trained_and_the_others_are_told(kind, meetings):
+    for outcome in meetings[kind]["outcomes"]:
+        results = [(n, each["result"]) for n, each in enumerate(outcome["found"]) if "result" in each]
+        assert len(results) == 1 and results[0][1] == meetings[kind]["alone"][results[0][0]], outcome
+        for each in outcome["found"]:
+            if "result" not in each:
+                assert re.search("holds no run yet|is in use by process [0-9]+ since", each["error"]), each
