@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def descriptors(name):
-    """This process's open files of that name: a crash that is only played leaves them and their locks behind."""
+    """This process's open files of that name: a crash that is played leaves them and their locks."""
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             if link.readlink().name == name:

@@ -75,6 +75,34 @@ def test_ctrl_c_ends_the_command_soon_with_130(tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_a_lost_terminal_saves_and_says_how_to_go_on(tmp_path):
+    with started(command(tmp_path / "run"), tmp_path / "run") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=20) == 129
+    assert f"to go on: regroup train --resume {tmp_path / 'run'}" in (tmp_path / "stderr").read_text()
+    assert latest_valid(tmp_path / "run")[1] == []
+
+
+def test_work_does_not_end_because_nobody_looks(tmp_path):
+    """As `regroup train ... 2>&1 | head -1` under nohup: the pipe is closed after the first line."""
+    output = tmp_path / "run"
+    arguments = ["regroup", "train", "--epochs", "3", "--batch-size", "256", "--out", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert process.stdout.readline().startswith(b"epoch 1/3")
+    process.stdout.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=120) == 0
+    assert (output / "weights" / "manifest.json").exists()
+    assert len((output / "log.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_second_signal_is_obeyed_at_once():
     program = (
         "import os, signal, time; from regroup.training.interruption import Interruption\n"

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from regroup.training.config import TrainConfig
 
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options(TrainConfig):
-    """Writes runs/MODEL-STRATEGY-DATA, or --output.
+    """Writes a directory in runs/, or --out.
 
     Several processes: torchrun --nproc-per-node 2 -m regroup train ...
     """
 
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
+    """Directory for run.json, log.jsonl, checkpoints, weights; none: runs/MODEL-STRATEGY-DATA."""
     model: str = "resnet_small"
     """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
     model_options: tuple[str, ...] = ()

@@ -224,8 +224,8 @@ class RunDirectory:
         differences = record.identity.differences(identity)
         if not differences:
             return
-        if [difference.name for difference in differences] != ["epochs"]:
-            raise self._refusal(differences)
+        if others := [difference for difference in differences if difference.name != "epochs"]:
+            raise self._refusal(others)
         path, _ = self.latest()
         step, epoch = (0, 0) if path is None else _progress(path)
         epochs = identity.fields["config"]["epochs"]
@@ -237,7 +237,7 @@ class RunDirectory:
         self._write_record()
         self.notes.append(
             f"after epoch {epoch} the run now goes on to epoch {epochs}, not {differences[0].was}: from here "
-            f"the schedule is that of {epochs} epochs; groupings are learned in the first {plans[0][1]}"
+            f"the schedule is that of {epochs} epochs"
         )
 
     def _refusal(self, differences: list[Difference]) -> CheckpointError | ConfigError:

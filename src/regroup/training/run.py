@@ -235,6 +235,8 @@ class Run:
             command = self.origin.command
             self.directory = RunDirectory.claim(output, self.identity, resume=config.resume, command=command)
             notes += self.directory.notes
+            if self.directory.notes and self.learns:
+                notes.append(f"its groupings are learned in the first {self.directory.record.plans[0][1]}")
         path, refused = latest_valid(output) if config.resume else (None, [])
         number = -1 if path is None else int(path.name.rpartition("-")[2])
         agreed = self.processes.agree(number)
