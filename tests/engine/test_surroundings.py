@@ -110,33 +110,6 @@ def test_a_network_that_changes_its_own_state_is_left_to_pytorch(x):
     assert "a tensor of its own" in fast.explain()
 
 
-def test_weights_that_change_while_threads_call_are_the_old_or_the_new_ones(x):
-    model = _network()
-    fast, weights = compile(model, x), (model[-1].weight.data, model[-1].weight.data * 2)
-    wanted = []
-    for weight in weights:
-        model[-1].weight.data = weight
-        wanted.append(fast(x))
-    wrong, stop = [], threading.Event()
-
-    def call() -> None:
-        while not stop.is_set():
-            y = fast(x)
-            if not any(torch.equal(y, want) for want in wanted):
-                wrong.append(y)
-
-    threads = [threading.Thread(target=call) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for turn in range(6):
-        model[-1].weight.data = weights[turn % 2]
-        assert torch.equal(fast(x), wanted[turn % 2])
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
 def test_memory_of_calls_that_have_ended_is_used_again_and_bounded(fast, x):
     threads = [threading.Thread(target=fast, args=(x,)) for _ in range(100)]
     for thread in threads:
