@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+import regroup
 from regroup.cli.profile import summary
 from regroup.errors import ConfigError
 from regroup.profiling.cost import cost, no_opaque_attention
@@ -230,8 +231,11 @@ def test_parts_that_are_scripted_or_compiled_count_as_if_they_were_not() -> None
         torch.jit.trace(plain, x),
         torch.jit.freeze(scripted),
         torch.export.export(plain, (x,)).module(),
+        torch.compile(plain, backend="eager"),
+        regroup.compile(plain, x),
+        nn.DataParallel(plain),
     ]
-    for part in (*parts, torch.compile(plain, backend="eager"), nn.DataParallel(plain)):
+    for part in parts:
         for model in (part, nn.Sequential(nn.Identity(), part)):
             found = profile(model, x, time=False)
             assert (found.total.macs, found.uncounted) == (expected, ()), type(part).__name__
