@@ -121,6 +121,11 @@ def test_decoders_do_not_print_by_themselves(tmp_path, capfd):
             with calm_decoders():
                 inspect_image(tmp_path / "a.tif")
     assert refused > 20
+    samples = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # the tag of how many there are in a pixel
+    assert samples + b"\x03\x00" in whole
+    (tmp_path / "a.tif").write_bytes(whole.replace(samples + b"\x03\x00", samples + b"\xff\xff"))
+    with pytest.raises(DataError, match="cannot be recognised"):
+        read_image(tmp_path / "a.tif", 3)
     assert capfd.readouterr() == ("", "")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ MOST_PIXELS = 89_478_485
 """Pixels that an image may have: a quarter of a gigabyte in RGB, Pillow's own limit."""
 
 _MOST_BYTES = 1 << 30
+_NOWHERE = logging.NullHandler()
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")  # others run programs
 
 
@@ -161,10 +163,11 @@ def _as_tensor(image: Image.Image) -> Tensor:
 
 @contextmanager
 def calm_decoders() -> Iterator[None]:
-    """Silence warnings of odd metadata inside the block, and libtiff, which prints errors by itself.
+    """Silence warnings of odd metadata inside the block, and what decoders print by themselves.
 
     The filters of warnings belong to the whole process: enter it in one thread only.
     """
+    logging.getLogger("PIL").addHandler(_NOWHERE)  # else what Pillow logs is printed, where nobody listens
     library = _libtiff()
     before = library.TIFFSetErrorHandler(None) if library else None
     try:
