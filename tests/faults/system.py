@@ -1,6 +1,7 @@
 """A layer between Python and the operating system that lets file operation number n fail, or be the last."""
 
 import errno
+import io
 import os
 from contextlib import contextmanager
 
@@ -42,6 +43,7 @@ def faults(monkeypatch, fault, within):
     with monkeypatch.context() as patch:
         for name in OPERATIONS:
             patch.setattr(os, name, _counted(getattr(os, name), name, fault, str(within)))
+        patch.setattr(io, "open", _counted(io.open, "open", fault, str(within)))
         yield fault
 
 
