@@ -70,8 +70,3 @@ class History:
     def to_json(self) -> list[dict[str, object]]:
         """Return one plain JSON object for each epoch."""
         return [result.to_json() for result in self.epochs]
-
-    @classmethod
-    def from_json(cls, values: list[dict]) -> History:
-        """Return the history that `to_json` described."""
-        return cls([EpochResult(**value) for value in values])

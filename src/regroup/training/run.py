@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regroup.errors import CheckpointError, ConfigError
+from regroup.errors import CheckpointError, ConfigError, first_line
+from regroup.files.documents import DocumentError, build, require
 from regroup.files.lock import Lock
 from regroup.strategies.learning import learned_modules, penalty, set_progress
 from regroup.training.checkpoint import latest_valid, load_checkpoint, load_state
@@ -29,10 +30,20 @@ from regroup.training.directory import (
     check_room,
     prepare,
 )
-from regroup.training.history import History
+from regroup.training.history import EpochResult, History
 from regroup.training.identity import Identity, Origin, identify
 from regroup.training.optimisation import make_average, make_optimizer, make_schedule
 from regroup.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What the section "training" of a checkpoint holds."""
+
+    step: int
+    epoch_loss: Tensor
+    history: list[EpochResult]
+    scaler: dict[str, Any]
 
 
 class Run:
@@ -253,23 +264,22 @@ class Run:
 
     def _restore(self, path: Path, sections: dict[str, Any]) -> None:
         try:
-            training = sections["training"]
-            history = History.from_json(training["history"])
-            step, epoch_loss = training["step"], training["epoch_loss"]
-            optimizer, scaler = sections["optimizer"], training["scaler"]
-            model, ema = sections["model"], sections.get("ema")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(path, f"is not a checkpoint of training: {error!r}") from error
+            training = build(sections["training"], _Saved)
+            require(training.step >= 0, "step", training.step, "0 or more")
+            optimizer, model, ema = sections["optimizer"], sections["model"], sections.get("ema")
+        except (KeyError, DocumentError) as error:
+            raise CheckpointError(path, f"is not a checkpoint of training: {error}") from error
         if self.ema is not None:
             load_state(path, self.ema.module, ema)
         load_state(path, self.model, model)
         try:
             self.optimizer.load_state_dict(optimizer)
-        except ValueError as error:
-            raise CheckpointError(path, f"is of another optimiser: {error}") from error
-        self.scaler.load_state_dict(scaler)
-        self.step, self.history = step, history
-        self.epoch_loss = epoch_loss.to(self.device) if self.processes.first else self._zero()
+            self.scaler.load_state_dict(training.scaler)
+        except Exception as error:  # each optimiser trips in its own way over what is not its own
+            reason = f"is of another optimiser: {type(error).__name__}: {first_line(error)}"
+            raise CheckpointError(path, reason) from error
+        self.step, self.history = training.step, History(training.history)
+        self.epoch_loss = training.epoch_loss.to(self.device) if self.processes.first else self._zero()
 
     def _make_schedules(self) -> None:
         """Make the schedule of each plan, all from the learning rate of the config."""
