@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from regroup.cli._plugins import load_plugins
 from regroup.cli.compare import _status
 from regroup.comparison import runner
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.errors import CheckpointError, ConfigError, RegroupError
 from regroup.files.sealed import verify_sealed, write_sealed
+from regroup.strategies import strategies
 from regroup.training import TrainConfig, train
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint
+from regroup.training.data import data_sets
 from regroup.training.directory import Record, published, run_of
 from regroup.training.identity import Origin
 from tests.faults import runs
@@ -208,6 +211,55 @@ def test_a_comparison_keeps_runs_of_other_settings_apart_and_says_so(tmp_path):
     said.clear()
     assert compared() == first and compared(lr=0.01) == second
     assert any("is trained again" in line and "no good checkpoint" in line for line in said)
+
+
+PLUGIN = """
+from regroup.ops.layers import conv
+from regroup.strategies import Strategy, strategy
+from torch import nn
+
+class Turned(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(SIGN * x)
+
+@strategy("turned", paper="nobody, 2026")
+class TurnedStrategy(Strategy):
+    def build(self, spec):
+        return Turned(conv(spec))
+"""
+
+
+def test_an_edited_plugin_and_an_exchanged_image_are_new_runs_and_dense_is_not_trained_again(tmp_path):
+    path, said = tmp_path / "mine.py", []
+
+    def compared(sign, images):
+        path.write_text(PLUGIN.replace("SIGN", sign))
+        load_plugins([path])
+        options = {"strategies": ("turned",), "data": "tiny", "backbone": "tiny", "epochs": 1, "time": False}
+        with runs.registered():
+            data_sets._items["tiny"] = lambda image=None: images
+            said.clear()
+            return runs.summary(
+                runner.compare(say=said.append, out=tmp_path / "out", batch_size=16, **options)
+            )
+
+    try:
+        images = data(32)
+        first = compared("+1", images)
+        edited = compared("-1", images)
+        assert edited["turned"] != first["turned"] and edited["dense"] == first["dense"]
+        assert any("turned: seed 0 is a new run: source mine.py" in line for line in said)
+        assert compared("+1", images) == first
+        images.train.images[3] += 1
+        exchanged = compared("+1", images)
+        assert exchanged["turned"] != first["turned"] and exchanged["dense"] != first["dense"]
+        assert any("dense: seed 0 is a new run: data contents" in line for line in said)
+    finally:
+        strategies._items.pop("turned", None)
 
 
 def test_what_the_machine_could_not_do_is_no_fault_of_the_grouping(tmp_path, monkeypatch):
