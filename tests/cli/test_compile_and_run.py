@@ -12,6 +12,7 @@ from PIL import Image
 import regroup
 from regroup.cli import main
 from regroup.cli.run import read_image
+from regroup.networks import create_model
 from regroup.training.data.images import MOST_PIXELS
 from tests.data.malformed import bomb, encoded, picture
 
@@ -47,6 +48,14 @@ def test_run_names_the_most_probable_classes(capsys, image):
     assert len(rows) == 3
     assert rows[0]["probability"] >= rows[1]["probability"]
     assert rows[0]["name"]
+
+
+def test_run_says_how_it_read_the_weights(capsys, image, tmp_path):
+    path, name = str(tmp_path / "weights.pth"), "shufflenet_v1_g3_025"
+    torch.save({"state_dict_ema": create_model(name).state_dict()}, path)
+    code, out, err = _run(capsys, "run", name, "--image", image, "--weights", path, "--json")
+    assert code == 0 and len(json.loads(out)) == 5
+    assert f"{path}: state_dict_ema, 295 tensors in regroup's layout" in err
 
 
 def test_run_says_that_weights_are_random(capsys, image):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from regroup.networks import Network, list_models, networks
 
+LARGEST = 40_000
+"""Million MACs. A larger network is built by the registry's sweeps, and compared narrowed."""
+
 
 def representatives() -> list[str]:
     """Return the name with the fewest MACs for each combination of backbone and yes-or-no options."""
     lightest: dict[object, Network] = {}
     for name in list_models():
         network = networks[name]
+        if network.claims.mega_macs > LARGEST:
+            continue
         flags = tuple(v for v in vars(network.config).values() if isinstance(v, (bool, str)))
         kind = (network.build, flags)
         if kind not in lightest or network.claims.mega_macs < lightest[kind].claims.mega_macs:
@@ -31,6 +36,4 @@ def small(name: str, **options: object) -> dict[str, object]:
     light = {key: value for key, value in narrow.items() if type(getattr(config, key, None)) is type(value)}
     if sum(getattr(config, "depths", ())) > 40:
         light["depths"] = (1, 2, *[1] * (len(config.depths) - 2))
-    if max(getattr(config, "widths", (0,))) > 2048:
-        light["widths"] = tuple(width // 10 for width in config.widths)
     return {"num_classes": 4, "drop_rate": 0.0, **light, **options}

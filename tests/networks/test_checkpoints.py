@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.networks.test_weights import hub as hub
 State = dict[str, Tensor]
 NARROW = {"widths": (4, 4, 8), "depths": (1, 1, 1)}
 TOLD = "regroup.networks"
+CASES = int(os.environ.get("REGROUP_FUZZ", "40"))
 
 
 def network(seed: int = 0, **options: object) -> nn.Module:
@@ -107,7 +109,7 @@ def test_checkpoints_that_hold_themselves_end() -> None:
         load({"model": loop})
 
 
-@settings(deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(
     containers=st.lists(st.sampled_from([*AVERAGED, *TRAINED, "any_other"]), max_size=3),
     holder=st.lists(st.sampled_from(HOLDERS), max_size=2),
@@ -159,7 +161,7 @@ CHANGES = {
 }
 
 
-@settings(deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(
     key=st.sampled_from([key for key, value in STATE.items() if value.is_floating_point()]),
     change=st.sampled_from(sorted(CHANGES)),

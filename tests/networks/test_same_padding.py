@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 import torch.fx
@@ -16,6 +18,7 @@ from regroup.networks.same_padding import SameConv2d, SameMaxPool2d
 from regroup.networks.weights import load_weights
 from tests.networks.test_equality import fill, largest_error
 
+CASES = int(os.environ.get("REGROUP_FUZZ", "60"))
 NARROW = {
     "mobilenet_v1_025": {},
     "mobilenet_v2_035": {"rows": ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2)), "head": 32},
@@ -25,7 +28,7 @@ NARROW = {
 }
 
 
-@settings(deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     kernel=st.sampled_from([1, 2, 3, 4, 5, 7, 11]),

@@ -29,6 +29,7 @@ from regroup.networks import create_model
 from regroup.networks.state_dicts import state_of
 from regroup.networks.weight_files import read_weights
 
+CASES = int(os.environ.get("REGROUP_FUZZ", "60"))
 STATE = {"conv.weight": torch.arange(1000.0), "conv.bias": torch.arange(10)}
 
 
@@ -218,7 +219,7 @@ def test_every_file_that_was_cut_off_is_an_error(content: bytes, tmp_path: Path)
         assert "cannot be read as weights" in refusal(path)
 
 
-@settings(deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_an_archive_is_an_error_or_changes_no_number(place: float, bit: int) -> None:
     content = bytearray(saved(STATE))
@@ -236,7 +237,7 @@ def test_a_flipped_bit_in_an_archive_is_an_error_or_changes_no_number(place: flo
         path.unlink()
 
 
-@settings(deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x10\0\0\0\0\0\0\0{", b"<"])
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,8 @@ def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -
     if more and name not in networks:
         raise ConfigError("weights", str(weights), "left out for networks that are not regroup's own")
     try:
-        model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
+        with _telling("regroup.networks"):
+            model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
     except RegroupError:
         raise
     except Exception as error:  # hubs, and what they download with, have types of their own
@@ -119,6 +121,24 @@ def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -
             name, f"{reason}; is there a connection, and does the hub have them?"
         ) from error
     return Chosen(name, model.eval(), channels)
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Print what is logged under `name`, such as how weights were read, to standard error."""
+    import logging
+
+    log, handler = logging.getLogger(name), logging.StreamHandler()
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
