@@ -111,6 +111,16 @@ def test_operators_of_pytorch_share_a_plan_where_they_have_no_batch_size_in_them
     assert len({id(fast._prepared.plan(batch)) for batch in (1, 2, 3, 5)}) == 1
 
 
+def test_shapes_that_begin_with_the_batch_size_do_not_make_a_plan_for_each():
+    def forward(s, x):
+        y = s.conv(x)
+        mean = y.mean((2, 3)).view(x.shape[0], 1, -1).cumsum(2).view(x.shape[0], -1, 1, 1)
+        return y * mean.expand(x.shape[0], -1, *y.shape[2:])
+
+    fast = compile(whole(Net(forward)), images(2))
+    assert len({id(fast._prepared.plan(batch)) for batch in (1, 2, 3)}) == 1
+
+
 def test_plans_are_bounded_and_the_oldest_goes(monkeypatch):
     monkeypatch.setattr(plans, "_MOST_SIZES", 12)
     fast = assert_the_same(Net(BATCH_DEPENDENT["mean"]), range(1, 31))

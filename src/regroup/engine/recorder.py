@@ -19,6 +19,9 @@ _aten = torch.ops.aten
 _ZEROS = (_aten.new_zeros.default, _aten.zeros_like.default)
 """Read a tensor's shape and type only, so the result is a constant."""
 
+_SIZED = (_aten.reshape.default, _aten.expand_copy.default)
+"""Have the sizes of their result as an argument."""
+
 _VIEWS = (_aten.view.default, _aten._unsafe_view.default)
 
 _DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -103,8 +106,10 @@ class Recorder(TorchDispatchMode):
             return Ref(values.index(arg.value))
 
         function = _without_strides(func)
-        op = Torch(function, _mapped(stored, args), {k: _mapped(stored, v) for k, v in kwargs.items()})
         result = self._shape_of(func, args, kwargs)
+        if function in _SIZED:
+            args = (args[0], self._sizes(function, args[0], result.shape), *args[2:])
+        op = Torch(function, _mapped(stored, args), {k: _mapped(stored, v) for k, v in kwargs.items()})
         name = function.__name__.split(".")[0].removesuffix("_copy")
         unknowns: list[Phantom] = []
 
@@ -116,6 +121,13 @@ class Recorder(TorchDispatchMode):
         result = _mapped(named, result)
         self.graph.nodes.append(Node(op, tuple(values), tuple(u.value for u in unknowns)))
         return result
+
+    def _sizes(self, function: Any, x: Tensor, shape: Sequence[int]) -> list[int]:
+        """Return the sizes of a result, -1 for the batch: so recordings of two sizes can be the same."""
+        batched = bool(shape) and shape[0] == self.batch and 0 not in shape[1:]
+        if function is not _aten.reshape.default:  # -1 is what the dimension is already
+            batched = batched and x.dim() == len(shape) and x.shape[0] == self.batch
+        return [-1, *shape[1:]] if batched else list(shape)
 
     def _shape_of(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Return the results of an operator, without numbers."""
