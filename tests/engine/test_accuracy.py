@@ -62,6 +62,7 @@ def test_a_steps_error_is_at_most_twice_pytorchs(name, make, shape, positive):
     assert times_worse(model, compile(model, x), x) <= MOST
 
 
+@pytest.mark.timeout(0 if "REGROUP_FUZZ" in os.environ else 300)
 @pytest.mark.parametrize("name", list(NETWORKS) if "REGROUP_FUZZ" in os.environ else list(NETWORKS)[:1])
 def test_a_networks_error_is_at_most_twice_pytorchs(name):
     model, fast, ratios = load(name), None, []
@@ -75,5 +76,4 @@ def test_a_networks_error_is_at_most_twice_pytorchs(name):
         x = torch.randn_like(x)
         fast = fast or compile(model.eval(), x)
         ratios.append(times_worse(model, fast, x))
-    print(name, np.median(ratios), max(ratios))
     assert np.median(ratios) <= 0.75 * MOST and max(ratios) <= MOST, ratios

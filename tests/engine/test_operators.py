@@ -126,6 +126,7 @@ def test_operators_on_images_and_vectors_are_pytorchs(part):
         sweep(call)
 
 
+@pytest.mark.timeout(0 if MANY else 300)
 @pytest.mark.parametrize("claimed", CLAIMED)
 def test_pytorchs_own_samples_of_an_operator(claimed):
     for call in samples(claimed, MANY or 1, Random(claimed)):

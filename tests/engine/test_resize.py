@@ -13,6 +13,9 @@ from regroup import compile
 from regroup.ops.bounds import unit_roundoff, worst_ratio
 from tests.kernels.test_resize import FACTORS, MODES, SIZES
 
+FUZZ = int(os.environ.get("REGROUP_FUZZ", 0))
+"""Resizings to try in the long run."""
+
 TOGETHER = 24
 """Resizings that one network does, so that it is compiled once."""
 
@@ -59,10 +62,11 @@ def check(resizings: list[nn.Upsample], x: Tensor) -> None:
         assert torch.equal(y.isfinite(), want.isfinite()) and torch.equal(y.isnan(), want.isnan()), way
 
 
+@pytest.mark.timeout(0 if FUZZ else 300)
 def test_compiled_resizings_are_pytorchs():
-    rng, count = Random(0), int(os.environ.get("REGROUP_FUZZ", 0))
-    for _ in range(max(1, count // TOGETHER)):
-        height, width = (rng.choice(SIZES) for _ in range(2)) if count else (3, 4)
+    rng = Random(FUZZ)
+    for _ in range(max(1, FUZZ // TOGETHER)):
+        height, width = (rng.choice(SIZES) for _ in range(2)) if FUZZ else (3, 4)
         chosen = ways(height, width)
         check(
             rng.sample(chosen, min(len(chosen), TOGETHER)), torch.randn(2, rng.randint(1, 20), height, width)
