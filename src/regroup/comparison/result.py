@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from regroup.errors import PlanError
 from regroup.files.disk import write_file
-from regroup.files.documents import DocumentError, read_document
+from regroup.files.documents import DocumentError, read_document, require
 
 _MOST_BYTES = 64 << 20
 
@@ -109,7 +109,7 @@ class Row:
     def kept(self, way: str) -> float | None:
         """Return the share of the promised speed that the clock confirms: measured / promised."""
         measured = self.measured(way)
-        return None if measured is None or self.promised is None else measured / self.promised
+        return None if measured is None or not self.promised else measured / self.promised
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,11 @@ class Comparison:
             PlanError: the file is missing or is not a comparison.
         """
         try:
-            return read_document(Path(path), cls, most=_MOST_BYTES, finite=False)
+            found = read_document(Path(path), cls, most=_MOST_BYTES, finite=False)
+            for row in found.rows:
+                for way, time in (*row.times.items(), *row.dense_times.items()):
+                    require(time.median > 0, f"{row.strategy}: {way}.median", time.median, "above 0")
+            return found
         except OSError as error:
             raise PlanError(path, error.strerror or "cannot be read") from error
         except DocumentError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 from pickletools import genops
@@ -93,7 +94,8 @@ def _read_pickled(path: Path, names: set[str]) -> Any:
     foreign = sorted(name for name in names if not _INNOCENT.fullmatch(name))
     if not names & _GROWING:
         try:
-            with path.open("rb") as file:  # of a path, torch.load looks at the name
+            with path.open("rb") as file, warnings.catch_warnings():  # of a path, torch.load reads the name
+                warnings.simplefilter("ignore")
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception:
             if not foreign:
