@@ -66,13 +66,16 @@ def hidden_units(channels: int, squeeze: int) -> int:
 
 def ranked(saliency: Tensor) -> Tensor:
     """Return the channels by falling saliency (last axis); of equal ones the first comes first."""
+    if torch.onnx.is_in_onnx_export():  # its TopK takes the first of equal ones
+        return saliency.topk(saliency.shape[-1], dim=-1).indices
     return torch.argsort(saliency, dim=-1, descending=True, stable=True)
 
 
 def largest(saliency: Tensor, number: int) -> Tensor:
     """Return the first `number` of `ranked`, in any order: (..., number)."""
     fits = saliency.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if not fits or torch.jit.is_tracing():  # TorchScript cannot record that bits are looked at
+    # neither TorchScript nor ONNX can say that bits are looked at
+    if not fits or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return ranked(saliency)[..., :number]
     channels = saliency.shape[-1]
     # numbers that are not negative are in the order of their bits; below them, the first channel is largest

@@ -162,10 +162,27 @@ def block_floating_point(x: Tensor, block: int, mantissa: int, exponent: int) ->
     filled = F.pad(x.detach(), (0, 0, 0, 0, 0, -x.shape[1] % block)).unflatten(1, (-1, block))
     bound = 2 ** (exponent - 1)
     largest = filled.float().abs().amax(2).clamp(2.0**-bound, 2.0 ** (bound - 1))
-    power = largest / (2 * torch.frexp(largest).mantissa)  # 2^E, exactly: a mantissa is within 0.5 ... 1
+    power = _power_by_search(largest, exponent) if torch.onnx.is_in_onnx_export() else _power(largest)
     step = (power * 2.0 ** (2 - mantissa)).unsqueeze(2).expand_as(filled).flatten(1, 2)[:, : x.shape[1]]
     step = step.to(x.dtype)
     return straight_through(x, (x.detach() / step).round() * step)
+
+
+def _power(x: Tensor) -> Tensor:
+    """Return the largest power of 2 that is at most x > 0, exactly."""
+    return x / (2 * torch.frexp(x).mantissa)  # a mantissa is within 0.5 ... 1
+
+
+def _power_by_search(x: Tensor, exponent: int) -> Tensor:
+    """Return the same for x within 2^-(2^(exponent-1)) ... 2^(2^(exponent-1) - 1), by comparisons alone.
+
+    ONNX has no `frexp`, and a logarithm that may be rounded up is no way to find E.
+    """
+    power = torch.full_like(x, 2.0 ** -(2 ** (exponent - 1)))
+    for step in (2**bit for bit in reversed(range(exponent))):
+        greater = power * 2.0 ** (step // 2) * 2.0 ** (step - step // 2)  # 2^128 alone is no float32
+        power = torch.where(x >= greater, greater, power)
+    return power
 
 
 class _StraightThrough(torch.autograd.Function):
