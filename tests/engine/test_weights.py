@@ -344,3 +344,20 @@ def test_settings_and_hooks_are_followed():
     assert _equal(model, fast, x)
     handle.remove()
     assert _equal(model, fast, x)
+
+
+_GLOBAL = torch.ones(1)
+
+
+def test_tensors_in_closures_and_globals_are_followed():
+    enclosed = torch.ones(1)
+
+    class Gain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * enclosed + _GLOBAL + torch.tensor([2.0])
+
+    model, x = nn.Sequential(_convolution(3, 4), Gain()).eval(), _integers(2, 3, 8, 8)
+    fast = compile(model, x)
+    for tensor in (enclosed, _GLOBAL, enclosed.data, _GLOBAL):
+        tensor.mul_(3)
+        assert _equal(model, fast, x) and _equal(model, fast, x[:1])

@@ -52,11 +52,14 @@ class Capture:
         graph: every node a `Torch` op.
         results: how the model's result is made of the graph's outputs.
         storages: addresses of the memory of tensors that the model holds: their numbers are not copied.
+        reads: those that were read, wherever the model's code has them (closures and globals too), and their
+            versions then.
     """
 
     graph: Graph
     results: Results
     storages: set[int]
+    reads: list[tuple[Tensor, int]]
 
 
 def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
@@ -105,6 +108,10 @@ def _end_recordings() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_end_recordings)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _refuse_hooks(model: object) -> None:
@@ -169,7 +176,8 @@ class _Recording:
         results = finish(parts, tensors, own, storages, lambda tensor: isinstance(tensor, Phantom))
         graph.outputs = [tensor.value for tensor in tensors if isinstance(tensor, Phantom)]
         graph.remove_dead()
-        return Capture(graph, results, storages)
+        reads = [read for read in self._recorder.reads.values() if _address(read[0]) in storages]
+        return Capture(graph, results, storages, reads)
 
     def put_back(self) -> tuple[dict[tuple[int, object], Change], str]:
         """Let the model be as it was; return the weights that are others now, and what else it changed."""

@@ -76,8 +76,8 @@ class Compiled(nn.Module):
     the cache, so in a fraction of a second), unless it is frozen. PyTorch does not count changes in place
     through `.data` or NumPy: of these the next call sees what changes a small tensor or a twentieth of a
     large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
-    `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions,
-    global variables. Memory of weights that were replaced is given back at the next call.
+    `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions, what
+    global variables stand for. Memory of weights that were replaced is given back at the next call.
 
     The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
     not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives

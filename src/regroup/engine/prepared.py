@@ -63,6 +63,8 @@ class Prepared:
         if found is None:
             with self._lock, within_fork():
                 found = self._plans.make(batch)
+                if self._watch is not None and found.capture is not None:
+                    self._watch.follow(found.capture.reads)
         return found
 
     def known(self, batch: int) -> Plan | None:

@@ -72,6 +72,7 @@ class Recorder(TorchDispatchMode):
         self.batch = batch
         self.graph = Graph()
         self.phantoms: list[weakref.ref[Tensor]] = []
+        self.reads: dict[int, tuple[Tensor, int]] = {}
         self._shapes: dict[int, tuple[Tensor, Tensor]] = {}
 
     def input(self, position: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -85,6 +86,9 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         leaves = list(leaves_of((*args, *kwargs.values())))
         known = not any(isinstance(leaf, Phantom) for leaf in leaves)
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and not isinstance(leaf, Phantom) and not leaf.is_inference():
+                self.reads.setdefault(id(leaf), (leaf, leaf._version))
         _refuse(func, leaves, known)
         if _is_random(func, args, kwargs):
             raise StatefulError(f"it draws random numbers ({func})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -27,8 +27,9 @@ class Watch:
     look reads all numbers of tensors of up to 256, and of larger ones at least 128, evenly spread; the looks
     after it read those in between, and after `turns` looks every number has been read.
 
-    Not followed are code (a class's methods, global variables, closures) and objects other than modules,
-    tensors, containers, dataclasses and namespaces.
+    Not followed are code (methods, what global variables and closures stand for) and objects other than
+    modules, tensors, containers, dataclasses and namespaces; but tensors that a recording has read are,
+    wherever they are.
 
     Raises:
         EngineError: PyTorch does not count the changes of these tensors.
@@ -37,6 +38,7 @@ class Watch:
     def __init__(self, model: object) -> None:
         self._model, self._state = model, State(model)
         self._tensors = _Tensors(self._state.tensors)
+        self._more: list[_Tensors] = []
 
     @property
     def turns(self) -> int:
@@ -51,19 +53,34 @@ class Watch:
             if now != state:
                 return False
             self._state = now  # other objects of equal value
-        return self._tensors.unchanged()
+        return self._tensors.unchanged() and all(more.unchanged() for more in self._more)
+
+    def follow(self, reads: Iterable[tuple[Tensor, int]]) -> None:
+        """Watch tensors outside the model too, which a recording has read: each with its version then."""
+        known = {storage._cdata for tensors in (self._tensors, *self._more) for storage in tensors.storages}
+        new = [
+            (t, version) for t, version in reads if is_plain(t) and t.untyped_storage()._cdata not in known
+        ]
+        if new:
+            self._more = [*self._more, _Tensors([t for t, _ in new], [version for _, version in new])]
 
 
 class _Tensors:
-    """Remembers tensors, which others hold, and holds their storages."""
+    """Remembers tensors, which others hold, and holds their storages.
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    Args:
+        tensors: what to remember.
+        versions: those from which on; as they are now by default.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], versions: Sequence[int] | None = None) -> None:
+        self._late = versions is not None and [t._version for t in tensors] != versions
         if any(tensor.is_inference() for tensor in tensors):
             reason = "the model was made under torch.inference_mode, where changes of weights are not counted"
             raise EngineError(f"{reason}: make it outside, or compile with frozen=True")
         self._plain = [tensor for tensor in tensors if is_plain(tensor)]
         self._others = [tensor for tensor in tensors if not is_plain(tensor)]
-        self._storages = [tensor.untyped_storage() for tensor in self._plain]
+        self.storages = [tensor.untyped_storage() for tensor in self._plain]
         self._facts, self._facts_of_others = list(map(facts, self._plain)), list(map(place, self._others))
         spans = [numbers for numbers in map(span, self._plain) if numbers[1]]
         found = interfaces()
@@ -78,7 +95,7 @@ class _Tensors:
 
     def unchanged(self) -> bool:
         """Tell whether all is as it was."""
-        if self._others and list(map(place, self._others)) != self._facts_of_others:
+        if self._late or (self._others and list(map(place, self._others)) != self._facts_of_others):
             return False
         if self._glance is not None:
             return self._glance()
