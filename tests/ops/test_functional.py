@@ -331,6 +331,23 @@ def test_pytorchs_own_samples_of_a_convolution_with_their_gradients(name, rank):
     assert len(samples) > (1 if rank == 3 else 7)
 
 
+def test_views_that_only_note_a_sign_are_read_with_it():
+    """The imaginary part of a conjugate is such a view."""
+    x, weight, bias = (torch.randn(s, dtype=torch.cfloat) for s in ((2, 4, 5, 5), (4, 1, 3, 3), (4,)))
+    views = [t.conj().imag for t in (x, weight, bias)]
+    assert all(t.is_neg() for t in views)
+    plain = [t.clone().resolve_neg() for t in views]
+    assert torch.equal(conv2d(*views, groups=4), conv2d(*plain, groups=4))
+    g = torch.randn(2, 4, 3, 3, dtype=torch.cfloat).conj().imag
+    sizes = (1, 1), (0, 0), (1, 1), 4
+    call, native = Call((2, 4, 5, 5), (4, 1, 3, 3), *sizes), backends()["llvm"]
+    dense = g.clone().resolve_neg()
+    assert torch.equal(native.input_gradient(g, views[1], call), native.input_gradient(dense, plain[1], call))
+    assert torch.equal(
+        native.weight_gradient(views[0], g, call), native.weight_gradient(plain[0], dense, call)
+    )
+
+
 def test_a_batch_of_none_gives_none():
     x, weight = torch.randn(0, 4, 5, 5, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
     y = conv2d(x, weight, groups=4)

@@ -7,7 +7,6 @@ What they return does not depend on the number of threads.
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -18,7 +17,7 @@ from regroup.kernels.call import Call as Prepared
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes, Triple
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
 from regroup.kernels.program import Part, Program, Step, build
-from regroup.kernels.threads import usable
+from regroup.kernels.threads import Lock, usable
 from regroup.ops.operator import memory_format
 from regroup.ops.passes import WIDEST, Aten, Backend, Call, Pass
 
@@ -36,7 +35,7 @@ class Native(Backend):
 
     def __init__(self) -> None:
         self._plans: OrderedDict[tuple, _Plan] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def why_not(self, which: Pass, call: Call) -> str | None:
         """Return why it cannot compute a pass, None if it can."""
@@ -52,16 +51,16 @@ class Native(Backend):
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Return y, (N, K, *out), in the memory format of x."""
-        x, weight = _plain(x), weight.contiguous()
+        x, weight = _plain(x), _dense(weight)
         y = _empty(call.y, x)
-        extra = () if bias is None else (bias.contiguous(),)
+        extra = () if bias is None else (_dense(bias),)
         key = ("forward", call, x.stride(), y.stride(), bias is None)
         self._run(key, lambda: _forward(call, x, y, bias is not None), (x, weight, y, *extra))
         return y
 
     def input_gradient(self, g: Tensor, weight: Tensor, call: Call) -> Tensor:
         """Return the gradient of x, from that of y, in its memory format."""
-        g, weight = _plain(g), weight.contiguous()
+        g, weight = _plain(g), _dense(weight)
         x = _empty(call.x, g)
         key = ("input_gradient", call, g.stride(), x.stride())
         self._run(key, lambda: _input_gradient(call, x, g), (x, weight, g))
@@ -121,6 +120,10 @@ def _plain(x: Tensor) -> Tensor:
     if strides[-1] == 1 or strides[1] == 1:
         return x
     return x.contiguous()
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.resolve_neg().contiguous()
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
