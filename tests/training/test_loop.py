@@ -63,6 +63,7 @@ SETTINGS = [
     {"opt": "adamw", "lr": 0.01, "warmup_epochs": 1, "model_ema": True, "model_ema_decay": 0.9},
     {"mixup": 0.4, "cutmix": 1.0, "smoothing": 0.1, "grad_accum_steps": 2},
     {"channels_last": True, "clip_grad": 0.5, "clip_mode": "agc", "sched": "step", "decay_epochs": 1},
+    {"accelerate": True},
     {"amp": True, "opt": "lookahead_adamw", "lr": 0.01, "augment": False},
     {"amp": True, "amp_dtype": "float16", "clip_grad": 1.0},
 ]

@@ -10,6 +10,8 @@ Conv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), groups=8)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +106,16 @@ def decelerate(model: nn.Module) -> nn.Module:
     for module in model.modules():
         module.__class__ = plain.get(type(module), type(module))
     return model
+
+
+@contextmanager
+def accelerated(model: nn.Module) -> Iterator[Accelerated]:
+    """Accelerate what of `model` is not yet, inside of the `with` only."""
+    done = accelerate(model)
+    try:
+        yield done
+    finally:
+        decelerate(model)
 
 
 def _why_not(conv: Any) -> str | None:

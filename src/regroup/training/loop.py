@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from regroup.errors import TrainingError
+from regroup.ops.accelerate import accelerated
 from regroup.strategies.learning import set_progress
 from regroup.training.checkpoint import list_checkpoints
 from regroup.training.config import TrainConfig
@@ -83,7 +84,7 @@ def train(
     with Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
         run = Run(model, data, config, teacher, processes, origin)
         run.prepare_output()
-        with _logging(run) as log, run.lock(wait, log.note) as locked:
+        with _logging(run) as log, run.lock(wait, log.note) as locked, _kernels(model, config):
             while not locked():
                 _leave_if_told(run, interruption)
             _begin(run, log)
@@ -96,6 +97,11 @@ def train(
             model.load_state_dict(run.ema.module.state_dict())
         model.eval()
         return run.history
+
+
+def _kernels(model: nn.Module, config: TrainConfig) -> AbstractContextManager:
+    """Return the context in which the model's convolutions run by the kernels that the config names."""
+    return accelerated(model) if config.accelerate else nullcontext()
 
 
 def _begin(run: Run, log: Loggers) -> None:
