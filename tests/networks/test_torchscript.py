@@ -41,6 +41,17 @@ def images(name: str) -> list[torch.Tensor]:
     return [torch.randn(2, 3, least, least), torch.randn(1, 3, least + 9, least + 6)]
 
 
+def test_a_graph_by_timms_tracer_is_scriptable() -> None:
+    from timm.models import create_feature_extractor
+
+    for name in ("shufflenet_v2_050", "oct_mobilenetv1_075_a0375", "googlenet_bn"):
+        model = create_model(name, **small(name)).eval()
+        x = images(name)[0]
+        with torch.no_grad():
+            graph = create_feature_extractor(model, ["classifier"])  # as timm's tests trace it
+            assert torch.equal(torch.jit.script(graph)(x)["classifier"], model(x))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_scripted_and_traced_networks_give_the_same_bits(name: str) -> None:
     model = create_model(name, **small(name)).eval()

@@ -13,7 +13,7 @@ from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
 from regroup.networks.features import FeatureMaps
 from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
-from regroup.networks.scripting import graph_of
+from regroup.networks.scripting import graph_of, traceable
 from regroup.ops.hooks import stateless
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Backbone(FeatureMaps):
 
     # ---- forward
 
+    @traceable
     def forward(self, x: Tensor) -> Tensor:
         """Return logits: (N, in_chans, H, W) -> (N, num_classes)."""
         return self.forward_head(self.forward_features(x))

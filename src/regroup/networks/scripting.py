@@ -14,7 +14,7 @@ is that of the mode, training or not, that the network is in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import fx, nn
 
@@ -24,8 +24,16 @@ from regroup.ops.dynamic import DynamicGroupConv
 from regroup.ops.layers import resize_to
 from regroup.strategies.learning import Learned
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 UNTRACEABLE: tuple[Callable[..., Any], ...] = (resolution.nearest, resolution.maximum, resize_to)
 """Functions that look at sizes, which FX cannot: a tracer takes them whole (its `autowrap_functions`)."""
+
+
+def traceable(forward: Function) -> Function:
+    """Return a `forward` without annotations: as text, in a graph of FX, TorchScript knows no such types."""
+    forward.__annotations__ = {}
+    return forward
 
 
 def graph_of(network: nn.Module) -> fx.GraphModule:
@@ -36,14 +44,10 @@ def graph_of(network: nn.Module) -> fx.GraphModule:
     """
     for name, layer in network.named_modules():
         if isinstance(layer, (Learned, DynamicGroupConv)):
-            kind = f"{name}: {type(layer).__name__}"
-            allowed = "without layers that learn or look at values"
-            raise NetworkError(
-                "layer", kind, allowed, "deploy what was learned, or use torch.jit.trace or export"
-            )
+            allowed = "a layer that neither learns nor looks at values, for TorchScript"
+            remedy = "deploy what was learned, or use torch.jit.trace or torch.export"
+            raise NetworkError(name, type(layer).__name__, allowed, remedy)
     graph = fx.Tracer(autowrap_functions=UNTRACEABLE).trace(network)
-    for node in graph.nodes:
-        node.type = None  # annotations are text; TorchScript takes what has none for a tensor
     traced = fx.GraphModule(network, graph, type(network).__name__)
     for name, module in traced.named_modules():
         module.training = network.get_submodule(name).training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from regroup.errors import NetworkError
 from regroup.networks.backbone import Backbone
 from regroup.networks.blocks import ConvNorm, Stage
+from regroup.networks.scripting import traceable
 
 
 def check_depths(depths: Sequence[int], stages: int) -> None:
@@ -150,6 +151,7 @@ class Supervised(Backbone):
         self.heads = nn.ModuleDict(heads)
         self.heads.apply(self.init_layer)
 
+    @traceable
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
         """Return logits (N, num_classes); in training with heads, theirs too, the last head's first."""
         if not (self.training and len(self.heads)):
