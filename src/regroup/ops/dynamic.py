@@ -155,13 +155,14 @@ class DynamicGroupConv(nn.Module):
             return self._finished(
                 torch.ops.regroup.dynamic_conv(x, saliency.flatten(1), self.weight, self.kept, *window)
             )
+        exported = torch.compiler.is_exporting()  # for any number of images, which groups cannot depend on
         if self.kept < self.spec.in_channels:
             index = largest(saliency, self.kept)
-            if gathers(self.spec, self.heads, self.kept, size):
+            if not exported and gathers(self.spec, self.heads, self.kept, size):
                 return self._finished(self._by_chunks(self._gathered, self.kept, x, saliency, index))
             kept = torch.zeros_like(saliency, dtype=torch.bool).scatter(2, index, 1)
             saliency = saliency.masked_fill(~kept, 0)
-        if scales_weights(self.spec, self.heads, size):
+        if not exported and scales_weights(self.spec, self.heads, size):
             inputs = self.spec.in_channels
             return self._finished(self._by_chunks(self._with_scaled_weights, inputs, x, saliency))
         return self._finished(self._with_scaled_inputs(x, saliency))
@@ -218,7 +219,7 @@ class DynamicGroupConv(nn.Module):
             (B, G * outputs, P, Q).
         """
         groups, spec = len(weight), self.spec
-        if spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
+        if not torch.compiler.is_exporting() and spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
             pixels = x[0, :, :: spec.stride[0], :: spec.stride[1]]
             y = torch.bmm(weight[..., 0, 0].transpose(1, 2), pixels.flatten(1).unflatten(0, (groups, -1)))
             return y.flatten(0, 1).unflatten(1, pixels.shape[1:])[None]
