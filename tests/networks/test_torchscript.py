@@ -41,15 +41,22 @@ def images(name: str) -> list[torch.Tensor]:
     return [torch.randn(2, 3, least, least), torch.randn(1, 3, least + 9, least + 6)]
 
 
-def test_a_graph_by_timms_tracer_is_scriptable() -> None:
-    from timm.models import create_feature_extractor
+def test_graphs_by_the_tracers_of_timm_and_torchvision_are_scriptable() -> None:
+    from timm.models import create_feature_extractor as by_timm
+    from torchvision.models.feature_extraction import create_feature_extractor as by_torchvision
+
+    from regroup.interop.timm import untraceable  # timm knows these from now on
 
     for name in ("shufflenet_v2_050", "oct_mobilenetv1_075_a0375", "googlenet_bn"):
         model = create_model(name, **small(name)).eval()
         x = images(name)[0]
         with torch.no_grad():
-            graph = create_feature_extractor(model, ["classifier"])  # as timm's tests trace it
-            assert torch.equal(torch.jit.script(graph)(x)["classifier"], model(x))
+            graphs = [
+                by_timm(model, ["classifier"]),
+                by_torchvision(model, ["classifier"], tracer_kwargs={"autowrap_functions": untraceable}),
+            ]
+            for graph in graphs:
+                assert torch.equal(torch.jit.script(graph)(x)["classifier"], model(x))
 
 
 @pytest.mark.parametrize("name", NAMES)
