@@ -155,7 +155,7 @@ class DynamicGroupConv(nn.Module):
             return self._finished(
                 torch.ops.regroup.dynamic_conv(x, saliency.flatten(1), self.weight, self.kept, *window)
             )
-        exported = torch.compiler.is_exporting()  # for any number of images, which groups cannot depend on
+        exported = torch.onnx.is_in_onnx_export()  # for any number of images, which groups cannot depend on
         if self.kept < self.spec.in_channels:
             index = largest(saliency, self.kept)
             if not exported and gathers(self.spec, self.heads, self.kept, size):
@@ -219,7 +219,7 @@ class DynamicGroupConv(nn.Module):
             (B, G * outputs, P, Q).
         """
         groups, spec = len(weight), self.spec
-        if not torch.compiler.is_exporting() and spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
+        if not torch.onnx.is_in_onnx_export() and spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
             pixels = x[0, :, :: spec.stride[0], :: spec.stride[1]]
             y = torch.bmm(weight[..., 0, 0].transpose(1, 2), pixels.flatten(1).unflatten(0, (groups, -1)))
             return y.flatten(0, 1).unflatten(1, pixels.shape[1:])[None]
