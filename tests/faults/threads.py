@@ -71,7 +71,8 @@ class Trial:
         elif way == 1:
             self.model[-1].bias = nn.Parameter(value)
         elif way == 2:
-            bias.set_(value)  # not copy_: who reads what is being written gets a mixture, in PyTorch too
+            with torch.no_grad():  # not copy_: who reads what is being written gets a mixture, in PyTorch too
+                bias.set_(value)
         elif way == 3:
             layer = nn.Linear(8, 5).eval()
             layer.weight.data, layer.bias.data = torch.zeros(5, 8), value
