@@ -5,6 +5,8 @@ import io
 import os
 from contextlib import contextmanager
 
+from regroup.files import exchange as names
+
 _NAMES = """open close read write fstat stat lstat mkdir rmdir unlink remove rename replace link symlink
 scandir listdir utime fsync truncate ftruncate chmod fchmod"""
 
@@ -43,6 +45,7 @@ def faults(monkeypatch, fault, within):
     with monkeypatch.context() as patch:
         for name in OPERATIONS:
             patch.setattr(os, name, _counted(getattr(os, name), name, fault, str(within)))
+        patch.setattr(names, "exchange", _counted(names.exchange, "exchange", fault, str(within)))
         patch.setattr(io, "open", _counted(io.open, "open", fault, str(within)))
         yield fault
 

@@ -12,9 +12,17 @@ import torch
 from torch import nn
 
 from regroup.errors import CheckpointError
-from regroup.files.disk import Disk, using
+from regroup.files import exchange
+from regroup.files.disk import Disk, remove_partial, using
+from regroup.files.sealed import write_sealed
 from regroup.training import TrainConfig, load_data, train
-from regroup.training.checkpoint import latest_valid, list_checkpoints, load_checkpoint, save_checkpoint
+from regroup.training.checkpoint import (
+    latest_valid,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    section_files,
+)
 from regroup.training.data.scan import scan
 from tests.data.malformed import encoded, picture
 from tests.faults.system import ERRORS, Crash, Fault, faults
@@ -40,6 +48,10 @@ class Killed(Disk):
     def rename(self, old, new):
         self.spend(lambda: None)
         super().rename(old, new)
+
+    def exchange(self, one, other):
+        self.spend(lambda: None)
+        return super().exchange(one, other)
 
     def remove(self, path):
         self.spend(lambda: next(path.iterdir()).unlink() if path.is_dir() else None)
@@ -71,14 +83,24 @@ class PowerCut(Killed):
     def rename(self, old, new):
         super().rename(old, new)
         self.renamed.append((old, new))
+        self.move(old, new)
+
+    def exchange(self, one, other):
+        able = super().exchange(one, other)
+        if able:
+            self.renamed.append((one, other))
+            self.move(one, other)
+        return able
+
+    def move(self, old, new):
         self.unsynced = {new / path.name if path.parent == old else path for path in self.unsynced}
 
     def lose(self):
         for path in self.unsynced:
             if path.exists():
                 path.write_bytes(b"")
-        for old, new in self.renamed:
-            if new.exists():
+        for old, new in reversed(self.renamed):
+            if new.exists() and not (old.exists() and exchange.exchange(old, new)):
                 new.rename(old)
 
 
@@ -155,6 +177,68 @@ def test_after_any_crash_the_newest_good_checkpoint_is_the_old_or_the_new_one(ma
     assert {step for step, _ in steps} == {2, 3}
     assert steps[-1] == (3, True)
     assert [step for step, _ in steps] == sorted(step for step, _ in steps)
+
+
+def publish(path, step):
+    files = {}
+    for name, value in sections(step).items():
+        files |= section_files(name, value)
+    write_sealed(path, files, replace=True)
+
+
+def step_of(path):
+    found = load_checkpoint(path)
+    step = found["training"]["step"]
+    assert torch.equal(found["model"]["weight"], sections(step)["model"]["weight"])
+    return step
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("make_disk", [Killed, PowerCut, Full])
+def test_what_is_replaced_is_the_old_or_the_new_one_whatever_is_interrupted(
+    make_disk, able, tmp_path, monkeypatch
+):
+    """Also where the system knows no exchange: then it may be missing after a crash, but never mixed."""
+    if not able:
+        monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+    steps, returned = [], False
+    for last in count():
+        path = tmp_path / f"{last}" / "weights"
+        path.parent.mkdir()
+        publish(path, 1)
+        disk = make_disk(last)
+        with using(disk), suppress(Crash, CheckpointError):
+            publish(path, 2)
+            returned = True
+        if isinstance(disk, PowerCut):
+            disk.lose()
+        missing = not path.exists()
+        assert not (missing and (able or make_disk is Full))
+        steps += [] if missing else [step_of(path)]
+        remove_partial(path.parent)
+        publish(path, 3)
+        assert step_of(path) == 3 and list(path.parent.iterdir()) == [path]
+        if returned:
+            break
+    assert len(steps) > 10 and set(steps) == {1, 2} and steps == sorted(steps)
+
+
+def test_who_reads_while_another_replaces_finds_it_whole_at_every_instant(tmp_path):
+    path, rounds = tmp_path / "weights", 60
+    publish(path, 0)
+    if not (writer := os.fork()):
+        try:
+            for step in range(1, rounds + 1):
+                publish(path, step)
+        finally:
+            os._exit(0)
+    seen = [0]
+    while seen[-1] < rounds:
+        assert path.is_dir()
+        seen.append(step_of(path))
+    assert os.waitpid(writer, 0)[1] == 0
+    assert seen == sorted(seen) and len(set(seen)) > 2
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_save_without_fsync_would_be_noticed(tmp_path):

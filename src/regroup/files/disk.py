@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
+from regroup.files import exchange as names
+
 _FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NEW, _MORE = _FLAGS | os.O_EXCL, _FLAGS | os.O_APPEND
 
@@ -45,6 +47,10 @@ class Disk:
     def rename(self, old: Path, new: Path) -> None:
         """Rename a directory, to a name that does not exist, or a file, to one that may."""
         old.replace(new)
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        """Exchange two names in one step; return whether the system can: see `regroup.files.exchange`."""
+        return names.exchange(one, other)
 
     def remove(self, path: Path) -> None:
         """Remove a file, or a directory with all it holds."""

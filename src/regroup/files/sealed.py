@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from regroup.errors import CheckpointError
 from regroup.files.disk import disk, partial_name
 from regroup.files.documents import LARGEST, DocumentError, build, parse
 from regroup.files.reading import read_file
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 _FORMAT = "regroup-sealed-1"
@@ -31,7 +36,9 @@ def write_sealed(path: Path, files: dict[str, bytes], *, replace: bool = False) 
 
     A kill, a full disk or a power cut at any moment leaves either nothing under `path` or all of it, and
     perhaps a directory `.NAME.partial-*` beside it, which `remove_partial` clears away. Where another is
-    replaced, there is a moment in which `path` is neither: whoever replaces can write it again.
+    replaced, the two are exchanged in one step, so that `path` is the old or the new one at every instant.
+    NFS, and systems other than Linux, take two steps instead, between which `path` is neither: whoever
+    replaces can write it again.
 
     Args:
         path: the directory.
@@ -39,30 +46,82 @@ def write_sealed(path: Path, files: dict[str, bytes], *, replace: bool = False) 
         replace: `path` may exist; else that is an error.
 
     Raises:
-        CheckpointError: the files could not be written; nothing is left behind, and what was there stays.
+        CheckpointError: the files could not be written, or the disk would not promise that they stay; nothing
+            is left beside `path`, which is what it was, or the new one.
     """
-    partial, old = partial_name(path), partial_name(path)
+    partial, old = partial_name(path), None
     try:
         disk().make_directory(partial)
         for name, data in {**files, MANIFEST: _manifest(files)}.items():
             disk().write(partial / name, data)
             disk().sync(partial / name)
         disk().sync(partial)
-        if replace and (path.exists() or path.is_symlink()):
-            disk().rename(path, old)
-        disk().rename(partial, path)
+        old = _put(partial, path, replace=replace)
         disk().sync(path.parent)
-        if old.exists():
+        if old is not None:
             with suppress(OSError):  # the new one is there; `remove_partial` will try again
                 disk().remove(old)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):
-            if not path.exists():
-                old.rename(path)
-            else:
-                shutil.rmtree(old, ignore_errors=True)
+        for left in (partial, *([] if old is None else [old])):
+            shutil.rmtree(left, ignore_errors=True)
         raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
+
+
+def _put(new: Path, path: Path, *, replace: bool) -> Path | None:
+    """Give `new` the name `path`; return the name that what was there has then, or None."""
+    if not replace or not (path.exists() or path.is_symlink()):
+        disk().rename(new, path)
+        return None
+    if disk().exchange(new, path):
+        return new
+    old = partial_name(path)
+    disk().rename(path, old)
+    try:
+        disk().rename(new, path)
+    except OSError:
+        with suppress(OSError):
+            old.rename(path)
+        raise
+    return old
+
+
+def undisturbed(path: Path, read: Callable[[], T]) -> T:
+    """Return what `read` reads in the directory `path`, all of it from one and the same directory.
+
+    If `path` is replaced meanwhile, `read` is called again, whatever it returned or raised: half of what it
+    saw may have been the old one's. The directory is kept open, so that its number is not given to another.
+    """
+    while True:
+        with _opened(path):
+            before = _status(path)
+            try:
+                found = read()
+            except (OSError, CheckpointError):
+                if before == _status(path):
+                    raise
+                continue
+            if before == _status(path):
+                return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
+    handle = None
+    with suppress(OSError):  # what cannot be opened is for the reader to say; Windows opens no directory
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _status(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_sealed_as(path: Path, files: dict[str, bytes]) -> bool:

@@ -23,7 +23,7 @@ from regroup.errors import CheckpointError
 from regroup.files.disk import disk, make_directories, remove_partial
 from regroup.files.documents import LARGEST, parse
 from regroup.files.reading import read_file
-from regroup.files.sealed import verify_sealed, write_sealed
+from regroup.files.sealed import undisturbed, verify_sealed, write_sealed
 from regroup.files.tensors import check_tensors
 from regroup.training.packing import pack, unpack
 
@@ -69,9 +69,15 @@ def save_checkpoint(directory: Path, sections: Mapping[str, object], *, keep: in
 def load_checkpoint(path: Path) -> dict[str, object]:
     """Return the sections of a checkpoint, once all of it is known to be as it was written.
 
+    If it is replaced meanwhile, they are the old one's or the new one's, never of both.
+
     Raises:
         CheckpointError: it is damaged, foreign or of another version; it says which file and why.
     """
+    return undisturbed(path, lambda: _read_sections(path))
+
+
+def _read_sections(path: Path) -> dict[str, object]:
     files = verify_sealed(path)
     sections = {}
     for name, file in files.items():

@@ -24,7 +24,7 @@ from regroup.errors import CheckpointError, ConfigError
 from regroup.files.disk import free_bytes, make_directories, remove_partial, try_writing, write_file
 from regroup.files.documents import LARGEST, build, parse
 from regroup.files.reading import read_file
-from regroup.files.sealed import MANIFEST, is_sealed_as, verify_sealed, write_sealed
+from regroup.files.sealed import MANIFEST, is_sealed_as, undisturbed, verify_sealed, write_sealed
 from regroup.training.checkpoint import (
     Refused,
     latest_valid,
@@ -174,7 +174,7 @@ class RunDirectory:
         """Write a sealed directory for others to read, in place of the one before.
 
         Raises:
-            CheckpointError: it could not be written; the one before may be gone, the checkpoints are not.
+            CheckpointError: it could not be written; it is the one before, or the new one.
         """
         path, files = self.path / name, {}
         for section, value in {**sections, "run": self._mark()}.items():
@@ -263,7 +263,7 @@ def _is_whole(path: Path) -> bool:
 def run_of(path: Path) -> str | None:
     """Return the hash of the run that a sealed directory says it is of; None if it does not say so."""
     try:
-        return str(parse(read_file(path / RUN, most=1024))["run"])
+        return undisturbed(path, lambda: str(parse(read_file(path / RUN, most=1024))["run"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
