@@ -522,3 +522,36 @@ def test_a_child_that_is_forked_while_a_plan_is_made_does_not_wait_for_it():
 def test_an_error_of_use_is_still_one():
     with pytest.raises(EngineError, match="compiled for"):
         compile(Net(lambda s, x: s.conv(x)), images(1))(torch.randn(1, 3, 7, 7))
+
+
+class _WithNumbers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def save_under_a_number(self):
+        return next(_NUMBERS)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class _ThatCounts(_WithNumbers):
+    def forward(self, x):
+        getattr(self, "save_under_" + "a_number"[:8])()
+        return self.conv(x)
+
+
+def test_of_methods_only_those_count_that_forward_can_call():
+    """A counter cannot be looked at; beside forward it does not matter, however a method may be found."""
+    x = torch.randn(1, 3, 6, 6)
+    beside = compile(_WithNumbers().eval(), x).explain(json=True)
+    assert [segment["runs"] for segment in beside["segments"]] == ["native"]
+    before = next(_NUMBERS)
+    counting = compile(_ThatCounts().eval(), x)
+    assert "is a count" in counting.explain()
+    counting(x)
+    assert next(_NUMBERS) == before + 2
+
+
+_NUMBERS = itertools.count()

@@ -18,6 +18,18 @@ def names_of(code: CodeType) -> frozenset[str]:
 
 attributes_of = names_of
 
+_BY_TEXT = frozenset(("getattr", "attrgetter", "methodcaller", "__getattribute__", "vars", "__dict__"))
+"""What looks attributes up by a text."""
+
+
+@lru_cache(maxsize=10_000)
+def calls_by_text(code: CodeType) -> frozenset[str]:
+    """Return texts in a function that looks attributes up by texts: of them names of methods may be made."""
+    if _BY_TEXT.isdisjoint(names_of(code)):
+        return frozenset()
+    texts = (constant for one in _nested(code) for constant in one.co_consts)
+    return frozenset(t for t in texts if isinstance(t, str) and t.isidentifier() and len(t) > 2)
+
 
 @lru_cache(maxsize=10_000)
 def stores_of(code: CodeType) -> frozenset[str]:

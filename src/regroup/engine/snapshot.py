@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.engine.equality import ATOMS, equal
-from regroup.engine.functions import attributes_of, names_of, stores_of
+from regroup.engine.functions import attributes_of, calls_by_text, names_of, stores_of
 from regroup.engine.holders import (
     MISSING,
     Attributes,
@@ -51,6 +51,9 @@ _OTHERS = frozenset({"torch", "numpy", "regroup", "builtins", *sys.stdlib_module
 
 _DERIVED = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm", "torch.nn.utils.prune")
 """Where PyTorch's hooks come from that compute a weight anew in every call, and keep it as an attribute."""
+
+_OF_CLASSES = ("__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__", "__prepare__")
+"""Methods that Python calls when classes are made."""
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _INTERNALS = frozenset(vars(nn.Module()))
@@ -73,6 +76,8 @@ class Snapshot:
         self._seen: dict[int, object] = {}
         self._kept: dict[int, Tensor] = {}
         self._stack: list[tuple[object, str]] = [(model, type(model).__name__)]
+        self._mentioned, self._texts = {"forward"}, set()
+        self._waiting: dict[str, list[object]] = {}
         self._derived = _derived_names(model) if isinstance(model, nn.Module) else set()
         self._add_random_generators()
         while self._stack:
@@ -155,7 +160,22 @@ class Snapshot:
             self._stack += [(function.__defaults__, name), (function.__kwdefaults__, name)]
             if vars(function):
                 self._add(Entries(vars(function), name, attributes=True))
+            self._mention(function.__code__)
             self._visit_globals(function)
+
+    def _mention(self, code: types.CodeType) -> None:
+        """Visit the methods that a function can call, by the names in it: of a class's methods only those."""
+        self._texts |= calls_by_text(code)
+        self._mentioned |= names_of(code)
+        for name in [name for name in self._waiting if self._is_mentioned(name)]:
+            self._stack += [(function, name) for function in self._waiting.pop(name)]
+
+    def _is_mentioned(self, name: str) -> bool:
+        if name.startswith("__") and name.endswith("__"):
+            return name not in _OF_CLASSES
+        if name in self._mentioned:
+            return True
+        return any(name.startswith(text) or name.endswith(text) for text in self._texts)
 
     def _visit_globals(self, function: types.FunctionType) -> None:
         code, names = function.__code__, function.__globals__
@@ -179,8 +199,13 @@ class Snapshot:
             self._add(Attributes(one, one.__name__, keys))
             module = issubclass(one, nn.Module)
             for name, value in list(vars(one).items()):
-                if not (module and name == "__init__"):
-                    self._stack += [(part, name) for part in _functions_in(value)]
+                if module and name == "__init__":
+                    continue
+                found = list(_functions_in(value))
+                if self._is_mentioned(name):
+                    self._stack += [(function, name) for function in found]
+                elif found:
+                    self._waiting.setdefault(name, []).extend(found)
 
     def _visit_container(self, value: Any, name: str) -> None:
         if isinstance(value, (tuple, frozenset)):

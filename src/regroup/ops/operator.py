@@ -222,9 +222,7 @@ def _public(
     function: Any = type(name, (torch.autograd.Function,), members)
 
     def call(*args: Any) -> Tensor:
-        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
-            return operator(*args)
-        return function.apply(*args)
+        return function.apply(*args) if _is_transformed() else operator(*args)
 
     return call
 
@@ -232,6 +230,12 @@ def _public(
 convolution, input_gradient, weight_gradient = (
     _public(name, *rules) for name, rules in zip(_NAMES, _RULES, strict=True)
 )
+
+
+def _is_transformed() -> bool:
+    """Tell whether one of torch.func's transforms but functionalization is at work."""
+    top = None if torch.compiler.is_compiling() else torch._C._functorch.peek_interpreter_stack()
+    return top is not None and top.key() != torch._C._functorch.TransformType.Functionalize
 
 
 @register_flop_formula(torch.ops.regroup.convolution)
