@@ -1,8 +1,14 @@
 """`regroup train`: a network, a grouping, data; then resume it, and let it teach another."""
 
+import json
+from dataclasses import fields
+
 import pytest
 
 from regroup.cli import main
+from regroup.cli.train import Options, _begun_with, _to_json
+from regroup.errors import CheckpointError
+from regroup.files.documents import build
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint
 from regroup.training.directory import Record
 
@@ -65,3 +71,17 @@ def test_another_run_is_not_written_over(tmp_path, capsys):
     assert short(tmp_path) == 0
     assert short(tmp_path) == 1
     assert "holds no run yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Options)])
+def test_what_a_run_was_begun_with_is_believed_only_in_its_types(name, tmp_path):
+    """A damaged disk, or another's hand, may have written anything there."""
+    whole = json.loads(json.dumps(_to_json(Options(plugin=(tmp_path / "p.py",)))))
+    assert _begun_with(tmp_path, whole).plugin == (tmp_path / "p.py",)
+    for value in (["x"], {"a": 1}, 5, -1.5, "x", None, True, [[]], 10**400):
+        try:
+            options = _begun_with(tmp_path, whole | {name: value})
+        except CheckpointError as error:
+            assert "run.json is damaged" in str(error) and "\n" not in str(error)
+        else:
+            assert build(json.loads(json.dumps(_to_json(options))), Options).model == options.model

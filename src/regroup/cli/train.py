@@ -85,7 +85,7 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
     if record is not None and record.command is not None:
         known = {f.name for f in fields(Options)}
         begun = {name: value for name, value in record.command.items() if name in known}
-        options = parse(default=_from_json(begun))
+        options = parse(default=_begun_with(directory, begun))
     elif options == replace(Options(), resume=options.resume):
         raise ConfigError("resume", str(directory), "the directory of a run of `regroup train`")
     return replace(options, output=directory, resume=options.resume)
@@ -208,12 +208,19 @@ def _to_json(options: Options) -> dict[str, Any]:
     return values
 
 
-def _from_json(values: dict[str, Any]) -> Options:
-    paths = {name: Path(values[name]) for name in ("weights", "teacher") if values.get(name) is not None}
-    lists = {f.name: tuple(values[f.name]) for f in fields(Options) if isinstance(values.get(f.name), list)}
-    plugin = tuple(map(Path, values.get("plugin", ())))
-    options: dict[str, Any] = {**values, **paths, **lists, "plugin": plugin}
-    return Options(**options)
+def _begun_with(directory: Path, values: dict[str, Any]) -> Options:
+    """Return the options that a run was begun with.
+
+    Raises:
+        CheckpointError: one is of a wrong type or value.
+    """
+    from regroup.errors import CheckpointError, ParameterError
+    from regroup.files.documents import DocumentError, build
+
+    try:
+        return build(values, Options)
+    except (DocumentError, ParameterError) as error:
+        raise CheckpointError(directory, f"its run.json is damaged: {error}") from None
 
 
 def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def build(value: Any, kind: Any, where: str = "") -> Any:
     """Return a JSON value as a `kind`: a dataclass, or what the annotations of its fields may be.
 
     These are int, float (an int will do), str, bool, None, Any, Literal, list[...], tuple[...],
-    dict[str, ...], unions, and dataclasses again. A field that has a default may be missing; there may be
-    no others.
+    dict[str, ...], unions, Path (a text), and dataclasses again. A field that has a default may be missing;
+    there may be no others.
 
     Args:
         value: of `parse`.
@@ -107,6 +107,8 @@ def build(value: Any, kind: Any, where: str = "") -> Any:
     if (origin or kind) is dict and isinstance(value, dict):
         item = arguments[1] if arguments else Any
         return {key: build(entry, item, _field(where, key)) for key, entry in value.items()}
+    if kind is Path and type(value) is str:
+        return Path(value)
     if kind is float and type(value) is int and abs(value) <= 2**1023:
         return float(value)
     if kind is None or kind is type(None):
@@ -170,7 +172,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _called(kind: Any) -> str:
     names = {int: "an int", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    names |= {list: "a list", tuple: "a list", dict: "an object"}
+    names |= {list: "a list", tuple: "a list", dict: "an object", Path: "a text"}
     kind = typing.get_origin(kind) or kind
     return names.get(kind) or f"an object with the fields of {getattr(kind, '__name__', kind)}"
 
