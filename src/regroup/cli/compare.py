@@ -23,7 +23,7 @@ class Options(CompareConfig):
     json: bool = False
     """Print the result as JSON instead of a table."""
     quiet: bool = False
-    """Say nothing while it runs."""
+    """Say nothing while it runs, but that it waits for another process."""
 
 
 def run(options: Options) -> int:
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     from regroup.cli._plugins import load_plugins
     from regroup.comparison.runner import compare
 
-    load_plugins(options.plugin)
+    plugins = load_plugins(options.plugin)
     config = CompareConfig(**{f.name: getattr(options, f.name) for f in fields(CompareConfig)})
     silent = options.quiet or options.json
     written: list[Path | None] = []
@@ -40,6 +40,8 @@ def run(options: Options) -> int:
             config,
             say=(lambda line: None) if silent else _say,
             keep=lambda result: written.append(_write(result, options.out)),
+            warn=_say,
+            code=plugins,
         )
     except (KeyboardInterrupt, SystemExit):
         _say(f"stopped; the same command goes on from what is in {options.out}")

@@ -3,6 +3,7 @@
 report/
 index.html  comparison.json  comparison.csv          what was found
 compare.lock                                         locked while a comparison runs here
+times/                                               what was timed: see regroup.comparison.timing
 runs/grouped-groups-4/seed0-1f0c5e2a9b34/            a run: see regroup.training.directory
 
 Whatever decides the trained weights is in the name of a run's directory, so that no result can be taken for
@@ -19,7 +20,9 @@ from pathlib import Path
 
 import torch
 
+from regroup.comparison.timing import TIMES
 from regroup.errors import CheckpointError, DataError, LockedError, ReportError
+from regroup.files.sealed import MANIFEST
 from regroup.training.checkpoint import latest_valid
 from regroup.training.directory import Record, RunDirectory, prepare
 from regroup.training.identity import Identity
@@ -44,6 +47,9 @@ def prepare_out(out: Path) -> None:
             raise ReportError(
                 path, "is in the way of the report: it is no file; remove it or choose another --out"
             )
+    times = out / TIMES
+    if times.is_symlink() or (times.exists() and not (times / MANIFEST).exists()):
+        raise ReportError(times, "is in the way of the report's times: remove it or choose another --out")
 
 
 def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say) -> Path:

@@ -15,18 +15,19 @@ from regroup.comparison.keeping import LOCK, fault_of_machine, prepare_out, run_
 from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.comparison.settings import CompareConfig
-from regroup.comparison.timing import timed
+from regroup.comparison.timing import Times, timed
 from regroup.conversion.replace import Changes
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import ConfigError, RegroupError
+from regroup.files.disk import remove_partial
 from regroup.files.lock import Lock
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.counting import count
-from regroup.profiling.machine import machine
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, TrainConfig, load_data, train
 from regroup.training.identity import Origin, identify
+from regroup.training.processes import find_device
 
 Say = Callable[[str], None]
 TIMED_BATCH = 64
@@ -37,6 +38,8 @@ def compare(
     config: CompareConfig | None = None,
     say: Say = print,
     keep: Callable[[Comparison], object] | None = None,
+    warn: Say | None = None,
+    code: tuple[Any, ...] = (),
     **options: Any,
 ) -> Comparison:
     """Train one backbone with each strategy and put the results side by side.
@@ -54,6 +57,8 @@ def compare(
         config: what to compare.
         say: called with a line when something begins or ends.
         keep: called with the result before the next process may work in `out`.
+        warn: called with a line that nobody may miss: that another process is waited for; None: as `say`.
+        code: modules, classes and functions whose source decides the networks too, such as plugins.
         options: fields of `CompareConfig`, instead of `config`.
 
     Returns:
@@ -66,15 +71,17 @@ def compare(
         LockedError: another comparison uses `out`, and the config says not to wait.
     """
     config = replace(config, **options) if config else CompareConfig(**options)
+    find_device(_training(config, 0).device)  # or say why not
     prepare_out(config.out)
-    with Lock(config.out / LOCK, wait=config.wait, say=say):
-        result = _compare(config, say)
+    with Lock(config.out / LOCK, wait=config.wait, say=warn or say):
+        remove_partial(config.out)
+        result = _compare(config, code, say)
         if keep is not None:
             keep(result)
     return result
 
 
-def _compare(config: CompareConfig, say: Say) -> Comparison:
+def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparison:
     data = load_data(config.data, config.image, bad_images=config.bad_images)
     for note in data.notes:
         say(f"note: {note}")
@@ -84,15 +91,15 @@ def _compare(config: CompareConfig, say: Say) -> Comparison:
     models: dict[str, nn.Module] = {}
     fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
     for i, strategy in enumerate(fit, 1):
-        row, model = _tried(config, strategy, data, lambda line, i=i: say(f"[{i}/{len(fit)}] {line}"))
+        origin = _origin(config, strategy, code)
+        row, model = _tried(config, strategy, data, origin, lambda line, i=i: say(f"[{i}/{len(fit)}] {line}"))
         rows.append(row)
         if model is not None:
             models[row.strategy] = model
     dense_macs = next((r.macs for r in rows if r.strategy == "dense" and not r.error), 0)
     rows = [replace(r, dense_macs=dense_macs) for r in rows]
-    if config.time and models:
-        rows = _timed(rows, models, data, say)
-    return Comparison(_settings(config, data), _machine(), rows).sorted()
+    times = _times(config, rows, models, data, say)
+    return Comparison(_settings(config, data), times.machine, _with_times(rows, times)).sorted()
 
 
 def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -> tuple[nn.Module, Changes]:
@@ -124,11 +131,11 @@ def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -
 
 
 def _tried(
-    config: CompareConfig, strategy: Strategy, data: DataSet, say: Say
+    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, say: Say
 ) -> tuple[Row, nn.Module | None]:
     """Return a strategy's row and network, or the row that says why there is none."""
     try:
-        return _row(config, strategy, data, say)
+        return _row(config, strategy, data, origin, say)
     except ConfigError:
         raise
     except (RegroupError, OSError, MemoryError, RuntimeError) as error:
@@ -141,24 +148,42 @@ def _tried(
         return Row(strategy.label, strategy.paper, error=said, cause=cause), None
 
 
-def _timed(rows: list[Row], models: dict[str, nn.Module], data: DataSet, say: Say) -> list[Row]:
+def _times(
+    config: CompareConfig, rows: list[Row], models: dict[str, nn.Module], data: DataSet, say: Say
+) -> Times:
+    """Return the times of the networks, kept or measured; without any if they are not to be had."""
+    images = torch.rand(TIMED_BATCH, *data.shape)
+    if not config.time or not models:
+        return Times.none(images)
+    identities = {row.strategy: row.runs[0].identity for row in rows if row.strategy in models}
     try:
-        return timed(rows, models, torch.rand(TIMED_BATCH, *data.shape), say)
+        return timed(config.out, models, identities, images, say, anew=config.retime)
     except (OSError, MemoryError, RuntimeError) as error:
         if (fault := fault_of_machine(error)) is None:
             raise
         say(f"not timed: {fault}")
-        return rows
+        return Times.none(images)
 
 
-def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> tuple[Row, nn.Module]:
+def _with_times(rows: list[Row], times: Times) -> list[Row]:
+    found = {row.strategy: times.networks.get(row.runs[0].identity, {}) for row in rows if row.runs}
+    dense = found.get("dense", {})
+    return [
+        replace(row, times=found[row.strategy], dense_times=dense) if found.get(row.strategy) else row
+        for row in rows
+    ]
+
+
+def _row(
+    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, say: Say
+) -> tuple[Row, nn.Module]:
     """Train a strategy with every seed; return its row, and the network of the first seed as deployed."""
     runs: list[Run] = []
     trained = []
     for seed in range(config.seeds):
         model, changes = build(config, strategy, data, seed)
         start = time.monotonic()
-        training, origin = _training(config, seed), _origin(config, strategy)
+        training = _training(config, seed)
         identity = identify(model, data, training, origin=origin)
         output = run_directory(
             config.out, strategy.label, seed, identity, lambda s: say(f"{strategy.label}: {s}")
@@ -170,7 +195,7 @@ def _row(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -> 
         curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
         runs.append(Run(seed, result.top1, seconds, curves, identity.digest))
         say(f"{strategy.label}: seed {seed}: {result.top1:.2f} % in {time.monotonic() - start:.1f} s")
-        trained.append((model, changes))
+        trained.append((model.cpu(), changes))
     model, changes = trained[0]
     plain = deploy(model)
     cost, learned = count(plain, data.shape[1:], data.shape[0]), groupings(model)
@@ -197,6 +222,10 @@ def _training(config: CompareConfig, seed: int) -> TrainConfig:
         lr=config.lr,
         weight_decay=config.weight_decay,
         warmup_epochs=min(1.0, config.epochs / 2),
+        amp=config.amp,
+        accelerate=config.accelerate,
+        device=config.device,
+        workers=config.workers,
         seed=seed,
         resume=True,
         checkpoint_hist=1,
@@ -204,20 +233,18 @@ def _training(config: CompareConfig, seed: int) -> TrainConfig:
     )
 
 
-def _origin(config: CompareConfig, strategy: Strategy) -> Origin:
+def _origin(config: CompareConfig, strategy: Strategy, code: tuple[Any, ...]) -> Origin:
     said = {"model": config.backbone, "strategy": strategy.label, "where": config.where}
-    return Origin(said=said, code=(type(strategy),))
+    return Origin(said=said, code=(type(strategy), *code))
 
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:
     settings: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    for name in ("wait", "retime"):  # nothing of what was found depends on them
+        del settings[name]
     settings["strategies"] = list(config.strategies)
     settings["seeds"] = list(range(config.seeds))
     settings["shape"] = list(data.shape)
     settings["images"] = {"train": len(data.train), "test": len(data.test)}
     settings["timed_batch"] = TIMED_BATCH
     return settings
-
-
-def _machine() -> dict[str, Any]:
-    return {**machine().to_dict(), "date": time.strftime("%Y-%m-%d")}

@@ -40,10 +40,20 @@ class CompareConfig:
     """Learning rate, after a warm-up of one epoch."""
     weight_decay: float = 5e-4
     """Weight decay."""
+    amp: bool = False
+    """Train in bfloat16 where that is safe."""
+    accelerate: bool = False
+    """Train narrow groups by regroup's own kernels: quicker on CPUs, other rounding, compiled once."""
+    device: str | None = None
+    """Where to train: cpu, cuda, cuda:1, ...; None: a GPU if there is one. Times are the CPU's."""
+    workers: int = 0
+    """Processes that load images, for data that is not held in memory."""
     bad_images: Literal["error", "skip"] = "error"
     """What to do about images that cannot be read."""
     time: bool = True
-    """Measure the time for one image, in PyTorch and compiled."""
+    """Measure the time for one image, in PyTorch and compiled; once for the same networks and machine."""
+    retime: bool = False
+    """Measure the times anew where they are kept."""
     out: Path = Path("report")
     """Directory for the report; what is finished there is not done again."""
     wait: bool = True

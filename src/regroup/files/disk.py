@@ -144,7 +144,8 @@ def try_writing(directory: Path) -> None:
     probe = partial_name(directory / "probe")
     try:
         disk().write(probe, f"{socket.gethostname()} {os.getpid()}\n".encode())
-        disk().sync(probe)
+        with suppress(FileNotFoundError):  # whoever has the lock here clears away what is half written
+            disk().sync(probe)
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)

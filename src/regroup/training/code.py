@@ -18,7 +18,12 @@ from typing import Any
 import torch
 
 _HOME = Path(__file__).parents[1]
-_PARTS = ("spec.py", "kernels", "ops", "strategies", "networks", "conversion", "training")
+PARTS = ("spec.py", "kernels", "ops", "strategies", "networks", "conversion", "training")
+"""The part of regroup by which networks are made and trained."""
+
+ENGINE = (*PARTS, "engine", "profiling")
+"""... and run and timed."""
+
 _ALWAYS = ("torch", "torchvision", "timm", "numpy", "pillow")
 _DEEPEST = 12
 
@@ -53,7 +58,7 @@ def packages(roots: Iterable[Any]) -> dict[str, str]:
     names -= {"regroup", "builtins", "__main__"} | set(sys.stdlib_module_names)
     found = {name: _release(name) for name in {*_ALWAYS, *names}}
     return {
-        "regroup": f"{sys.modules['regroup'].__version__} ({_own_digest()})",
+        "regroup": f"{sys.modules['regroup'].__version__} ({own_digest(PARTS)})",
         **{name: release for name, release in sorted(found.items()) if release},
     }
 
@@ -145,10 +150,10 @@ def _release(name: str) -> str:
 
 
 @functools.cache
-def _own_digest() -> str:
-    """Return a hash of the part of regroup by which networks are made and trained."""
+def own_digest(parts: tuple[str, ...]) -> str:
+    """Return a hash of files and directories of regroup itself."""
     seen = hashlib.sha256()
-    for part in _PARTS:
+    for part in parts:
         path = _HOME / part
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             seen.update(f"{file.relative_to(_HOME).as_posix()}\0".encode() + file.read_bytes())

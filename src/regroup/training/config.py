@@ -116,7 +116,8 @@ class TrainConfig:
     recovery_interval: int = 0
     """Steps between checkpoints within an epoch; 0: one at the end of each epoch only."""
     display: Literal["auto", "plain", "quiet"] = "auto"
-    """What is shown: live progress in a terminal, plain lines elsewhere (auto); lines; nothing."""
+    """What is shown: live progress in a terminal, plain lines elsewhere (auto); lines; nothing
+    but that another process is waited for."""
     log_interval: int = 50
     """Steps between looks at the loss on a GPU, each of which waits for the GPU."""
     log_tensorboard: bool = False

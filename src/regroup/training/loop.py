@@ -39,7 +39,7 @@ from regroup.training.interruption import Interruption, leave
 from regroup.training.loggers import JsonLines, Logger, Loggers, TensorBoard
 from regroup.training.optimisation import share_of_start
 from regroup.training.processes import joined
-from regroup.training.progress import display
+from regroup.training.progress import display, warn
 from regroup.training.run import Run
 
 _LARGE_SHARE = 0.05  # of a moving average that is still its beginning
@@ -84,7 +84,11 @@ def train(
     with Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
         run = Run(model, data, config, teacher, processes, origin)
         run.prepare_output()
-        with _logging(run) as log, run.lock(wait, log.note) as locked, _kernels(model, config):
+        with (
+            _logging(run) as log,
+            run.lock(wait, warn if config.display == "quiet" else log.note) as locked,
+            _kernels(model, config),
+        ):
             while not locked():
                 _leave_if_told(run, interruption)
             _begin(run, log)

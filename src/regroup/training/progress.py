@@ -17,6 +17,11 @@ def display(how: str) -> list[Callable[[], Logger]]:
     return [Live if how == "auto" and sys.stderr.isatty() else Lines]
 
 
+def warn(line: str) -> None:
+    """Show a line that nobody may miss, however quiet a run is: that it waits for another."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Lines(Logger):
     """A line for each epoch on stderr, and one a minute within long ones."""
 
