@@ -149,7 +149,7 @@ def _release(name: str) -> str:
         return str(getattr(module, "__version__", ""))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def own_digest(parts: tuple[str, ...]) -> str:
     """Return a hash of files and directories of regroup itself."""
     seen = hashlib.sha256()
