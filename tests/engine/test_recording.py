@@ -100,6 +100,20 @@ def test_what_depends_on_the_batch_size_is_right_at_every_one(name, example):
     assert_the_same(Net(BATCH_DEPENDENT[name]), example=example)
 
 
+NO_IMAGES = {
+    "twice as many": lambda s, x: s.conv(x).view(x.shape[0] * 2, 2, 4, 4),
+    "tokens": lambda s, x: torch.cat([s.token.expand(len(x), -1, -1), s.conv(x).flatten(2)], 1),
+    "a part": lambda s, x: s.conv(x)[: len(x) // 2].relu(),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+@pytest.mark.parametrize("example", [0, 2])
+def test_a_batch_without_images_has_the_shapes_of_pytorch(name, example):
+    """Any dimension of size 0 looks like its first one."""
+    assert_the_same(Net(NO_IMAGES[name], token=nn.Parameter(torch.ones(1, 1, 16))), (0, 2, 0), example)
+
+
 def test_one_plan_serves_all_batch_sizes_where_nothing_depends_on_them():
     fast = assert_the_same(Net(lambda s, x: s.conv(x).view(x.size(0), -1).relu()))
     assert len({id(fast._prepared.plan(batch)) for batch in (1, 2, 3, 5)}) == 1

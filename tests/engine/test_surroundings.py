@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from regroup.engine.compiled import compile
 from regroup.engine.plan import NativeSegment
@@ -54,6 +55,14 @@ def test_a_mode_changes_nothing(model, fast, x, mode):
         got, compiled_here = fast(x), compile(model, x)
     assert torch.equal(got, want) and torch.equal(compiled_here(x), want)
     assert [type(s) for s in compiled_here._prepared.plan(2).segments] == [NativeSegment]
+
+
+def test_forward_mode_derivatives_are_those_of_the_model(model, fast, x):
+    tangents = []
+    for network in (model, fast):
+        with forward_ad.dual_level():
+            tangents.append(forward_ad.unpack_dual(network(forward_ad.make_dual(x, x * 2))).tangent)
+    assert torch.equal(*tangents)
 
 
 def test_another_default_type_changes_nothing(model, fast, x):

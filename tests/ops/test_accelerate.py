@@ -108,3 +108,10 @@ def test_training_goes_the_same_way():
     plain = losses(lambda model: None, torch.float32)
     ours = losses(regroup.accelerate, torch.float32)
     assert (ours - exact).abs().max() <= 4 * (plain - exact).abs().max()
+
+
+def test_an_accelerated_model_is_traced_by_torch_fx():
+    layers = nn.Conv2d(4, 8, 3, groups=4), nn.Conv2d(8, 8, 3, groups=8, padding_mode="circular", padding=1)
+    model, x = nn.Sequential(*layers).eval(), torch.randn(2, 4, 8, 8)
+    regroup.accelerate(model)
+    assert torch.equal(torch.fx.symbolic_trace(model)(x), model(x))

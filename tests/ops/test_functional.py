@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from regroup.errors import ParameterError, SpecError
@@ -399,3 +400,64 @@ def test_the_choice_of_a_backend_can_be_explained_and_overridden():
     message = "one that can compute this; for float32, not for float64"
     with pytest.raises(ParameterError, match=message), backend("llvm"):
         conv2d(x.double(), weight.double(), groups=2)
+
+
+@pytest.mark.parametrize("place", ["weight", "bias"])
+@pytest.mark.parametrize("other", [torch.float64, torch.bfloat16, torch.int64, "meta"])
+def test_tensors_of_several_types_or_devices_are_one_error(place, other):
+    """Machine code would read their memory as float32, and beyond it."""
+    x, tensors = torch.ones(1, 6, 9, 9), {"weight": torch.ones(6, 1, 3, 3), "bias": torch.ones(6)}
+    tensors[place] = tensors[place].to(other)
+    with pytest.raises(SpecError, match="meta" if other == "meta" else str(other)):
+        conv2d(x, **tensors, groups=6)
+
+
+def test_infinite_weights_reach_the_inputs_that_they_multiply_and_no_others():
+    weight = torch.ones(6, 1, 3, 3)
+    weight[0, 0, 0, 0] = torch.inf
+    x, g = torch.ones(1, 6, 5, 5, requires_grad=True), torch.ones(1, 6, 5, 5)
+    found, right = (
+        torch.autograd.grad(f(x, weight, padding=1, groups=6), x, g)[0] for f in (conv2d, F.conv2d)
+    )
+    assert torch.equal(found, right) and not found.isnan().any() and found[:, 1:].isfinite().all()
+
+
+@given(cases(), seeds)
+@settings(quick, max_examples=10)
+def test_forward_mode_derivatives_are_those_of_pytorch(case, seed):
+    torch.manual_seed(seed)
+    tensors, tangents = case.tensors(integers=True)[:2], case.tensors(integers=True)[:2]
+    results = []
+    for function in (conv, ATEN[case.rank]):
+
+        def apply(x, weight, function=function):
+            return function(x, weight, None, *case.sizes)
+
+        with forward_ad.dual_level():
+            dual = apply(*map(forward_ad.make_dual, tensors, tangents))
+            results.append([*forward_ad.unpack_dual(dual)[:2]])
+        results[-1] += torch.func.jvp(apply, tensors, tangents)
+        results[-1].append(
+            torch.func.jvp(torch.func.grad(lambda w: apply(tensors[0], w).sum()), tensors[1:], tangents[1:])[
+                1
+            ]
+        )
+    assert all(map(torch.equal, *results))
+
+
+def test_shapes_are_known_without_memory():
+    x, weight = torch.empty(2, 8, 9, 9, device="meta"), torch.empty(16, 1, 3, 3, device="meta")
+    assert conv2d(x, weight, groups=8).shape == (2, 16, 7, 7) and conv2d(x, weight, groups=8).is_meta
+
+
+def test_subclasses_of_tensors_see_one_function():
+    seen = []
+
+    class Noted(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    x = torch.ones(1, 4, 5, 5).as_subclass(Noted)
+    assert type(conv2d(x, torch.ones(4, 1, 3, 3), groups=4)) is Noted and seen == [conv2d]

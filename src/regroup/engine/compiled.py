@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from regroup.engine import explain as explaining
@@ -94,8 +95,8 @@ class Compiled(nn.Module):
 
     It is a module, and stands for the model: parameters, buffers, `state_dict` and submodules are the model's
     own (a copy's, if it is frozen). Where others trace it (torch.compile, torch.export, torch.jit.trace,
-    torch.fx, torch.func, fake tensors) they see the model itself. Pickled and copied it is what it was made
-    of, the model and the example's shapes, and is compiled anew.
+    torch.fx, torch.func, forward-mode derivatives, fake tensors) they see the model itself. Pickled and
+    copied it is what it was made of, the model and the example's shapes, and is compiled anew.
 
     Calls may differ from the example in batch sizes, in how inputs are passed, and in numbers and strings:
     each such form of call is recorded when it first comes, and the last few are kept.
@@ -295,6 +296,7 @@ def _is_traced() -> bool:
     return (
         torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
         or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING)
     )
 

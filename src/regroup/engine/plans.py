@@ -57,6 +57,8 @@ class Plans:
         self._of, self._made = {}, []
 
     def _choose(self, batch: int) -> Plan:
+        if batch == 0:  # any dimension of size 0 would look like the batch, and there is nothing to gain
+            return Plan(batch, fallback=self._model, why="there are no images")
         try:
             return self._recorded(batch)
         except EngineError as error:

@@ -6,9 +6,10 @@ torch.Size([1, 6, 5, 5])
 >>> explain(x, weight, padding=1, groups=2)["forward"]["reference"]
 'yes'
 
-They compute what those of `torch.nn.functional` compute, and can be differentiated any number of times,
-compiled, exported and mapped (`torch.vmap`). Each of their three passes (forward, gradient of the input,
-gradient of the weights) is computed by the first backend that can: `operator.py`.
+They compute what those of `torch.nn.functional` compute, and can be differentiated any number of times
+(forward-mode derivatives are PyTorch's convolutions), compiled, exported, traced and mapped (`torch.vmap`).
+Each of their three passes (forward, gradient of the input, gradient of the weights) is computed by the first
+backend that can: `operator.py`.
 
 Shape letters: N images, C input channels, K output channels, G groups.
 """
@@ -21,7 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from regroup.errors import SpecError
 from regroup.ops.operator import backends, convolution
@@ -55,8 +58,11 @@ def conv(
         (N, K, *out) or (K, *out), in the memory format of x.
 
     Raises:
-        SpecError: shapes, groups and kernel do not fit together.
+        SpecError: shapes, groups and kernel, or types of the tensors, do not fit together.
     """
+    if has_torch_function((x, weight, bias)):  # torch.fx, subclasses of Tensor
+        args = x, weight, bias, stride, padding, dilation, groups
+        return handle_torch_function(conv, (x, weight, bias), *args)
     rank = weight.dim() - 2
     if rank not in (1, 2, 3):
         raise SpecError("weight.dim()", weight.dim(), "3 to 5: (K, C / groups, *kernel size)")
@@ -69,16 +75,20 @@ def conv(
         x, zeros = _padded(x, weight.shape[2:], padding, steps, distances)
     else:
         x, zeros = _cropped(x, _numbers("padding", padding, rank))
-    if torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     _check(x, weight, bias, steps, zeros, distances, groups)
+    if forward_ad._current_level >= 0:  # PyTorch has no way to say a forward-mode derivative of an operator
+        return torch.convolution(x, weight, bias, steps, zeros, distances, False, [0] * rank, groups)
     return convolution(x, weight, bias, steps, zeros, distances, groups)
 
 
 def _of_rank(rank: int, name: str, shapes: str) -> Callable[..., Tensor]:
     @functools.wraps(conv)
     def ranked(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if has_torch_function((x, weight)):
+            return handle_torch_function(ranked, (x, weight), x, weight, *args, **kwargs)
         if weight.dim() != rank + 2:
             raise SpecError("weight.dim()", weight.dim(), f"{rank + 2}: (K, C / groups, *kernel size)")
         return conv(x, weight, *args, **kwargs)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from regroup.errors import ParameterError
+from regroup.errors import ParameterError, SpecError
 from regroup.ops.passes import Aten, Backend, Call, Pass, Reference
 
 _SIZES = "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor"
@@ -91,7 +91,13 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def _call(like: Tensor, x: Sequence[int], weight: Sequence[int], *sizes: Any) -> Call:
+def _call(tensors: Sequence[Tensor | None], x: Sequence[int], weight: Sequence[int], *sizes: Any) -> Call:
+    """Return what is asked for; all its tensors are of one type: machine code takes them at their word."""
+    like, *others = (tensor for tensor in tensors if tensor is not None)
+    for one in others:
+        if one.dtype != like.dtype or one.device != like.device:
+            kind, wanted = f"{one.dtype} on {one.device}", f"{like.dtype} on {like.device}"
+            raise SpecError("a tensor of the convolution", kind, f"{wanted} like the others", "convert it")
     stride, padding, dilation, groups = sizes
     places = tuple(stride), tuple(padding), tuple(dilation)
     return Call(tuple(x), tuple(weight), *places, groups, like.dtype, like.device.type)
@@ -99,27 +105,27 @@ def _call(like: Tensor, x: Sequence[int], weight: Sequence[int], *sizes: Any) ->
 
 @torch.library.impl("regroup::convolution", "default")
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
-    call = _call(x, x.shape, weight.shape, *sizes)
+    call = _call((x, weight, bias), x.shape, weight.shape, *sizes)
     y = choose("forward", call).forward(x, weight, bias, call)
     return y.contiguous(memory_format=memory_format(x))
 
 
 @torch.library.impl("regroup::convolution_input_gradient", "default")
 def _input_gradient(g: Tensor, weight: Tensor, shape: Sequence[int], *sizes: Any) -> Tensor:
-    call = _call(g, shape, weight.shape, *sizes)
+    call = _call((g, weight), shape, weight.shape, *sizes)
     x = choose("input_gradient", call).input_gradient(g, weight, call)
     return x.contiguous(memory_format=memory_format(g))
 
 
 @torch.library.impl("regroup::convolution_weight_gradient", "default")
 def _weight_gradient(x: Tensor, g: Tensor, shape: Sequence[int], *sizes: Any) -> Tensor:
-    call = _call(x, x.shape, shape, *sizes)
+    call = _call((x, g), x.shape, shape, *sizes)
     return choose("weight_gradient", call).weight_gradient(x, g, call).contiguous()
 
 
 @torch.library.register_fake("regroup::convolution")
 def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
-    y = x.new_empty(_call(x, x.shape, weight.shape, *sizes).y)
+    y = x.new_empty(_call((x, weight, bias), x.shape, weight.shape, *sizes).y)
     return y.contiguous(memory_format=memory_format(x))
 
 
