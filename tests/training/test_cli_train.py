@@ -1,16 +1,20 @@
 """`regroup train`: a network, a grouping, data; then resume it, and let it teach another."""
 
 import json
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from regroup.cli import main
-from regroup.cli.train import Options, _begun_with, _to_json
+from regroup.cli._trained import Trained
+from regroup.cli.train import Options, _begun, _begun_with, _to_json
 from regroup.errors import CheckpointError
 from regroup.files.documents import build
-from regroup.training.checkpoint import list_checkpoints, load_checkpoint
+from regroup.training.checkpoint import list_checkpoints, load_checkpoint, save_weights
 from regroup.training.directory import Record
+from tests.training.cases import data
 
 
 def regroup_train(*arguments):
@@ -85,3 +89,77 @@ def test_what_a_run_was_begun_with_is_believed_only_in_its_types(name, tmp_path)
             assert "run.json is damaged" in str(error) and "\n" not in str(error)
         else:
             assert build(json.loads(json.dumps(_to_json(options))), Options).model == options.model
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "strategy"),
+    [
+        ("resnet_small", 1, "grouped:groups=4"),
+        ("timm:test_resnet", 1, None),
+        ("torchvision:squeezenet1_1", 3, None),  # its head is a convolution
+        ("googlenet", 3, None),
+    ],
+)
+def test_weights_of_other_classes_need_a_new_head_and_bring_all_the_rest(name, channels, strategy, tmp_path):
+    old, new = (
+        Trained.on(data(8, shape=(channels, 32, 32), classes=classes), name, {}, strategy, None)
+        for classes in (4, 3)
+    )
+    theirs = old.build(seed=1, quiet=True)
+    save_weights(tmp_path / "old", theirs, network=old.to_json())
+    options = Options(weights=tmp_path / "old")
+    with pytest.raises(CheckpointError, match=r" is .*; new_head=True loads all but the classifier$"):
+        _begun(options, new)
+    found = _begun(replace(options, new_head=True), new).state_dict()
+    fresh, given = new.build(seed=0, quiet=True).state_dict(), theirs.state_dict()
+    head = {key for key, value in found.items() if value.shape != given[key].shape}
+    assert head and all(key.endswith(("weight", "bias")) for key in head)
+    assert all(torch.equal(found[key], (fresh if key in head else given)[key]) for key in found)
+    other = replace(new, strategy="grouped:groups=2")
+    with pytest.raises(CheckpointError) as caught:
+        _begun(options, other)
+    assert "new_head" not in str(caught.value)
+    with pytest.raises(CheckpointError):
+        _begun(replace(options, new_head=True), other)
+
+
+def test_a_classifier_of_as_many_other_classes_is_said(tmp_path, capsys):
+    network = Trained.on(data(8, shape=(1, 8, 8)), "resnet_small", {}, None, None)
+    save_weights(tmp_path / "old", network.build(seed=1), network=network.to_json())
+    options = Options(weights=tmp_path / "old")
+    _begun(options, network)
+    assert capsys.readouterr().err == ""
+    others = replace(network, classes=["a", "b", "c", "d"])
+    kept = _begun(options, others).state_dict()
+    assert "is of other classes; new_head=True begins it anew" in capsys.readouterr().err
+    anew = _begun(replace(options, new_head=True), others).state_dict()
+    changed = {key for key in kept if not torch.equal(kept[key], anew[key])}
+    assert changed == {"classifier.weight"}  # every bias begins at 0
+
+
+def test_a_run_with_a_new_head_is_resumed_though_the_old_weights_are_gone(tmp_path, capsys):
+    network = Trained.on(data(8, shape=(1, 8, 8)), "resnet_small", {}, None, None)
+    save_weights(tmp_path / "old", network.build(seed=1), network=network.to_json())
+    assert short(tmp_path / "run", "--weights", tmp_path / "old") == 1
+    assert re.fullmatch(
+        r"regroup train: .*; new_head=True loads all but the classifier\n", capsys.readouterr().err
+    )
+    assert short(tmp_path / "run", "--weights", tmp_path / "old", "--new-head") == 0
+    (tmp_path / "old").rename(tmp_path / "gone")
+    assert regroup_train("--resume", tmp_path / "run", "--epochs", 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--new-head",), "new_head=True: must be False where there are no weights to load"),
+        (("--weights", "w.pth", "--pretrained"), "pretrained=True: must be False where --weights is given"),
+        (
+            ("--weights", "w.pth", "--model", "timm:resnet10t"),
+            "weights='w.pth': must be the directory of a run",
+        ),
+    ],
+)
+def test_what_cannot_be_begun_with_is_one_line(arguments, said, tmp_path, capsys):
+    assert short(tmp_path / "run", *arguments) == 1
+    assert re.fullmatch(f"regroup train: {said}.*\\n", capsys.readouterr().err)

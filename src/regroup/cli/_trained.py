@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,13 @@ class Trained:
             )
 
     def build(
-        self, *, seed: int = 0, pretrained: bool = False, weights: Path | None = None, quiet: bool = False
+        self,
+        *,
+        seed: int = 0,
+        pretrained: bool = False,
+        weights: Path | None = None,
+        new_head: bool = False,
+        quiet: bool = False,
     ) -> nn.Module:
         """Return the network as it was before training, and say what the strategy replaced.
 
@@ -128,27 +134,72 @@ class Trained:
             seed: of its weights.
             pretrained: load the weights that the hub has, before the strategy is put in.
             weights: file of weights, for networks of ours: likewise.
+            new_head: ... all but the classifier's.
             quiet: say nothing.
+
+        Raises:
+            ConfigError: there are `weights`, and the network is not ours.
+            CheckpointError: they do not fit.
         """
         import torch
 
-        from regroup.conversion.replace import replace
+        from regroup.conversion.replace import replace as replace_convolutions
+        from regroup.errors import ConfigError
+        from regroup.networks import networks
         from regroup.networks.anywhere import create_any_model
 
+        loading = {} if weights is None else {"weights": weights, "new_head": new_head}
+        if loading and self.model.removeprefix("regroup:") not in networks:
+            allowed = "the directory of a run, for networks that are not regroup's own"
+            raise ConfigError("weights", str(weights), allowed)
         torch.manual_seed(seed)
         model = create_any_model(
             self.model,
             num_classes=len(self.classes),
             in_chans=self.shape[0],
             pretrained=pretrained,
-            **({} if weights is None else {"weights": weights}),
+            **loading,
             **self.options,
         )
         if self.strategy is not None:
-            changes = replace(model, self.strategy, self.where)
+            changes = replace_convolutions(model, self.strategy, self.where)
             if not quiet and os.environ.get("RANK", "0") == "0":
                 print(changes, file=sys.stderr)
         return model
+
+    def load(self, path: Path, model: nn.Module, state: object, *, new_head: bool = False) -> None:
+        """Give `model`, which is this network, the weights of a run of the same network.
+
+        Args:
+            path: where they are from.
+            model: takes them.
+            state: the weights by name.
+            new_head: leave the classifier as it is, and load all the rest, e.g. for other classes.
+
+        Raises:
+            CheckpointError: they do not fit; it says if all but the classifier's do.
+        """
+        from regroup.errors import CheckpointError
+        from regroup.training.checkpoint import load_state
+
+        if new_head:
+            return load_state(path, model, self._with_own_head(model, state))
+        try:
+            load_state(path, model, state)
+        except CheckpointError as error:
+            if not _fits(model, self._with_own_head(model, state)):
+                raise
+            remedy = "new_head=True loads all but the classifier"
+            raise CheckpointError(path, f"{error.reason}; {remedy}") from None
+
+    def _with_own_head(self, model: nn.Module, state: object) -> object:
+        """Return a run's weights with the model's own in the place of those that the classes decide."""
+        if not isinstance(state, dict):
+            return state
+        other = replace(self, classes=[*self.classes, "one more"]).build(quiet=True).state_dict()
+        own = model.state_dict()
+        head = {name for name, value in own.items() if name not in other or other[name].shape != value.shape}
+        return {name: value for name, value in state.items() if name not in head} | {n: own[n] for n in head}
 
     def read(self, path: Path) -> Tensor:
         """Return an image file as the run's test images were given to the network: (1, channels, H, W).
@@ -164,6 +215,13 @@ class Trained:
             raise DataError(path, f"an image file has 1 or 3 channels; the run's images have {channels}")
         pixels = fit(read_image(path, channels), (height, width), self.part)
         return normalised(pixels, self.mean, self.std)
+
+
+def _fits(model: nn.Module, state: object) -> bool:
+    own = model.state_dict()
+    if not isinstance(state, dict) or own.keys() != state.keys():
+        return False
+    return all(getattr(state[name], "shape", None) == value.shape for name, value in own.items())
 
 
 def load_run(directory: Path) -> tuple[nn.Module, Trained]:

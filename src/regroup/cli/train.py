@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from regroup.training.identity import Origin
 
 
+_FIRST = ("weights", "new_head", "pretrained")
+"""Options that decide the first weights, which may be gone when the run is resumed."""
+
+
 @dataclass(frozen=True)
 class Options(TrainConfig):
     """Writes a directory in runs/, or --out.
@@ -44,6 +48,8 @@ class Options(TrainConfig):
     weights: Path | None = None
     """Start from the weights of a run of the same network (its directory, or its `best`), or from a file of
     weights for a network of ours."""
+    new_head: bool = False
+    """With --weights: leave the classifier new, and load the rest, e.g. for other classes."""
     data: str = "digits"
     """Data set: a name such as digits, glyphs or cifar10, or a folder of images."""
     image: int | None = None
@@ -131,20 +137,32 @@ def _record(options: Options, config: TrainConfig) -> Record | None:
     if record is None or record.command is None:
         return None
     begun, wanted = record.command, _to_json(options)
-    return record if all(begun.get(name) == wanted[name] for name in ("weights", "pretrained")) else None
+    return record if all(begun.get(name) == wanted[name] for name in _FIRST) else None
 
 
 def _begun(options: Options, network: Trained) -> nn.Module:
     """Return the network with its first weights."""
-    from regroup.training.checkpoint import load_checkpoint, load_state
+    from regroup.errors import ConfigError
+    from regroup.training.checkpoint import load_checkpoint
     from regroup.training.directory import published
 
-    weights = options.weights
+    weights, new_head = options.weights, options.new_head
+    if new_head and weights is None:
+        raise ConfigError("new_head", True, "False where there are no weights to load", "give --weights")
+    if weights is not None and options.pretrained:
+        raise ConfigError("pretrained", True, "False where --weights is given")
     if weights is None or not weights.is_dir():
-        return network.build(seed=options.seed, pretrained=options.pretrained, weights=weights)
+        return network.build(
+            seed=options.seed, pretrained=options.pretrained, weights=weights, new_head=new_head
+        )
     model = network.build(seed=options.seed)
     path = published(weights)
-    load_state(path, model, load_checkpoint(path).get("weights"))
+    saved = load_checkpoint(path)
+    network.load(path, model, saved.get("weights"), new_head=new_head)
+    trained = saved.get("network")
+    classes = trained.get("classes") if isinstance(trained, dict) else None
+    if not new_head and classes != network.classes and _is_first():
+        print(f"{path}: its classifier is of other classes; new_head=True begins it anew", file=sys.stderr)
     return model
 
 
