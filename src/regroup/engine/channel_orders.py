@@ -67,7 +67,12 @@ def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
 
 
 def _keeps_pixels(source: Value, value: Value) -> bool:
-    return value.native and len(value.shape) >= 3 and value.shape[-2:] == source.shape[-2:]
+    return (
+        value.native
+        and value.per == source.per
+        and len(value.shape) >= 3
+        and value.shape[-2:] == source.shape[-2:]
+    )
 
 
 def _view(node: Node, args: list) -> list[Tensor]:

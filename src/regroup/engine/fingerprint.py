@@ -37,7 +37,7 @@ def _words(recorded: Capture) -> Iterator[str | bytes]:
     names = {value: str(i) for i, value in enumerate(graph.values())}
 
     def value_words(value: Value) -> Iterator[str]:
-        yield f"{names[value]}:{value.shape}{value.batched:d}{value.native:d}"
+        yield f"{names[value]}:{value.shape}{value.batched:d}{value.native:d}{value.per}"
 
     for value in graph.inputs:
         yield from value_words(value)

@@ -28,12 +28,18 @@ class Value:
         name: where it comes from, for people.
         batched: False for the rare tensor whose first dimension is not the batch; `shape` is then whole.
         native: it is float32, batched and not empty, so that native code can hold it.
+        per: images of it for each of the batch: frames of videos that were made a batch of images are more.
     """
 
     shape: Shape
     name: str = ""
     batched: bool = True
     native: bool = True
+    per: int = 1
+
+    def like(self, shape: Shape, name: str | None = None) -> Value:
+        """Return a new value of as many images, of its name if no other is given."""
+        return Value(shape, self.name if name is None else name, per=self.per)
 
     def __repr__(self) -> str:
         return f"{self.name or 'value'}{list(self.shape)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 
 from regroup.engine.graph import Graph, Node
 
@@ -22,21 +23,22 @@ class Segment:
 
 
 def partition(graph: Graph, is_native: Callable[[Node], bool]) -> list[Segment]:
-    """Return segments in an order in which they can run."""
+    """Return segments in an order in which they can run; native ones hold equally many images throughout."""
+    kinds = {node: node.output.per if is_native(node) else 0 for node in graph.nodes}
+    turns = cycle([*sorted({1, *kinds.values()} - {0}), 0])
     ready, waiting = set(graph.inputs), list(graph.nodes)
-    batches: list[tuple[bool, list[Node]]] = []
-    native = True
+    batches: list[tuple[int, list[Node]]] = []
     while waiting:
-        taken, left = [], []
+        kind, taken, left = next(turns), [], []
         for node in waiting:
-            runs = is_native(node) == native and all(value in ready for value in node.inputs)
+            runs = kinds[node] == kind and all(value in ready for value in node.inputs)
             (taken if runs else left).append(node)
             if runs:
                 ready.update(node.outputs)
         if taken:
-            batches.append((native, taken))
-        waiting, native = left, not native
-    return [Segment(_subgraph(graph, nodes), native) for native, nodes in batches]
+            batches.append((kind, taken))
+        waiting = left
+    return [Segment(_subgraph(graph, nodes), kind > 0) for kind, nodes in batches]
 
 
 def _subgraph(graph: Graph, nodes: list[Node]) -> Graph:

@@ -72,7 +72,7 @@ def recognise(graph: Graph) -> None:
         nodes.append(node)
         if isinstance(node.op, AdaptivePool) and len(node.output.shape) == 1:  # the mean without its 1x1
             flat = node.output
-            image = Value((*flat.shape, *node.op.size), flat.name)
+            image = flat.like((*flat.shape, *node.op.size))
             node.outputs = (image,)
             nodes.append(Node(Reshape(flat.shape), (image,), (flat,)))
     graph.nodes = nodes
@@ -86,6 +86,8 @@ def _recognise_node(node: Node, used: set[Value]) -> None:
         node.op = replace(op, why=f"no kernel for {name}")
     elif not all(v.native and len(v.shape) in (1, 3) for v in (*node.inputs, node.output)):
         node.op = replace(op, why=f"{name} on something else than float32 images or vectors")
+    elif any(v.per != node.output.per for v in node.inputs):
+        node.op = replace(op, why=f"{name} on different numbers of images")
     else:
         found = recogniser(_Arguments(_bind(op), node.inputs, node.output.shape))
         if found is None:

@@ -78,7 +78,7 @@ class Recorder(TorchDispatchMode):
     def input(self, position: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Return what stands for an input."""
         meta = torch.empty(shape, dtype=dtype, device="meta")
-        unknown = self._unknown(meta, f"input{position}")
+        unknown = self._unknown(meta, f"input{position}", ())
         self.graph.inputs.append(unknown.value)
         return unknown
 
@@ -119,7 +119,7 @@ class Recorder(TorchDispatchMode):
 
         def named(leaf: object) -> object:
             if isinstance(leaf, Tensor):
-                unknowns.append(leaf := self._unknown(leaf, name))
+                unknowns.append(leaf := self._unknown(leaf, name, values))
             return leaf
 
         result = _mapped(named, result)
@@ -128,9 +128,9 @@ class Recorder(TorchDispatchMode):
 
     def _sizes(self, function: Any, x: Tensor, shape: Sequence[int]) -> list[int]:
         """Return the sizes of a result, -1 for the batch: so recordings of two sizes can be the same."""
-        batched = bool(shape) and shape[0] == self.batch and 0 not in shape[1:]
+        batched = bool(shape) and 0 not in shape[1:]
         if function is not _aten.reshape.default:  # -1 is what the dimension is already
-            batched = batched and x.dim() == len(shape) and x.shape[0] == self.batch
+            batched = batched and shape[0] == self.batch == x.shape[0] and x.dim() == len(shape)
         return [-1, *shape[1:]] if batched else list(shape)
 
     def _shape_of(self, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -155,13 +155,30 @@ class Recorder(TorchDispatchMode):
             return self._shapes[id(arg)][1]
         return torch.device("meta") if isinstance(arg, torch.device) else arg
 
-    def _unknown(self, meta: Tensor, name: str) -> Phantom:
+    def _unknown(self, meta: Tensor, name: str, sources: Sequence[Value]) -> Phantom:
         shape = tuple(meta.shape)
-        batched = bool(shape) and shape[0] == self.batch
-        native = batched and meta.dtype == torch.float32 and 0 not in shape[1:]
-        unknown = Phantom(meta, Value(shape[1:] if batched else shape, name, batched, native))
+        per = self._images(shape, sources)
+        native = per > 0 and meta.dtype == torch.float32 and 0 not in shape[1:]
+        value = Value(shape[1:] if per else shape, name, per > 0, native, max(per, 1))
+        unknown = Phantom(meta, value)
         self.phantoms.append(weakref.ref(unknown))
         return unknown
+
+    def _images(self, shape: Sequence[int], sources: Sequence[Value]) -> int:
+        """Return how many images a tensor has for each of the batch, 0 if its first dimension is not images.
+
+        It has more than one where frames were made images (`x.flatten(0, 1)`), and in what is made of those.
+        """
+        if not shape or shape[0] == self.batch:
+            return int(bool(shape))
+        for source in sources:
+            if source.batched and source.per > 1 and shape[0] == self.batch * source.per:
+                return source.per
+            frames = source.shape[0] if source.batched and len(source.shape) == 4 else 0
+            images = frames * source.per
+            if frames > 1 and tuple(shape) == (self.batch * images, *source.shape[1:]):
+                return images
+        return 0
 
 
 @lru_cache(maxsize=10_000)

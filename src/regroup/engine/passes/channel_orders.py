@@ -73,7 +73,7 @@ def _sink(graph: Graph, node: Node, producers: dict[Value, Node]) -> bool:
     order = producers.get(node.inputs[0])
     if order is None or not isinstance(order.op, Select) or not _is_permutation(order):
         return False
-    result = Value(order.inputs[0].shape, node.output.name)
+    result = node.output.like(order.inputs[0].shape)
     graph.nodes.append(Node(order.op, (result,), node.outputs))
     node.op = _reorder(node.op, _inverse(order.op.channels))
     node.inputs, node.outputs = order.inputs, (result,)
@@ -96,8 +96,8 @@ def _sink_below_add(graph: Graph, node: Node, producers: dict[Value, Node]) -> b
     if not isinstance(order.op, Select) or not _is_permutation(order):
         return False
     other = node.inputs[1 - chosen]
-    moved = Value(other.shape, other.name)
-    result = Value(node.output.shape, node.output.name)
+    moved = other.like(other.shape)
+    result = node.output.like(node.output.shape)
     graph.nodes.append(Node(Select(_inverse(order.op.channels)), (other,), (moved,)))
     graph.nodes.append(Node(order.op, (result,), node.outputs))
     node.inputs, node.outputs = (order.inputs[0], moved), (result,)

@@ -56,10 +56,10 @@ def _push(graph: Graph, node: Node, whole: Node, chosen: int) -> None:
     start, parts = 0, []
     for part in whole.inputs:
         channels = range(start, start + part.shape[0])
-        slices = [Value(part.shape, other.name) for other in others]
+        slices = [other.like(part.shape) for other in others]
         for other, piece in zip(others, slices, strict=True):
             graph.nodes.append(Node(Select(tuple(channels)), (other,), (piece,)))
-        parts.append(Value(part.shape, part.name))
+        parts.append(part.like(part.shape))
         graph.nodes.append(Node(_for_channels(node.op, channels), (part, *slices), (parts[-1],)))
         start = channels.stop
     graph.nodes.remove(node)

@@ -18,7 +18,6 @@ from regroup.engine.graph import (
     Op,
     ScaleShift,
     Select,
-    Value,
 )
 from regroup.engine.slots import slots
 
@@ -80,7 +79,7 @@ def fuse_before(graph: Graph) -> bool:
         ops, source = _ops(before.op), before.inputs[0]
         if order is not None:
             ops = tuple(_selected(op, list(order.op.channels)) for op in ops)
-            source = Value(node.inputs[0].shape, source.name)
+            source = source.like(node.inputs[0].shape)
             graph.nodes.append(Node(order.op, (before.inputs[0],), (source,)))
         node.op = Fused(fused.op, ops, fused.after)
         node.inputs = (source, *node.inputs[1:])
