@@ -1,7 +1,14 @@
-"""Every test starts from the same seed, in float32, on one thread per worker."""
+"""Every test starts from the same seed, in float32, on one thread; and so do the processes that it begins."""
+
+import os
 
 import pytest
 import torch
+
+
+def pytest_configure():
+    """Let processes of tests run on one thread: those of two workers would wait for each other's."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
