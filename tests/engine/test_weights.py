@@ -35,13 +35,18 @@ class Settings:
     sizes: list[int] = dataclasses.field(default_factory=lambda: [1, 2])
 
 
+class Own:
+    def __init__(self) -> None:
+        self.gain, self.of = 1.0, [1]
+
+
 class Scaled(nn.Module):
     """Settings and tensors in every place where a module can have them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale, self.sizes, self.names, self.chosen = 2.0, [1, [2, 3]], {"a": 1}, {1, 2}
-        self.settings, self.namespace = Settings(), argparse.Namespace(gain=1)
+        self.settings, self.namespace, self.own = Settings(), argparse.Namespace(gain=1), Own()
         self.__dict__["plain"] = torch.ones(3)
         self.several = (torch.ones(2), {"of": [torch.ones(2)]})
         self.hidden = [nn.Linear(2, 2)]
@@ -133,6 +138,10 @@ CHANGES = {
     "a key of a dictionary": lambda m: m[3].names.update(b=m[3].names.pop("a")),
     "a set": lambda m: m[3].chosen.add(3),
     "a dataclass": lambda m: setattr(m[3].settings, "scale", 2.0),
+    "an object of one's own": lambda m: setattr(m[3].own, "gain", 2.0),
+    "a list in an object of one's own": lambda m: m[3].own.of.append(1),
+    "a new attribute of an object": lambda m: setattr(m[3].own, "bias", 2.0),
+    "another object of the same class": lambda m: setattr(m[3].own, "of", Own()),
     "a list in a dataclass": lambda m: m[3].settings.sizes.append(1),
     "a namespace": lambda m: setattr(m[3].namespace, "gain", 2),
     "a tensor that is no buffer": lambda m: m[3].plain.add_(1),

@@ -154,7 +154,7 @@ class Snapshot:
             self._stack += [(function.__self__, name), (function.__func__, name)]
         elif isinstance(function, functools.partial):
             self._stack += [(function.func, name), (function.args, name), (function.keywords, name)]
-        elif not _is_other(function.__module__):
+        elif not is_other(function.__module__):
             for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
                 self._add(Attributes(cell, variable, lambda: ("cell_contents",)))
             self._stack += [(function.__defaults__, name), (function.__kwdefaults__, name)]
@@ -185,14 +185,14 @@ class Snapshot:
         for name in names_of(code):
             value = names.get(name, MISSING)
             if isinstance(value, types.ModuleType):
-                if not _is_other(value.__name__):
+                if not is_other(value.__name__):
                     self._stack += [(vars(value).get(one, None), one) for one in attributes_of(code)]
             elif value is not MISSING:
                 self._stack.append((value, name))
 
     def _visit_class(self, kind: type) -> None:
         for one in kind.__mro__:
-            if _is_other(one.__module__) or (one is not kind and id(one) in self._seen):
+            if is_other(one.__module__) or (one is not kind and id(one) in self._seen):
                 continue
             self._seen[id(one)] = one
             keys = functools.partial(_data_of_class, one)
@@ -237,7 +237,7 @@ class Snapshot:
             self._stack.append((value(), name))
         elif hasattr(value, "cache_info") and hasattr(value, "__wrapped__"):
             self._stack.append((value.__wrapped__, name))
-        elif not _is_other(kind.__module__) or kind is types.SimpleNamespace:
+        elif not is_other(kind.__module__) or kind is types.SimpleNamespace:
             self._visit_attributes(value, kind.__name__)
 
     def _visit_module(self, module: nn.Module) -> None:
@@ -269,7 +269,8 @@ def _refill(array: Any, numbers: Any) -> None:
     array[slice(None) if isinstance(array, bytearray) else ...] = numbers
 
 
-def _is_other(module: str | None) -> bool:
+def is_other(module: str | None) -> bool:
+    """Tell whether a module belongs to a package that keeps nothing of a model's calls."""
     return (module or "builtins").partition(".")[0] in _OTHERS
 
 

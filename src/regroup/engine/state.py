@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from regroup.engine.proof import interfaces
+from regroup.engine.snapshot import is_other
 from regroup.kernels.glance_objects import Objects
 
 _GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
@@ -34,7 +35,7 @@ _TRAINING_ONLY = "num_batches_tracked"
 
 _PLAIN = (int, bool, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format, range, slice)
 
-_SETTINGS = (types.SimpleNamespace, argparse.Namespace)
+_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
 _LINE = 64
 
@@ -42,9 +43,10 @@ _LINE = 64
 class State:
     """A model's modules, with everything that hangs on them: attributes, hooks, tensors.
 
-    Followed are modules, tensors, dictionaries, lists, tuples, sets, dataclasses and namespaces, wherever one
-    holds another, and the hooks of all modules. Of other objects it is known which they are, not what is in
-    them. All are held, so that none of their addresses is another object's later.
+    Followed are modules, tensors, dictionaries, lists, tuples, sets, dataclasses, namespaces, and objects of
+    classes that are not Python's or PyTorch's, wherever one holds another, and the hooks of all modules. Of
+    other objects it is known which they are, not what is in them. All are held, so that none of their
+    addresses is another object's later.
 
     Attributes:
         tensors: parameters, buffers, and tensors in attributes and containers, each once.
@@ -171,8 +173,11 @@ def _matters(key: object, value: object) -> bool:
 
 
 def _is_settings(value: object) -> bool:
+    """Tell whether what an object of the user's has in its attributes may decide what a model computes."""
+    if isinstance(value, type) or type(getattr(value, "__dict__", None)) is not dict:
+        return False
     kind = type(value)
-    return isinstance(value, _SETTINGS) or (dataclasses.is_dataclass(kind) and hasattr(value, "__dict__"))
+    return isinstance(value, _NAMESPACES) or dataclasses.is_dataclass(kind) or not is_other(kind.__module__)
 
 
 def _flat(entries: Iterable[tuple[Any, Any]]) -> list[Any]:

@@ -27,9 +27,9 @@ class Watch:
     look reads all numbers of tensors of up to 256, and of larger ones at least 128, evenly spread; the looks
     after it read those in between, and after `turns` looks every number has been read.
 
-    Not followed are code (methods, what global variables and closures stand for) and objects other than
-    modules, tensors, containers, dataclasses and namespaces; but tensors that a recording has read are,
-    wherever they are.
+    Not followed are code (methods, classes, what global variables and closures stand for) and objects other
+    than modules, tensors, containers, dataclasses, namespaces and those of the user's own classes; but
+    tensors that a recording has read are, wherever they are.
 
     Raises:
         EngineError: PyTorch does not count the changes of these tensors.
