@@ -128,7 +128,7 @@ MOVES: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda a, b: F.conv2d(a, b) if _convolves(a, b) else a,
     lambda a, b: a[:, : b.shape[0]] if a.dim() > 1 and b.dim() else a,
     lambda a, b: a / a.shape[0] if a.dim() and a.shape[0] in (1, 2, 4) else a,
-    lambda a, b: a.permute(*reversed(range(a.dim()))),
+    lambda a, b: a.permute(list(reversed(range(a.dim())))),
     lambda a, b: a @ b if a.dim() == b.dim() == 2 and a.shape[1] == b.shape[0] else a,
 ]
 SIZES = [(2, 2, 2, 2), (2, 3), (2,), (), (3, 2, 2, 2), (1, 2, 4, 4), (2, 2)]
