@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT: save, leave soon, with an exit code that says why; the second is obeyed at once."""
 
+import json
 import os
 import signal
 import socket
@@ -67,38 +68,37 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on_from_there(number, 
     assert equal(whole, resumed)
 
 
-def test_ctrl_c_ends_the_command_soon_with_130(tmp_path):
-    with started(command(tmp_path / "run"), tmp_path / "run") as process:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
-    assert latest_valid(tmp_path / "run")[1] == []
-    assert not list((tmp_path / "run").glob(".*"))
-
-
-def test_a_lost_terminal_saves_and_says_how_to_go_on(tmp_path):
-    with started(command(tmp_path / "run"), tmp_path / "run") as process:
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(timeout=20) == 129
-    assert f"to go on: regroup train --resume {tmp_path / 'run'}" in (tmp_path / "stderr").read_text()
-    assert latest_valid(tmp_path / "run")[1] == []
-
-
-def test_work_does_not_end_because_nobody_looks(tmp_path):
-    """As `regroup train ... 2>&1 | head -1` under nohup: the pipe is closed after the first line."""
-    output = tmp_path / "run"
-    arguments = ["regroup", "train", "--epochs", "3", "--batch-size", "256", "--out", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory):
+    """Where runs of the command were disturbed, and how each ended."""
+    directory = tmp_path_factory.mktemp("disturbed")
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.faults.signals", str(directory)],
         cwd=ROOT,
-        env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    assert process.stdout.readline().startswith(b"epoch 1/3")
-    process.stdout.close()
-    process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=120) == 0
+    assert ran.returncode == 0, ran.stderr
+    return directory, json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize(("how", "status"), [("interrupted", 130), ("hung-up", 129)])
+def test_ctrl_c_and_a_lost_terminal_end_the_command_soon_and_say_how_to_go_on(how, status, disturbed):
+    directory, ends = disturbed
+    run = directory / how / "run"
+    assert ends[how] == status
+    assert f"to go on: regroup train --resume {run}" in (directory / how / "stderr").read_text()
+    assert latest_valid(run)[1] == []
+    assert not list(run.glob(".*"))
+
+
+def test_work_does_not_end_because_nobody_looks(disturbed):
+    directory, ends = disturbed
+    first, status = ends["unseen"]
+    assert first.startswith("epoch 1/3") and status == 0
+    output = directory / "unseen" / "run"
     assert (output / "weights" / "manifest.json").exists()
     assert len((output / "log.jsonl").read_text().splitlines()) == 3
 
