@@ -51,7 +51,7 @@ def points(operations, some):
 
 
 @pytest.mark.timeout(600 if not LONG else 36000)
-@pytest.mark.parametrize(("kind", "some"), [("train", 20), ("compare", 12)])
+@pytest.mark.parametrize(("kind", "some"), [("train", 12), ("compare", 8)])
 def test_whatever_fails_the_next_call_ends_as_if_nothing_had(kind, some, tmp_path, monkeypatch):
     work = {"train": runs.trained, "compare": runs.compared}[kind]
     torch.set_num_threads(1)

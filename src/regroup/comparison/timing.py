@@ -90,6 +90,7 @@ def timed(
     here, path = Times.none(images), out / TIMES
     kept = None if anew else _read(path, say)
     if kept is not None and kept.holds(here, identities):
+        say(f"times as measured on {kept.machine.get('date')}; --retime measures anew")
         return kept
     for name, ways in _measured(models, images, say).items():
         here.networks[identities[name]] = ways
