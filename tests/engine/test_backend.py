@@ -120,7 +120,7 @@ MOVES: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda a, b: a * 2 - 1,
     lambda a, b: a + b if a.shape == b.shape else a + 1,
     lambda a, b: a * b if a.dim() >= b.dim() and a.shape[a.dim() - b.dim() :] == b.shape else a,
-    lambda a, b: torch.cat([a, b], 0) if a.shape[1:] == b.shape[1:] and a.dim() else a,
+    lambda a, b: torch.cat([a, b], 0) if a.dim() == b.dim() > 0 and a.shape[1:] == b.shape[1:] else a,
     lambda a, b: torch.cat([a, b], 1) if _lie_beside(a, b) else a,
     lambda a, b: a.transpose(0, -1) if a.dim() else a,
     lambda a, b: a.sum(0),

@@ -370,3 +370,25 @@ def test_tensors_in_closures_and_globals_are_followed():
     for tensor in (enclosed, _GLOBAL, enclosed.data, _GLOBAL):
         tensor.mul_(3)
         assert _equal(model, fast, x) and _equal(model, fast, x[:1])
+
+
+MISTAKES = {
+    "a weight in float64": lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight.double())),
+    "a complex weight": lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight.to(torch.complex64))),
+    "more outputs than biases": lambda m: setattr(m[0], "weight", nn.Parameter(torch.ones(9, 3, 3, 3))),
+    "a norm in float16": lambda m: m[1].half(),
+    "means in float64": lambda m: setattr(m[1], "running_mean", m[1].running_mean.double()),
+    "no memory": lambda m: m[0].weight.untyped_storage().resize_(0),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_weights_that_pytorch_refuses_are_its_error(mistake):
+    model, x = nn.Sequential(_convolution(3, 8), nn.BatchNorm2d(8)).eval(), _integers(2, 3, 8, 8)
+    fast = compile(model, x)
+    MISTAKES[mistake](model)
+    with pytest.raises(RuntimeError) as theirs:
+        model(x)
+    with pytest.raises(RuntimeError) as ours:
+        fast(x)
+    assert str(ours.value) == str(theirs.value)

@@ -36,8 +36,9 @@ def place(tensor: Tensor) -> tuple:
 
 
 def span(tensor: Tensor) -> tuple[int, int]:
-    """Return address and bytes of a tensor's numbers, with what lies in between."""
-    if tensor.numel() == 0:
-        return 0, 0
+    """Return address and bytes of a tensor's numbers, with what lies between; none without memory."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = tensor.storage_offset() + last + 1
+    if tensor.numel() == 0 or end * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return 0, 0  # the latter: its memory has been given back, by FSDP for example
     return tensor.data_ptr(), (last + 1) * tensor.element_size()

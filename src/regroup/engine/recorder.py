@@ -136,6 +136,10 @@ class Recorder(TorchDispatchMode):
     def _shape_of(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Return the results of an operator, without numbers."""
         metas = _mapped(self._meta, args)
+        if func in (*_NORMS, _aten.convolution.default):  # of types, PyTorch's shapes know nothing
+            types = {one.dtype for one in metas[:5] if isinstance(one, Tensor)}
+            if len(types) > 1:
+                raise EngineError(f"tensors of several types meet in {func}: {', '.join(map(str, types))}")
         if func in _ACTIVATIONS:
             return torch.empty_like(metas[0])
         if func in _NORMS and not (func is _NORMS[0] and args[5]):
@@ -228,7 +232,9 @@ def _is_without_memory(tensor: Tensor) -> bool:
 
 def _convolution(metas: Sequence[Any], ask_pytorch: Callable[[], Tensor]) -> Tensor:
     """Return a convolution's result, without numbers: PyTorch takes long over that, but knows all errors."""
-    x, weight, _, stride, padding, dilation, _, _, groups = metas
+    x, weight, bias, stride, padding, dilation, _, _, groups = metas
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise EngineError(f"a convolution's bias has shape {tuple(bias.shape)}")
     sizes = [
         (size + 2 * p - d * (k - 1) - 1) // s + 1
         for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
