@@ -17,7 +17,7 @@ check: .venv/.installed-dev         ## style, types, floors
 	$(BIN)/lint-imports
 
 fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems a template, N/10 models; every network
-	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest tests/kernels/test_templates.py tests/engine/test_every_network.py tests/engine/test_random_models.py tests/profiling/test_uncounted.py tests/networks/test_torchscript.py tests/engine/test_operators.py tests/engine/test_resize.py tests/engine/test_accuracy.py
+	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest $$(grep -rl REGROUP_FUZZ tests --include='test_*.py')
 
 faults: .venv/.installed-dev        ## the long fault runs: 200 kills and forks, 5,000 changes, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults
