@@ -569,3 +569,16 @@ def test_of_methods_only_those_count_that_forward_can_call():
 
 
 _NUMBERS = itertools.count()
+
+
+def test_a_fault_of_the_engine_leaves_the_network_to_pytorch_and_says_so(monkeypatch):
+    def faulty(*args):
+        raise IndexError("of an empty list")
+
+    monkeypatch.setattr(plans, "build_plan", faulty)
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), torch.randn(2, 3, 6, 6)
+    with pytest.warns(UserWarning, match="IndexError: of an empty list"):
+        fast = compile(model, x)
+    with torch.no_grad():
+        assert torch.equal(fast(x), model(x))
+    assert "please report it" in fast.explain()

@@ -115,3 +115,16 @@ def test_an_accelerated_model_is_traced_by_torch_fx():
     model, x = nn.Sequential(*layers).eval(), torch.randn(2, 4, 8, 8)
     regroup.accelerate(model)
     assert torch.equal(torch.fx.symbolic_trace(model)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_an_accelerated_network_is_exported_to_onnx(dynamo, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.ReLU()).eval()
+    regroup.accelerate(model)
+    x, file = torch.randint(-3, 4, (2, 4, 8, 8)).float(), str(tmp_path / "net.onnx")
+    torch.onnx.export(model, (x,), file, dynamo=dynamo)
+    (y,) = onnxruntime.InferenceSession(file).run(None, {"input" if dynamo else "input.1": x.numpy()})
+    with torch.no_grad():
+        assert (torch.from_numpy(y) - model(x)).abs().max() <= 2**-20

@@ -78,7 +78,9 @@ class Compiled(nn.Module):
     through `.data` or NumPy: of these the next call sees what changes a small tensor or a twentieth of a
     large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
     `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions, what
-    global variables stand for. Memory of weights that were replaced is given back at the next call.
+    global variables, closures and classes' attributes stand for; so are answers of the world around, if the
+    code asks (how inputs lie in memory, numbers of threads, the environment, the time). Memory of weights
+    that were replaced is given back at the next call.
 
     The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
     not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives

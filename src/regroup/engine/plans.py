@@ -7,6 +7,7 @@ recording is the same as that of a plan, this plan serves the size, and the othe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -64,6 +65,10 @@ class Plans:
         except EngineError as error:
             stateful = isinstance(error, StatefulError)
             return Plan(batch, fallback=self._model, why=str(error), stateful=stateful)
+        except Exception as error:  # a fault of ours must not be one of the network's
+            why = f"a fault of regroup's ({type(error).__name__}: {error}): please report it"
+            warnings.warn(f"the network runs in PyTorch: {why}", stacklevel=2)
+            return Plan(batch, fallback=self._model, why=why)
 
     def _recorded(self, batch: int) -> Plan:
         recorded = record(self._model, self._examples, batch)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +50,8 @@ class Accelerated:
 class _Accelerated:
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         conv: Any = self
+        if torch.onnx.is_in_onnx_export():  # which knows PyTorch's operators only
+            return super()._conv_forward(input, weight, bias)  # type: ignore[missing-attribute]
         padding = conv.padding
         if conv.padding_mode != "zeros":
             input = F.pad(input, conv._reversed_padding_repeated_twice, conv.padding_mode)
