@@ -324,6 +324,9 @@ class Trial:
             getattr(self, name)()
         except (RuntimeError, TypeError, KeyError):  # PyTorch refuses some, as to swap what a graph holds,
             self.made["refused"] += 1  # perhaps after a part of it
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                if tensor.dtype == torch.float64:  # a conversion that went half the way
+                    tensor.data = tensor.data.float()
             self.model.scale = self.whole((4, 1, 1))
 
     def too_large(self):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torchvision
 from torch import nn
 
 from regroup.networks import list_models, networks
@@ -17,22 +16,10 @@ def mobile() -> dict[str, list[Reference]]:
 
 
 def _squeezenet() -> dict[str, list[Reference]]:
-    found = {
+    return {
         f"squeezenet1_{i}": [of_torchvision(f"squeezenet1_{i}"), _adaptive_squeezenet(f"squeezenet_v1_{i}")]
         for i in (0, 1)
     }
-    return {**found, "squeezenet1_0_official": [_padded_squeezenet()]}
-
-
-def _padded_squeezenet() -> Reference:
-    """torchvision's, with the padding that Caffe's has."""
-
-    def build() -> nn.Module:
-        model = torchvision.models.squeezenet1_0(weights=None)
-        model.classifier[1].padding = (1, 1)
-        return model
-
-    return Reference("definition", build)
 
 
 def _adaptive_squeezenet(name: str) -> Reference:
