@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
 
+import regroup
 from regroup.errors import RegroupError
 from tests.faults import runs
 from tests.faults.trials import finished
@@ -36,6 +38,15 @@ def refuse(directory, number):
 
 def compare(directory, number):
     return runs.compared(directory)
+
+
+def compile(directory, number):
+    """Compile a network with the directory as the cache of its kernels, which all begin to fill."""
+    os.environ["REGROUP_CACHE"] = str(directory)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4)).eval()
+    x = torch.randint(-3, 4, (2, 3, 9, 9)).float()
+    return regroup.compile(model, x)(x).sum((0, 2, 3)).tolist()
 
 
 def forked(what, directory, number, delay):
@@ -71,7 +82,7 @@ def met(what, processes, trials, directory, chance):
 
 def main(processes, trials, directory, seed):
     torch.set_num_threads(1)
-    kinds, chance = (resume, begin, refuse, compare), random.Random(seed)
+    kinds, chance = (resume, begin, refuse, compare, compile), random.Random(seed)
     found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in kinds}
     print(json.dumps(found))
 

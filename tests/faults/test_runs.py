@@ -90,12 +90,12 @@ def meetings(request, tmp_path_factory):
     assert ran.returncode == 0 and "Traceback" not in ran.stderr, f"seed {seed}: {ran.stderr}"
     found = json.loads(ran.stdout.splitlines()[-1])
     ended = [outcome["ended"] for kind in found.values() for outcome in kind["outcomes"]]
-    assert all(ended) and len(ended) == 4 * trials, f"seed {seed}: somebody hangs"
+    assert all(ended) and len(ended) == 5 * trials, f"seed {seed}: somebody hangs"
     return found
 
 
 @pytest.mark.timeout(300 if not LONG else 36000)
-@pytest.mark.parametrize("kind", ["resume", "compare"])
+@pytest.mark.parametrize("kind", ["resume", "compare", "compile"])
 def test_who_meets_in_a_directory_ends_with_what_each_would_have_alone(kind, meetings):
     for outcome in meetings[kind]["outcomes"]:
         assert [each.get("result") for each in outcome["found"]] == meetings[kind]["alone"], outcome
