@@ -48,7 +48,6 @@ OTHER = {
     "amp": True,
     "amp_dtype": "float16",
     "channels_last": True,
-    "accelerate": True,
     "seed": 1,
 }
 """Another value of every setting that decides weights."""

@@ -63,7 +63,6 @@ SETTINGS = [
     {"opt": "adamw", "lr": 0.01, "warmup_epochs": 1, "model_ema": True, "model_ema_decay": 0.9},
     {"mixup": 0.4, "cutmix": 1.0, "smoothing": 0.1, "grad_accum_steps": 2},
     {"channels_last": True, "clip_grad": 0.5, "clip_mode": "agc", "sched": "step", "decay_epochs": 1},
-    {"accelerate": True},
     {"amp": True, "opt": "lookahead_adamw", "lr": 0.01, "augment": False},
     {"amp": True, "amp_dtype": "float16", "clip_grad": 1.0},
 ]
@@ -80,6 +79,21 @@ def test_a_resumed_run_ends_in_the_same_bits(settings, tmp_path):
     assert equal(whole, resumed)
     assert [e.test_loss for e in again.epochs] == [e.test_loss for e in history.epochs]
     assert [e.train_loss for e in again.epochs] == [e.train_loss for e in history.epochs]
+
+
+def test_a_resumed_run_by_our_own_kernels_ends_in_the_same_bits_and_is_another_run(tmp_path):
+    def stop(result):
+        if result.epoch == 2:
+            raise Stop
+
+    whole, resumed = built(), built()
+    train(whole, data(), config(), accelerate=True)
+    with pytest.raises(Stop):
+        train(built(), data(), config(output=tmp_path), on_epoch=stop, accelerate=True)
+    with pytest.raises(CheckpointError, match="AcceleratedConv2d"):
+        train(built(), data(), config(output=tmp_path, resume=True))
+    train(resumed, data(), config(output=tmp_path, resume=True), accelerate=True)
+    assert equal(whole, resumed) and type(resumed[0]) is torch.nn.Conv2d
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

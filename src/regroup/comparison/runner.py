@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from regroup.errors import ConfigError, RegroupError
 from regroup.files.disk import remove_partial
 from regroup.files.lock import Lock
 from regroup.networks.anywhere import create_any_model
+from regroup.ops.accelerate import accelerated
 from regroup.ops.counting import count
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
@@ -184,11 +186,12 @@ def _row(
         model, changes = build(config, strategy, data, seed)
         start = time.monotonic()
         training = _training(config, seed)
-        identity = identify(model, data, training, origin=origin)
-        output = run_directory(
-            config.out, strategy.label, seed, identity, lambda s: say(f"{strategy.label}: {s}")
-        )
-        history = train(model, data, replace(training, output=output), origin=origin)
+        with accelerated(model) if config.accelerate else nullcontext():
+            identity = identify(model, data, training, origin=origin)
+            output = run_directory(
+                config.out, strategy.label, seed, identity, lambda s: say(f"{strategy.label}: {s}")
+            )
+            history = train(model, data, replace(training, output=output), origin=origin)
         result = history.last
         seconds = sum(epoch.seconds for epoch in history.epochs)
         names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
@@ -223,7 +226,6 @@ def _training(config: CompareConfig, seed: int) -> TrainConfig:
         weight_decay=config.weight_decay,
         warmup_epochs=min(1.0, config.epochs / 2),
         amp=config.amp,
-        accelerate=config.accelerate,
         device=config.device,
         workers=config.workers,
         seed=seed,

@@ -99,8 +99,6 @@ class TrainConfig:
     """Type used by amp; float16 with a scaled loss."""
     channels_last: bool = False
     """Keep images and weights in NHWC order in memory."""
-    accelerate: bool = False
-    """Train narrow groups by regroup's own kernels: quicker on CPUs, other rounding, compiled once."""
     seed: int = 0
     """Seed of everything random."""
     device: str | None = None

@@ -54,6 +54,7 @@ def train(
     on_epoch: Callable[[EpochResult], None] | None = None,
     origin: Origin | None = None,
     wait: bool = True,
+    accelerate: bool = False,
 ) -> History:
     """Train `model` in place and return how it went. Under `torchrun`, train it with the other processes.
 
@@ -70,6 +71,7 @@ def train(
         on_epoch: called after each epoch, in every process.
         origin: where the model comes from, for the run's identity and for what is written beside its weights.
         wait: for another process that uses the output directory; else that is an error.
+        accelerate: train narrow groups by regroup's own kernels, as `regroup.accelerate` does: another run.
 
     Raises:
         ConfigError: model, data and config do not fit, or not the run to resume.
@@ -81,13 +83,13 @@ def train(
         SystemExit: on SIGTERM or SIGHUP, after a checkpoint; the code is 143 or 129.
     """
     config = config or TrainConfig()
-    with Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
+    kernels = accelerated(model) if accelerate else nullcontext()
+    with kernels, Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
         run = Run(model, data, config, teacher, processes, origin)
         run.prepare_output()
         with (
             _logging(run) as log,
             run.lock(wait, warn if config.display == "quiet" else log.note) as locked,
-            _kernels(model, config),
         ):
             while not locked():
                 _leave_if_told(run, interruption)
@@ -101,11 +103,6 @@ def train(
             model.load_state_dict(run.ema.module.state_dict())
         model.eval()
         return run.history
-
-
-def _kernels(model: nn.Module, config: TrainConfig) -> AbstractContextManager:
-    """Return the context in which the model's convolutions run by the kernels that the config names."""
-    return accelerated(model) if config.accelerate else nullcontext()
 
 
 def _begin(run: Run, log: Loggers) -> None:
