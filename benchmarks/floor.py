@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import regroup.engine.compiled
-from regroup.kernels.peak import peak_gflops
+from regroup.kernels.program.peak import peak_gflops
 from regroup.networks import create_model, networks
 from regroup.ops.counting import count_macs
 from regroup.profiling.clock import measure

@@ -22,14 +22,16 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from regroup.kernels import jit, templates
-from regroup.kernels.peak import peak_gflops
-from regroup.kernels.problem import Conv, Epilogue, Prologue
+from regroup.kernels import templates
+from regroup.kernels.language.code import assembly
+from regroup.kernels.machine import jit
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Epilogue, Prologue
+from regroup.kernels.problems.view import View
 from regroup.kernels.program import aligned
-from regroup.kernels.target import Target
+from regroup.kernels.program.peak import peak_gflops
 from regroup.kernels.templates.base import Kernel
-from regroup.kernels.templates.fetch import CURSOR
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.fetch import CURSOR
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def quickest(call: Callable[[], None], seconds: float = 0.03) -> float:
 
 def regroup_seconds(kernel: Kernel) -> float:
     """Return the time of a kernel on one core."""
-    loaded = jit.load([jit.compile_object(jit.assembly(kernel.emit("kernel")), kernel.target)])
+    loaded = jit.load([jit.compile_object(assembly(kernel.emit("kernel")), kernel.target)])
     memory = [aligned(view.floats) for view in kernel.problem.views]
     weights, private = aligned(kernel.packed), aligned(CURSOR + kernel.scratch)
     private[:CURSOR].view(np.int64)[:] = 0  # nothing is fetched ahead

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import regroup
-from regroup.kernels.peak import peak_gflops
+from regroup.kernels.program.peak import peak_gflops
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.operator import backends
 from regroup.ops.passes import PASSES, Call

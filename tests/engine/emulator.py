@@ -12,9 +12,9 @@ from torch import Tensor
 
 from regroup.engine.graph import Activate, Resize
 from regroup.engine.interpret import evaluate
-from regroup.kernels import problem as kernels
-from regroup.kernels.dynamic import DynamicConv, Largest
-from regroup.kernels.view import View
+from regroup.kernels import problems as kernels
+from regroup.kernels.problems.dynamic import DynamicConv, Largest
+from regroup.kernels.problems.view import View
 from regroup.ops.dynamic import ranked
 
 

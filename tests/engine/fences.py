@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regroup.engine.plan import NativeSegment
-from regroup.kernels.call import Call
+from regroup.kernels.program import Call
 
 _WIDTH, _POST = 1024, np.float32(12345.678)
 

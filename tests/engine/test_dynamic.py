@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from regroup.engine.compiled import compile
-from regroup.kernels.dynamic import Largest
+from regroup.kernels.problems.dynamic import Largest
+from regroup.kernels.problems.view import View
 from regroup.kernels.program import Part, Step, build
-from regroup.kernels.view import View
 from regroup.networks.anywhere import create_any_model
 from regroup.ops.dynamic import DynamicGroupConv, as_one_operator, dynamic_conv, largest
 from regroup.spec import ConvSpec

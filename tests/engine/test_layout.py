@@ -12,9 +12,9 @@ from regroup.engine.compiled import compile
 from regroup.engine.passes import optimise
 from regroup.engine.recognise import recognise
 from regroup.engine.schedule import schedule
-from regroup.kernels.problem import Conv, Problem
-from regroup.kernels.target import Target
-from regroup.kernels.templates.blocks import block_runs
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Problem
+from regroup.kernels.templates.parts.blocks import block_runs
 from tests.engine.models import BATCH
 
 

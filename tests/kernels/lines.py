@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regroup.kernels import jit
+from regroup.kernels.language.code import assembly
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes
 from regroup.kernels.lines.problem import Forward, InputGradient, WeightGradient
-from regroup.kernels.target import Target
+from regroup.kernels.machine import jit
+from regroup.kernels.machine.target import Target
 from regroup.kernels.templates.base import Kernel
 from regroup.kernels.templates.lines import products, sums
 from tests.kernels.memory import Guarded
@@ -85,7 +86,7 @@ class Bench:
 
     def run(self, kernel: Kernel, tensors: list[Tensor], rng: Random, at_end: bool) -> None:
         """Run all items of a kernel, in pieces."""
-        text = jit.assembly(kernel.emit("kernel"))
+        text = assembly(kernel.emit("kernel"))
         loaded = jit.load([jit.compile_object(text, kernel.target)])
         types = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
         call = ctypes.CFUNCTYPE(None, *types)(loaded.address("kernel"))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from regroup.kernels import problem as p
-from regroup.kernels.dynamic import DynamicConv, Largest
+from regroup.kernels import problems as p
+from regroup.kernels.problems.dynamic import DynamicConv, Largest
+from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.templates.halo import Zeros
-from regroup.kernels.view import Halo, View
 from tests.kernels.reference import ACTIVATION
 
 _NO_HALO = Halo()

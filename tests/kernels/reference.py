@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.kernels import problem as p
-from regroup.kernels.dynamic import DynamicConv, Largest
+from regroup.kernels import problems as p
+from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.ops.bounds import unit_roundoff
 
 U = unit_roundoff(torch.float32)

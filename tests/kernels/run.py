@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regroup.kernels import jit, templates
-from regroup.kernels import problem as p
-from regroup.kernels.dynamic import DynamicConv
-from regroup.kernels.target import Target
+from regroup.kernels import problems as p
+from regroup.kernels import templates
+from regroup.kernels.language.code import assembly
+from regroup.kernels.machine import jit
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems.dynamic import DynamicConv
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Kernel
-from regroup.kernels.templates.fetch import CURSOR
 from regroup.kernels.templates.halo import Zeros
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.fetch import CURSOR
 from tests.kernels.memory import Guarded
 from tests.kernels.problems import MAKERS
 from tests.kernels.reference import expected
@@ -125,7 +127,7 @@ def _is_exact(problem: p.Problem) -> bool:
 
 
 def _compiled(kernel: Kernel) -> tuple[int, object]:
-    text = jit.assembly(kernel.emit("kernel"))
+    text = assembly(kernel.emit("kernel"))
     loaded = jit.load([jit.compile_object(text, kernel.target)])
     return loaded.address("kernel"), loaded
 

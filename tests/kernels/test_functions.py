@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.kernels.fused import Epilogue
-from regroup.kernels.problem import Pointwise
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Pointwise
+from regroup.kernels.problems.fused import Epilogue
+from regroup.kernels.problems.view import View
 from regroup.kernels.program import Part, Step, build
-from regroup.kernels.target import Target
-from regroup.kernels.view import View
 from tests.kernels.reference import ACTIVATION, Rounded, U
 
 TARGETS = [Target.host(), Target.avx2()] if Target.host().name == "AVX-512" else [Target.host()]

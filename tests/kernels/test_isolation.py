@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regroup.kernels.problem import Conv, Epilogue, Pool
+from regroup.kernels.problems import Conv, Epilogue, Pool
+from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.program import Part, Step, build
-from regroup.kernels.view import Halo, View
 
 _ROOM = Halo(1, 1, 1, 1)
 

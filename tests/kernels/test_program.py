@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from regroup.errors import EngineError
-from regroup.kernels.problem import AdaptivePool, Conv, Epilogue, Linear, Pool
+from regroup.kernels.problems import AdaptivePool, Conv, Epilogue, Linear, Pool
+from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.program import Part, Program, Step, build, why_not
-from regroup.kernels.view import Halo, View
 from regroup.ops.bounds import rounding_bound, worst_ratio
 
 _ROOM = Halo(1, 1, 1, 1)

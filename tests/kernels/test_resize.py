@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.kernels.problem import Resize
+from regroup.kernels.problems import Resize
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.resize import Positions, tables
-from regroup.kernels.view import View
 
 SIZES = (*range(1, 41), 64, 70, 100)
 FACTORS = (

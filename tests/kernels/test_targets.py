@@ -7,8 +7,10 @@ from random import Random
 import llvmlite.binding as llvm
 import pytest
 
-from regroup.kernels import jit, templates
-from regroup.kernels.target import Target
+from regroup.kernels import templates
+from regroup.kernels.language.code import assembly
+from regroup.kernels.machine import jit
+from regroup.kernels.machine.target import Target
 from tests.kernels.problems import MAKERS
 
 
@@ -18,7 +20,7 @@ def test_templates_compile_for_neon(family):
     while done < 4:
         ways = templates.kernels(MAKERS[family](rng, False), target)
         if ways:
-            code = jit.compile_object(jit.assembly(rng.choice(ways).emit("kernel")), target)
+            code = jit.compile_object(assembly(rng.choice(ways).emit("kernel")), target)
             assert llvm.ObjectFileRef.from_data(code) and code[:4] == b"\x7fELF"
             assert int.from_bytes(code[18:20], "little") == 183, "not for AArch64"
             done += 1

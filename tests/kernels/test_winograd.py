@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.kernels import jit, templates
-from regroup.kernels.problem import Conv, Epilogue
+from regroup.kernels import templates
+from regroup.kernels.language.code import assembly
+from regroup.kernels.machine import jit
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Epilogue
+from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.program import aligned
-from regroup.kernels.target import Target
-from regroup.kernels.templates.fetch import CURSOR
+from regroup.kernels.templates.parts.fetch import CURSOR
 from regroup.kernels.templates.winograd import Winograd, candidates
-from regroup.kernels.view import Halo, View
 
 _NOT_FINITE = [torch.nan, torch.inf, -torch.inf]
 
@@ -31,7 +33,7 @@ def _problem(height: int, width: int, inputs: int = 13, outputs: int = 35, **opt
 def _apply(problem: Conv, image: Tensor, kernel: Winograd | None = None, **parameters: Tensor) -> Tensor:
     """Return what a kernel makes of an image (channels, height, width)."""
     kernel = kernel or candidates(problem, Target.host())[-1]
-    loaded = jit.load([jit.compile_object(jit.assembly(kernel.emit("kernel")), kernel.target)])
+    loaded = jit.load([jit.compile_object(assembly(kernel.emit("kernel")), kernel.target)])
     weights, private = aligned(kernel.packed), aligned(CURSOR + kernel.scratch)
     weights[:] = kernel.pack({name: t.numpy() for name, t in parameters.items()})
     private[:CURSOR].view(np.int64)[:] = 0

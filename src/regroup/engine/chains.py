@@ -13,11 +13,11 @@ from regroup.engine.graph import Conv, Fused, Pool
 from regroup.engine.places import Slab
 from regroup.engine.tasks import Task
 from regroup.kernels import templates
-from regroup.kernels.problem import Chain
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Chain
+from regroup.kernels.problems.view import ARENA
 from regroup.kernels.program import Part, at_origin, why_not
-from regroup.kernels.target import Target
 from regroup.kernels.templates.chain import row_window
-from regroup.kernels.view import ARENA
 
 _SHARE = 0.03
 """Of a core's second-level cache: an intermediate result that takes more is not written out as a whole."""

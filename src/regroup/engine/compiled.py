@@ -26,7 +26,7 @@ from regroup.engine.bound import Bound, Function, as_module, does_not_fit, is_tr
 from regroup.engine.inputs import Inputs, check_call, check_tensors, light, of_example, take
 from regroup.engine.prepared import Prepared, Progress
 from regroup.errors import EngineError
-from regroup.kernels.threads import Lock, within_fork
+from regroup.kernels.machine.threads import Lock, within_fork
 
 _MOST_FORMS = 8
 """Kept at a time, each with plans of its own; the oldest goes."""

@@ -13,10 +13,10 @@ from regroup.engine.graph import (
     Op,
     ScaleShift,
 )
-from regroup.kernels import problem as kernels
-from regroup.kernels.dynamic import DynamicConv as DynamicProblem
-from regroup.kernels.problem import Linear, Problem
-from regroup.kernels.view import View
+from regroup.kernels import problems as kernels
+from regroup.kernels.problems import Linear, Problem
+from regroup.kernels.problems.dynamic import DynamicConv as DynamicProblem
+from regroup.kernels.problems.view import View
 
 
 def describe_node(node: Node) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from regroup.engine.describe import describe_problem
 from regroup.engine.plan import NativeSegment, Plan, TorchSegment
-from regroup.kernels.peak import peak_gflops
-from regroup.kernels.threads import usable, why_not_more
+from regroup.kernels.machine.threads import usable, why_not_more
+from regroup.kernels.program.peak import peak_gflops
 
 _REPEATS = 15
 _SIZES_SHOWN = 16

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from regroup.kernels.glance_tensors import TensorFacts
+from regroup.kernels.watch.tensors import TensorFacts
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -109,7 +109,7 @@ class Activate(Op):
     """An activation function.
 
     Attributes:
-        kind: what kernels call it (`regroup.kernels.fused`), or "prelu".
+        kind: what kernels call it (`regroup.kernels.problems.fused`), or "prelu".
         slope: of "prelu", a number per channel.
     """
 

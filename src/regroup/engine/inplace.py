@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from regroup.engine.arena import Lifetime
 from regroup.engine.places import Place, Slab
 from regroup.engine.tasks import Task
-from regroup.kernels.view import ARENA
+from regroup.kernels.problems.view import ARENA
 
 
 def written_over(lives: Sequence[Lifetime], steps: Sequence[Sequence[Task]]) -> list[Lifetime]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regroup.kernels.glance import Interfaces
+from regroup.kernels.watch.glance import Interfaces
 
 _PYTHON = {
     "next": "PyDict_Next",

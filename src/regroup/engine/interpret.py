@@ -38,7 +38,7 @@ from regroup.engine.graph import (
     Softmax,
     Torch,
 )
-from regroup.kernels.fused import parsed
+from regroup.kernels.problems.fused import parsed
 from regroup.ops.dynamic import dynamic_conv, packed
 
 

@@ -23,10 +23,10 @@ from regroup.engine.graph import (
     Value,
 )
 from regroup.engine.places import Place, Slab
-from regroup.kernels.problem import Conv as ConvProblem
-from regroup.kernels.target import Target
-from regroup.kernels.templates.blocks import side_by_side
-from regroup.kernels.view import Halo, View
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv as ConvProblem
+from regroup.kernels.problems.view import Halo, View
+from regroup.kernels.templates.parts.blocks import side_by_side
 
 _ALIASES = (Select, Concat, Reshape)
 _PLANAR_CHANNELS = 4

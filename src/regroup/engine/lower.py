@@ -33,12 +33,12 @@ from regroup.engine.layout import is_alias, is_elementwise
 from regroup.engine.places import Place, Slab
 from regroup.engine.slots import Slots, slots_of
 from regroup.engine.tasks import Task, Tasks, view_of
-from regroup.kernels import dynamic as kernels_dynamic
-from regroup.kernels import problem as kernels
-from regroup.kernels.dynamic import Largest
-from regroup.kernels.problem import Problem, Prologue
+from regroup.kernels import problems as kernels
+from regroup.kernels.problems import Problem, Prologue
+from regroup.kernels.problems import dynamic as kernels_dynamic
+from regroup.kernels.problems.dynamic import Largest
+from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.templates.base import LINE
-from regroup.kernels.view import Halo, View
 
 _FAR = 8
 """Times a group's width: inputs of a group that lie that far apart are copied side by side."""

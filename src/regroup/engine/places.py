@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
-from regroup.kernels.view import ARENA, Halo, View
+from regroup.kernels.problems.view import ARENA, Halo, View
 
 NO_HALO = Halo()
 

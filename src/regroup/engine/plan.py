@@ -20,9 +20,8 @@ from regroup.engine.partition import partition
 from regroup.engine.passes import optimise
 from regroup.engine.recognise import recognise
 from regroup.engine.schedule import Schedule, schedule
-from regroup.kernels.call import Call
-from regroup.kernels.program import Program
-from regroup.kernels.threads import usable, within_fork
+from regroup.kernels.machine.threads import usable, within_fork
+from regroup.kernels.program import Call, Program
 
 _SHARED_WEIGHTS = 8 << 20
 """Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.

@@ -13,7 +13,7 @@ from regroup.engine.plan import Plan
 from regroup.engine.plans import Plans
 from regroup.engine.weights import Watch
 from regroup.errors import EngineError
-from regroup.kernels.threads import Lock, within_fork
+from regroup.kernels.machine.threads import Lock, within_fork
 
 Progress = Callable[[int, int], None]
 """Called with (kernels that are ready, kernels in all)."""

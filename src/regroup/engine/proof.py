@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from regroup.engine.facts import facts, span
 from regroup.engine.interfaces import find
-from regroup.kernels.glance import Interfaces
-from regroup.kernels.glance_objects import Objects
-from regroup.kernels.glance_tensors import Tensors
+from regroup.kernels.watch.glance import Interfaces
+from regroup.kernels.watch.objects import Objects
+from regroup.kernels.watch.tensors import Tensors
 
 _Change = Callable[[Any], object]
 

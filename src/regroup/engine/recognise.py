@@ -39,7 +39,7 @@ from regroup.engine.graph import (
     Torch,
     Value,
 )
-from regroup.kernels.fused import clamp, leaky_relu
+from regroup.kernels.problems.fused import clamp, leaky_relu
 
 
 @dataclass(frozen=True)

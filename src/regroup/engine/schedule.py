@@ -13,8 +13,8 @@ from regroup.engine.lower import lower
 from regroup.engine.places import Place, Slab
 from regroup.engine.tasks import Task
 from regroup.kernels import program as programs
+from regroup.kernels.problems.view import ARENA
 from regroup.kernels.program import Program, Step
-from regroup.kernels.view import ARENA
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from torch.nn.modules import module as torch_module
 
 from regroup.engine.proof import interfaces
 from regroup.engine.snapshot import is_other
-from regroup.kernels.glance_objects import Objects
+from regroup.kernels.watch.objects import Objects
 
 _GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 """Those of all modules."""

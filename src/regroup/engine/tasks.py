@@ -12,10 +12,10 @@ from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.layout import Layout
 from regroup.engine.places import NO_HALO, Place, Slab
 from regroup.engine.slots import Slots
-from regroup.kernels import problem as kernels
-from regroup.kernels.problem import Epilogue, Problem
+from regroup.kernels import problems as kernels
+from regroup.kernels.problems import Epilogue, Problem
+from regroup.kernels.problems.view import WEIGHTS, Halo, View
 from regroup.kernels.program import Part
-from regroup.kernels.view import WEIGHTS, Halo, View
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from regroup.engine.facts import facts, is_plain, place, span
 from regroup.engine.proof import interfaces
 from regroup.engine.state import State, inside, lines
 from regroup.errors import EngineError
-from regroup.kernels import glance_tensors
+from regroup.kernels.watch import tensors as glance_tensors
 
 
 class Watch:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from regroup.kernels.call import Call as Prepared
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes, Triple
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
+from regroup.kernels.machine.threads import Lock, usable
+from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
-from regroup.kernels.threads import Lock, usable
 from regroup.ops.operator import memory_format
 from regroup.ops.passes import WIDEST, Aten, Backend, Call, Pass
 

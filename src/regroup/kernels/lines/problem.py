@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regroup.kernels.lines.geometry import Geometry, Planes
-from regroup.kernels.problem import Problem
-from regroup.kernels.view import ARENA, View
+from regroup.kernels.problems.base import Problem
+from regroup.kernels.problems.view import ARENA, View
 
 X, WEIGHT, Y, BIAS = 2, 3, 4, 5
 """Buffers of a program: input (or its gradient), weights (or theirs), output (or its gradient), bias."""

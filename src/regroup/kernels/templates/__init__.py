@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from regroup.errors import RegroupError
-from regroup.kernels.dynamic import DynamicConv, Largest
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
-from regroup.kernels.problem import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
-from regroup.kernels.target import Target
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
+from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.templates import (
     chain,
     dense,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Problem
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Problem
 
 Parameters = Mapping[str, np.ndarray]
 

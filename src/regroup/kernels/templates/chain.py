@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Chain, Conv, Pointwise, Pool, Problem
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Chain, Conv, Pointwise, Pool, Problem
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, whole_lines
-from regroup.kernels.templates.stage import fill
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.stage import fill
 
 Banded = Callable[[Problem, Target], Kernel]
 

@@ -10,26 +10,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Conv, Linear, Prologue
-from regroup.kernels.target import Target
-from regroup.kernels.templates.base import (
-    Kernel,
-    Parameters,
-    Run,
-    ceil_div,
-    choose,
-    pieces,
-    runs,
-    split,
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Linear, Prologue
+from regroup.kernels.problems.view import Halo, View
+from regroup.kernels.templates.base import Kernel, Parameters, Run, ceil_div, choose, pieces, runs, split
+from regroup.kernels.templates.parts.fetch import fetch_ahead
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.reduce import Reduction, Turn
+from regroup.kernels.templates.parts.stage import Direct, Source, Unit, pack_prologue, stage
+from regroup.kernels.templates.parts.tail import Tail
+from regroup.kernels.templates.parts.tiles import (
+    by_block,
+    channel_blocks,
+    register_tiles,
+    term_cycles,
+    valid_lanes,
 )
-from regroup.kernels.templates.fetch import fetch_ahead
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.reduce import Reduction, Turn
-from regroup.kernels.templates.stage import Direct, Source, Unit, pack_prologue, stage
-from regroup.kernels.templates.tail import Tail
-from regroup.kernels.templates.tiles import by_block, channel_blocks, register_tiles, term_cycles, valid_lanes
-from regroup.kernels.view import Halo, View
 
 _STREAMED = 1 << 16
 """Floats (256 KiB): more weights than this come from far away; they are fetched early."""

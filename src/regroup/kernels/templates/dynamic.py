@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from regroup.kernels.dynamic import DynamicConv
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems.dynamic import DynamicConv
 from regroup.kernels.templates.base import (
     LINE,
     Kernel,
@@ -27,10 +27,16 @@ from regroup.kernels.templates.base import (
     split,
     whole_lines,
 )
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.reduce import SHORT_STRETCH, Reduction
-from regroup.kernels.templates.stage import Direct, Source, Unit
-from regroup.kernels.templates.tiles import by_block, channel_blocks, register_tiles, term_cycles, valid_lanes
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.reduce import SHORT_STRETCH, Reduction
+from regroup.kernels.templates.parts.stage import Direct, Source, Unit
+from regroup.kernels.templates.parts.tiles import (
+    by_block,
+    channel_blocks,
+    register_tiles,
+    term_cycles,
+    valid_lanes,
+)
 
 _ITEMS = 16
 """Enough work items to share evenly among threads: each block's pixels are cut into slices to reach it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regroup.kernels.lang import Code, Operand
-from regroup.kernels.problem import Problem
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Problem
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Kernel
-from regroup.kernels.templates.walk import address, vectors
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.walk import address, vectors
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Conv, Prologue
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Prologue
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, pieces, runs, split
-from regroup.kernels.templates.blocks import Block, BlockRun, block_runs
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.taps import TapSums
+from regroup.kernels.templates.parts.blocks import Block, BlockRun, block_runs
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.taps import TapSums
 
 _LONGEST = 2500
 """Multiply-adds that are written out at most; longer code takes seconds to compile."""

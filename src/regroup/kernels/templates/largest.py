@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from regroup.kernels.dynamic import Largest
-from regroup.kernels.lang import Code, Value
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems.dynamic import Largest
 from regroup.kernels.templates.base import Kernel, ceil_div, whole_lines
-from regroup.kernels.templates.walk import vectors
+from regroup.kernels.templates.parts.walk import vectors
 
 _BITS = 31
 """Of a float but for its sign: as integers they are in the order of the magnitudes, NaN above infinity."""

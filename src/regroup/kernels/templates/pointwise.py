@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Pointwise
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Pointwise
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.stage import prepared
-from regroup.kernels.templates.walk import address, gather, share, transpose, vectors
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.stage import prepared
+from regroup.kernels.templates.parts.walk import address, gather, share, transpose, vectors
 
 _ITEMS = 16
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
 
-from regroup.kernels.functions import activate
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import AdaptivePool, Pool
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import AdaptivePool, Pool
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Kernel, Run, ceil_div, choose
-from regroup.kernels.templates.walk import address, share
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.activations import activate
+from regroup.kernels.templates.parts.walk import address, share
 
 _ITEMS = 16
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Conv
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, pieces, split
-from regroup.kernels.templates.blocks import Block, block_runs
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.stage import Direct, Unit, pack_prologue, prepared
-from regroup.kernels.templates.walk import pick
+from regroup.kernels.templates.parts.blocks import Block, block_runs
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.stage import Direct, Unit, pack_prologue, prepared
+from regroup.kernels.templates.parts.walk import pick
 
 _MOST = 4
 """Vectors of a pixel's channels; with more, the sums would have no room in the registers."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import Resize
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Resize
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
-from regroup.kernels.templates.walk import address, vectors
+from regroup.kernels.templates.parts.walk import address, vectors
 
 _SMALL = 128
 """Up to this height plus width of its output PyTorch has "nearest" done by another loop."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from math import inf
 
-from regroup.kernels.functions import exp
-from regroup.kernels.lang import Code, Operand, Value
-from regroup.kernels.problem import LocalResponseNorm, Problem, Softmax
-from regroup.kernels.target import Target
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.language.functions import exp
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import LocalResponseNorm, Problem, Softmax
 from regroup.kernels.templates.base import Kernel, ceil_div
+from regroup.kernels.templates.parts.walk import address, vectors
 from regroup.kernels.templates.pool import largest
-from regroup.kernels.templates.walk import address, vectors
 
 
 class _ByRow(Kernel):

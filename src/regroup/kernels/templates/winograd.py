@@ -12,19 +12,11 @@ from math import prod
 
 import numpy as np
 
-from regroup.kernels.lang import Code
-from regroup.kernels.problem import Conv, Prologue
-from regroup.kernels.target import Target
-from regroup.kernels.templates.base import (
-    LINE,
-    Kernel,
-    Parameters,
-    ceil_div,
-    pieces,
-    split,
-    whole_lines,
-)
-from regroup.kernels.templates.tiles import by_block, channel_blocks, register_tiles, term_cycles
+from regroup.kernels.language.code import Code
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv, Prologue
+from regroup.kernels.templates.base import LINE, Kernel, Parameters, ceil_div, pieces, split, whole_lines
+from regroup.kernels.templates.parts.tiles import by_block, channel_blocks, register_tiles, term_cycles
 from regroup.kernels.templates.winograd_code import POSITIONS, Writer
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Run, choose, pieces, split
-from regroup.kernels.templates.fetch import fetch_ahead
-from regroup.kernels.templates.finish import Finish, Pixel
-from regroup.kernels.templates.reduce import Reduction, Turn
-from regroup.kernels.templates.stage import Direct, Source, Unit
-from regroup.kernels.templates.tiles import valid_lanes
-from regroup.kernels.templates.walk import vectors
-from regroup.kernels.view import View
+from regroup.kernels.templates.parts.fetch import fetch_ahead
+from regroup.kernels.templates.parts.finish import Finish, Pixel
+from regroup.kernels.templates.parts.reduce import Reduction, Turn
+from regroup.kernels.templates.parts.stage import Direct, Source, Unit
+from regroup.kernels.templates.parts.tiles import valid_lanes
+from regroup.kernels.templates.parts.walk import vectors
 
 if TYPE_CHECKING:
     from regroup.kernels.templates.winograd import Winograd

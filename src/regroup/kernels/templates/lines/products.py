@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
-from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.language.code import Code, Operand, Value
 from regroup.kernels.lines.geometry import Tap, Triple
 from regroup.kernels.lines.problem import SumParts, WeightGradient
-from regroup.kernels.target import Target
+from regroup.kernels.machine.target import Target
 from regroup.kernels.templates.base import Kernel, Run, ceil_div, choose, runs, split, whole_lines
 from regroup.kernels.templates.lines.staging import Band, Lines, bands, used_phases, zero
-from regroup.kernels.templates.walk import vectors
+from regroup.kernels.templates.parts.walk import vectors
 
 _CACHED = 64 << 10
 """Bytes of lines that a piece of work holds at once, where they can be cut."""

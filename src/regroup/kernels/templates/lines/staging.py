@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regroup.kernels.lang import Code, Operand, Value
+from regroup.kernels.language.code import Code, Operand, Value
 from regroup.kernels.lines.geometry import Planes, Triple, triples
 from regroup.kernels.templates.base import LINE, ceil_div, whole_lines
-from regroup.kernels.templates.walk import vectors
+from regroup.kernels.templates.parts.walk import vectors
 
 
 @dataclass(frozen=True)

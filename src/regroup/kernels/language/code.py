@@ -1,0 +1,348 @@
+"""A small vector language that writes LLVM IR: loops, vectors of the target's width, partial vectors.
+
+>>> from regroup.kernels.machine.target import Target
+>>> code = Code(Target.avx512(), "twice", x="ptr", n="i64")
+>>> x, n = code.arguments
+>>> for i in code.each(0, n, 16):
+...     code.store(code.load(x + i) * 2.0, x + i)
+>>> "fmul <16 x float>" in code.text()
+True
+
+Integers are 64-bit and fold while they are Python numbers; pointers step in floats; a Python number
+beside a vector stands for a vector of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+
+from regroup.kernels.language.loops import Loop
+from regroup.kernels.language.values import Operand, Value
+from regroup.kernels.machine.target import Target
+
+_INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
+_INT |= {"and": "and", "or": "or", "xor": "xor"}
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+
+
+class Code:
+    """One function being written.
+
+    Args:
+        target: the CPU.
+        name: the function's symbol.
+        arguments: LLVM type of each argument, by name.
+    """
+
+    def __init__(self, target: Target, name: str, **arguments: str) -> None:
+        self.target, self.name, self.lanes = target, name, target.lanes
+        self.vector = f"<{target.lanes} x float>"
+        self.arguments = [Value(self, f"%{argument}", type) for argument, type in arguments.items()]
+        self._lines: list[str] = []
+        self._tables: list[str] = []
+        self._count = 0
+        self._globals: dict[str, str] = {}
+        self.declarations: set[str] = set()
+        self.type, self.end, self.internal = "void", "ret void", False
+        self._open("entry")
+
+    def text(self) -> str:
+        """Return the function and the constants it uses as LLVM assembly."""
+        head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
+        linkage = "internal " if self.internal else ""
+        start = f"define {linkage}{self.type} @{self.name}({head}) {{"
+        entry, *body = self._lines
+        return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
+
+    # -- instructions -----------------------------------------------------------------------------
+
+    def emit(self, type: str, instruction: str) -> Value:
+        """Append an instruction that has a result."""
+        self._count += 1
+        name = f"%v{self._count}"
+        self._lines.append(f"{name} = {instruction}")
+        return Value(self, name, type)
+
+    def value(self, number: Operand, type: str) -> Value:
+        """Return a Python number as a value of `type`; values pass through."""
+        if isinstance(number, Value):
+            return number
+        if type.startswith("i"):
+            return Value(self, str(int(number)), type)
+        bits = struct.pack(">d", struct.unpack("f", struct.pack("f", number))[0]).hex()
+        if type == "float":
+            return Value(self, f"0x{bits}", type)
+        return Value(self, f"splat (float 0x{bits})", type)
+
+    def vec(self, number: float) -> Value:
+        """Return a constant vector."""
+        return self.value(number, self.vector)
+
+    def binary(self, operation: str, a: Value, b: Operand) -> Value:
+        """Return `a operation b` ("add", "sub", "mul", "div", "rem") of integers or vectors."""
+        names = _INT if a.type.startswith("i") else _FLOAT
+        return self.emit(a.type, f"{names[operation]} {a.type} {a}, {self.value(b, a.type)}")
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """Return `a * b + c`, fused where the machine can."""
+        return self.call("llvm.fmuladd", a, b, c)
+
+    def call(self, intrinsic: str, *values: Value) -> Value:
+        """Return an overloaded intrinsic of values that all have the type of its result."""
+        type = values[0].type
+        suffix = "f32" if type == "float" else f"v{self.lanes}f32" if type == self.vector else type
+        name = f"@{intrinsic}.{suffix}"
+        self.declarations.add(f"declare {type} {name}({', '.join([type] * len(values))})")
+        return self.emit(type, f"call {type} {name}({', '.join(f'{type} {v}' for v in values)})")
+
+    def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
+        """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
+        a = self.value(a, "i64")
+        kind = "icmp" if a.type.startswith("i") else "fcmp"
+        type = f"<{self.lanes} x i1>" if a.type == self.vector else "i1"
+        return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
+
+    def select(self, mask: Value, a: Operand, b: Operand, type: str = "") -> Value:
+        """Return `a` where `mask` is true, else `b`."""
+        type = type or next(v.type for v in (a, b) if isinstance(v, Value))
+        a, b = self.value(a, type), self.value(b, type)
+        return self.emit(type, f"select {mask.type} {mask}, {type} {a}, {type} {b}")
+
+    def smaller(self, a: Operand, b: Operand) -> Value:
+        """Return the smaller of two integers."""
+        return self.call("llvm.smin", self.value(a, "i64"), self.value(b, "i64"))
+
+    def larger(self, a: Operand, b: Operand) -> Value:
+        """Return the larger of two integers."""
+        return self.call("llvm.smax", self.value(a, "i64"), self.value(b, "i64"))
+
+    def as_float(self, integer: Value) -> Value:
+        """Return an integer as a float."""
+        return self.emit("float", f"sitofp {integer.type} {integer} to float")
+
+    # -- memory -----------------------------------------------------------------------------------
+
+    def offset(self, pointer: Value, floats: Operand) -> Value:
+        """Return the address `floats` floats on."""
+        if not isinstance(floats, Value) and floats == 0:
+            return pointer
+        return self.emit("ptr", f"getelementptr inbounds float, ptr {pointer}, i64 {floats}")
+
+    def load_scalar(self, pointer: Value) -> Value:
+        """Load one float."""
+        return self.emit("float", f"load float, ptr {pointer}, align 4")
+
+    def load_int(self, table: Value, index: Operand) -> Value:
+        """Load an entry of a table of integers."""
+        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
+        narrow = self.emit("i32", f"load i32, ptr {at}, align 4")
+        return self.emit("i64", f"sext i32 {narrow} to i64")
+
+    def store_int(self, number: Value, table: Value, index: Operand) -> None:
+        """Store an entry of a table of integers."""
+        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
+        self._lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
+
+    def load_pointer(self, table: Value, index: int) -> Value:
+        """Load an entry of a table of pointers."""
+        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
+        return self.emit("ptr", f"load ptr, ptr {at}, align 8")
+
+    def pointers(self, values: Sequence[Value]) -> Value:
+        """Return a table of pointers in the function's own memory, refilled wherever this stands."""
+        table = Value(self, f"%table{len(self._tables)}", "ptr")
+        self._tables.append(f"{table} = alloca [{len(values)} x ptr], align 16")
+        for i, value in enumerate(values):
+            at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {i}")
+            self._lines.append(f"store ptr {value}, ptr {at}, align 8")
+        return table
+
+    def load(self, pointer: Value, count: int = 0) -> Value:
+        """Load a vector: `count` floats (all lanes by default), zeros in the other lanes."""
+        if count in (0, self.lanes):
+            return self.emit(self.vector, f"load {self.vector}, ptr {pointer}, align 4")
+        if not self.target.masks:
+            return self._load_pieces(pointer, count)
+        name = f"@llvm.masked.load.v{self.lanes}f32.p0"
+        mask = f"<{self.lanes} x i1>"
+        self.declarations.add(f"declare {self.vector} {name}(ptr, {mask}, {self.vector})")
+        ones = self.first_lanes(count)
+        return self.emit(
+            self.vector,
+            f"call {self.vector} {name}(ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer)",
+        )
+
+    def prefetch(self, pointer: Value, floats: Operand) -> None:
+        """Ask for the cache line `floats` floats on; any address is allowed, even one beyond all memory."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        at = self.emit("ptr", f"getelementptr float, ptr {pointer}, i64 {floats}")
+        self.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 2, i32 1)")
+
+    def store(self, vector: Value, pointer: Value, count: int = 0) -> None:
+        """Store the first `count` lanes of a vector (all by default); no other byte is touched."""
+        if count in (0, self.lanes):
+            self._lines.append(f"store {self.vector} {vector}, ptr {pointer}, align 4")
+        elif not self.target.masks:
+            for start, size in _pieces(count):
+                self._store_piece(vector, pointer + start, start, size)
+        else:
+            name = f"@llvm.masked.store.v{self.lanes}f32.p0"
+            mask = f"<{self.lanes} x i1>"
+            self.declarations.add(f"declare void {name}({self.vector}, ptr, {mask})")
+            to = f"ptr align 4 {pointer}, {mask} {self.first_lanes(count)}"
+            self._lines.append(f"call void {name}({self.vector} {vector}, {to})")
+
+    def store_scalar(self, number: Operand, pointer: Value) -> None:
+        """Store one float."""
+        self._lines.append(f"store float {self.value(number, 'float')}, ptr {pointer}, align 4")
+
+    def _load_pieces(self, pointer: Value, count: int) -> Value:
+        whole = Value(self, "zeroinitializer", self.vector)
+        for start, size in _pieces(count):
+            at = pointer + start
+            if size == 1:
+                whole = self.insert(whole, self.load_scalar(at), start)
+                continue
+            part = self.emit(f"<{size} x float>", f"load <{size} x float>, ptr {at}, align 4")
+            wide = self._shuffle(part, part, [min(i, size) for i in range(self.lanes)])
+            inside = range(start, start + size)
+            whole = self._shuffle(
+                whole, wide, [self.lanes + i - start if i in inside else i for i in range(self.lanes)]
+            )
+        return whole
+
+    def _store_piece(self, vector: Value, pointer: Value, start: int, size: int) -> None:
+        if size == 1:
+            self.store_scalar(self.extract(vector, start), pointer)
+        else:
+            part = self._shuffle(vector, vector, list(range(start, start + size)))
+            self._lines.append(f"store {part.type} {part}, ptr {pointer}, align 4")
+
+    # -- lanes ------------------------------------------------------------------------------------
+
+    def first_lanes(self, count: int) -> Value:
+        """Return the mask of the first `count` lanes."""
+        return self.lane_mask(range(count))
+
+    def lane_mask(self, chosen: range) -> Value:
+        """Return the mask of some lanes."""
+        ones = ", ".join(f"i1 {str(i in chosen).lower()}" for i in range(self.lanes))
+        return Value(self, f"<{ones}>", f"<{self.lanes} x i1>")
+
+    def splat(self, scalar: Value) -> Value:
+        """Return a vector whose lanes all hold a scalar."""
+        one = self.emit(self.vector, f"insertelement {self.vector} poison, float {scalar}, i32 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.emit(self.vector, f"shufflevector {self.vector} {one}, {self.vector} poison, {zeros}")
+
+    def broadcast(self, pointer: Value) -> Value:
+        """Load one float into every lane."""
+        return self.splat(self.load_scalar(pointer))
+
+    def permute(self, a: Value, lanes: Sequence[int], b: Value | None = None) -> Value:
+        """Return the lanes of `a` (0 ..) and `b` (from the lane count on) that `lanes` names; -1: any."""
+        return self._shuffle(a, b or a, lanes)
+
+    def insert(self, vector: Value, scalar: Value, lane: int) -> Value:
+        """Return `vector` with one lane replaced."""
+        return self.emit(self.vector, f"insertelement {self.vector} {vector}, float {scalar}, i32 {lane}")
+
+    def extract(self, vector: Value, lane: int) -> Value:
+        """Return one lane."""
+        return self.emit("float", f"extractelement {self.vector} {vector}, i32 {lane}")
+
+    def _shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        picks = ", ".join("i32 poison" if i < 0 else f"i32 {i}" for i in lanes)
+        return self.emit(
+            f"<{len(lanes)} x float>",
+            f"shufflevector {a.type} {a}, {b.type} {b}, <{len(lanes)} x i32> <{picks}>",
+        )
+
+    # -- control ----------------------------------------------------------------------------------
+
+    def each(self, start: Operand, stop: Operand, step: int = 1) -> Iterator[Value | int]:
+        """Write a loop: `for i in code.each(0, n): ...` - its body is written once."""
+        if isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step:
+            yield start
+            return
+        loop = Loop(self, start, stop, step, ())
+        yield loop.index
+        loop.close(())
+
+    def carry(
+        self,
+        start: Operand,
+        stop: Operand,
+        step: int,
+        values: Sequence[Value],
+        body: Callable[[Value | int, list[Value]], list[Value]],
+    ) -> list[Value]:
+        """Write a loop that hands `values` from one pass to the next; return them after the last.
+
+        It runs at least once.
+        """
+        if isinstance(start, int) and isinstance(stop, int) and stop <= start + step:
+            return body(start, list(values))
+        loop = Loop(self, start, stop, step, values, sure=True)
+        return loop.close(body(loop.index, loop.carried))
+
+    def when(self, condition: Value) -> Iterator[None]:
+        """Write an if: `for _ in code.when(mask): ...`."""
+        then, done = self._fresh("then"), self._fresh("done")
+        self._lines.append(f"br i1 {condition}, label %{then}, label %{done}")
+        self._open(then)
+        yield
+        self._lines.append(f"br label %{done}")
+        self._open(done)
+
+    def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Write an if with an else."""
+        yes, no, done = self._fresh("yes"), self._fresh("no"), self._fresh("done")
+        self._lines.append(f"br i1 {condition}, label %{yes}, label %{no}")
+        for label, branch in ((yes, then), (no, otherwise)):
+            self._open(label)
+            branch()
+            self._lines.append(f"br label %{done}")
+        self._open(done)
+
+    def table(self, numbers: Sequence[int]) -> Value:
+        """Return a pointer to a constant table of 32-bit integers."""
+        entries = ", ".join(f"i32 {n}" for n in numbers)
+        if entries not in self._globals:
+            name = f"@{self.name}.t{len(self._globals)}"
+            self._globals[entries] = (
+                f"{name} = private unnamed_addr constant [{len(numbers)} x i32] [{entries}], align 4"
+            )
+        return Value(self, self._globals[entries].split()[0], "ptr")
+
+    def invoke(self, function: str, *values: Value) -> None:
+        """Call another generated function."""
+        self._lines.append(f"call void @{function}({', '.join(f'{v.type} {v}' for v in values)})")
+
+    def line(self, text: str) -> None:
+        """Append an instruction without a result, as it is."""
+        self._lines.append(text)
+
+    def _open(self, label: str) -> None:
+        self._block = label
+        self._lines.append(f"{label}:")
+
+    def _fresh(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}{self._count}"
+
+
+def assembly(functions: Sequence[Code]) -> str:
+    """Return functions as one module of LLVM assembly."""
+    declarations = sorted(set().union(*(code.declarations for code in functions)))
+    return "\n".join([*(code.text() for code in functions), *declarations])
+
+
+def _pieces(count: int) -> Iterator[tuple[int, int]]:
+    """Split `count` into powers of two, largest first: (start, size)."""
+    start = 0
+    while start < count:
+        size = 1 << ((count - start).bit_length() - 1)
+        yield start, size
+        start += size

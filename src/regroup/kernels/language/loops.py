@@ -1,0 +1,56 @@
+"""Loops of the generated code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from regroup.kernels.language.values import Operand, Value
+
+if TYPE_CHECKING:
+    from regroup.kernels.language.code import Code
+
+
+class Loop:
+    """A loop whose head is written; `close` writes its end."""
+
+    def __init__(
+        self,
+        code: Code,
+        start: Operand,
+        stop: Operand,
+        step: int,
+        values: Sequence[Value],
+        sure: bool = False,
+    ) -> None:
+        self.code, self.stop, self.step, self.initial = code, code.value(stop, "i64"), step, list(values)
+        self.before, self.head, self.done = code._block, code._fresh("loop"), code._fresh("end")
+        self.skips = not (sure or (isinstance(start, int) and isinstance(stop, int) and start < stop))
+        begin = code.value(start, "i64")
+        if self.skips:
+            assert not values
+            enter = code.compare("slt", begin, self.stop)
+            code.line(f"br i1 {enter}, label %{self.head}, label %{self.done}")
+        else:
+            code.line(f"br label %{self.head}")
+        code._open(self.head)
+        self._phis: list[tuple[int, str]] = []
+        self.index = self._phi(begin)
+        self.carried = [self._phi(value) for value in values]
+
+    def _phi(self, value: Value) -> Value:
+        code = self.code
+        phi = code.emit(value.type, f"phi {value.type} [ {value}, %{self.before} ]")
+        self._phis.append((len(code._lines) - 1, phi.name))
+        return phi
+
+    def close(self, values: Sequence[Value]) -> list[Value]:
+        """Write the end, with the values for the next pass; return those after the last."""
+        code = self.code
+        following = self.index + self.step
+        again = code.compare("slt", following, self.stop)
+        for (line, _), value in zip(self._phis, [following, *values], strict=True):
+            code._lines[line] += f", [ {value}, %{code._block} ]"
+        code.line(f"br i1 {again}, label %{self.head}, label %{self.done}")
+        code._open(self.done)
+        return list(values)

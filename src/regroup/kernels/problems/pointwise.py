@@ -1,0 +1,38 @@
+"""Elementwise work, copies among it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regroup.kernels.problems.base import Fused, Shape
+from regroup.kernels.problems.view import View
+
+
+@dataclass(frozen=True)
+class Pointwise(Fused):
+    """Elementwise work that no convolution could absorb.
+
+    Without an `order` it may be in place: `y` the same view as `x`.
+
+    `y = epilogue(prologue(x))`: scale and shift, activation, gate, sum of two tensors, in this order.
+    Without either it is a copy: of channels in another `order`, from NCHW to NHWC or back
+    (`channel_pitch`), into a slice.
+
+    Attributes:
+        order: channel of `x` for each channel of `y`.
+        factor: a second tensor to multiply by, before the epilogue; a view as large as `y`.
+    """
+
+    order: tuple[int, ...] | None = None
+    factor: View | None = None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """As for a convolution, the factor before the output."""
+        extra = () if self.factor is None else (self.factor,)
+        return (*super().views[:-1], *extra, self.y)
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """What is fused, per channel of `y`."""
+        return self.fused_parameters(self.y.channels)

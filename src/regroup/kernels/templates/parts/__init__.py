@@ -1,0 +1,1 @@
+"""What templates share: loops over taps, channels and tiles, what is fused into them, fetching ahead."""
