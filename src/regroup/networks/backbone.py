@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,9 +15,7 @@ from regroup.networks.features import FeatureMaps
 from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
 from regroup.networks.scripting import graph_of, traceable
 from regroup.ops.hooks import stateless
-
-if TYPE_CHECKING:
-    from regroup.networks import Network
+from regroup.spec import Size
 
 POOLS = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
 
@@ -196,12 +194,17 @@ class Backbone(FeatureMaps):
         """Return what `torch.jit.script` compiles in the network's place."""
         return graph_of(self)
 
-    def describe(self, network: Network) -> None:
-        """Fill `pretrained_cfg`, timm's description of what the model expects."""
+    def describe(self, expects: Mapping[str, Any], pool_size: Size | None) -> None:
+        """Fill `pretrained_cfg`, timm's description of what the model expects.
+
+        Args:
+            expects: that of the published network.
+            pool_size: of its last map; None: the image's by the reduction.
+        """
         reduction = self.feature_info[-1]["reduction"]
         self.pretrained_cfg: dict[str, Any] = {
-            **network.expects,
-            "pool_size": network.pool_size or tuple(-(-n // reduction) for n in network.claims.size),
+            **expects,
+            "pool_size": pool_size or tuple(-(-n // reduction) for n in expects["input_size"][1:]),
             "first_conv": next(n for n, m in self.named_modules() if isinstance(m, nn.Conv2d)),
             "classifier": "classifier",
         }

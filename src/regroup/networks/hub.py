@@ -10,8 +10,8 @@ from regroup.networks.state_dicts import State
 from regroup.networks.weights import load_weights
 
 if TYPE_CHECKING:
-    from regroup.networks import Network
     from regroup.networks.backbone import Backbone
+    from regroup.networks.family import Network
 
 
 def load_pretrained(model: Backbone, network: Network, *, new_head: bool = False) -> None:

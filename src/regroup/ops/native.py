@@ -18,8 +18,7 @@ from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, Weig
 from regroup.kernels.machine.threads import Lock, usable
 from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
-from regroup.ops.operator import memory_format
-from regroup.ops.passes import WIDEST, Aten, Backend, Call, Pass
+from regroup.ops.passes import WIDEST, Aten, Backend, Call, Pass, memory_format
 
 _PARTS = 16
 """Shares of the images in which weights' gradients are summed, if there are fewer blocks of groups."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from regroup.errors import ParameterError, SpecError
-from regroup.ops.passes import Aten, Backend, Call, Pass, Reference
+from regroup.ops.passes import Aten, Backend, Call, Pass, Reference, memory_format
 
 _SIZES = "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor"
 _NAMES = ("convolution", "convolution_input_gradient", "convolution_weight_gradient")
@@ -81,14 +81,6 @@ def choose(which: Pass, call: Call) -> Backend:
     if reason:
         raise ParameterError("backend", name, "one that can compute this", reason)
     return backends()[name]
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the format that results of `x` get: channels last if that is what it is, else contiguous."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
-        return last
-    return torch.contiguous_format
 
 
 def _call(tensors: Sequence[Tensor | None], x: Sequence[int], weight: Sequence[int], *sizes: Any) -> Call:

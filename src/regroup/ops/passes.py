@@ -78,6 +78,14 @@ class Call:
         return self.x[0] * math.prod(self.out) * math.prod(self.weight)
 
 
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return the format that results of `x` get: channels last if that is what it is, else contiguous."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+        return last
+    return torch.contiguous_format
+
+
 class Backend(ABC):
     """Someone who can compute passes of convolutions, and who says why not when he cannot.
 

@@ -14,75 +14,16 @@ beside a vector stands for a vector of it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 
+from regroup.kernels.language.builder import Builder, Operand, Value
 from regroup.kernels.language.loops import Loop
-from regroup.kernels.language.values import Operand, Value
-from regroup.kernels.machine.target import Target
-
-_INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
-_INT |= {"and": "and", "or": "or", "xor": "xor"}
-_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 
 
-class Code:
-    """One function being written.
+class Code(Builder):
+    """One function being written, in the words of the language; arguments are as of `Builder`."""
 
-    Args:
-        target: the CPU.
-        name: the function's symbol.
-        arguments: LLVM type of each argument, by name.
-    """
-
-    def __init__(self, target: Target, name: str, **arguments: str) -> None:
-        self.target, self.name, self.lanes = target, name, target.lanes
-        self.vector = f"<{target.lanes} x float>"
-        self.arguments = [Value(self, f"%{argument}", type) for argument, type in arguments.items()]
-        self._lines: list[str] = []
-        self._tables: list[str] = []
-        self._count = 0
-        self._globals: dict[str, str] = {}
-        self.declarations: set[str] = set()
-        self.type, self.end, self.internal = "void", "ret void", False
-        self._open("entry")
-
-    def text(self) -> str:
-        """Return the function and the constants it uses as LLVM assembly."""
-        head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
-        linkage = "internal " if self.internal else ""
-        start = f"define {linkage}{self.type} @{self.name}({head}) {{"
-        entry, *body = self._lines
-        return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
-
-    # -- instructions -----------------------------------------------------------------------------
-
-    def emit(self, type: str, instruction: str) -> Value:
-        """Append an instruction that has a result."""
-        self._count += 1
-        name = f"%v{self._count}"
-        self._lines.append(f"{name} = {instruction}")
-        return Value(self, name, type)
-
-    def value(self, number: Operand, type: str) -> Value:
-        """Return a Python number as a value of `type`; values pass through."""
-        if isinstance(number, Value):
-            return number
-        if type.startswith("i"):
-            return Value(self, str(int(number)), type)
-        bits = struct.pack(">d", struct.unpack("f", struct.pack("f", number))[0]).hex()
-        if type == "float":
-            return Value(self, f"0x{bits}", type)
-        return Value(self, f"splat (float 0x{bits})", type)
-
-    def vec(self, number: float) -> Value:
-        """Return a constant vector."""
-        return self.value(number, self.vector)
-
-    def binary(self, operation: str, a: Value, b: Operand) -> Value:
-        """Return `a operation b` ("add", "sub", "mul", "div", "rem") of integers or vectors."""
-        names = _INT if a.type.startswith("i") else _FLOAT
-        return self.emit(a.type, f"{names[operation]} {a.type} {a}, {self.value(b, a.type)}")
+    # -- arithmetic -------------------------------------------------------------------------------
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """Return `a * b + c`, fused where the machine can."""
@@ -95,13 +36,6 @@ class Code:
         name = f"@{intrinsic}.{suffix}"
         self.declarations.add(f"declare {type} {name}({', '.join([type] * len(values))})")
         return self.emit(type, f"call {type} {name}({', '.join(f'{type} {v}' for v in values)})")
-
-    def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
-        """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
-        a = self.value(a, "i64")
-        kind = "icmp" if a.type.startswith("i") else "fcmp"
-        type = f"<{self.lanes} x i1>" if a.type == self.vector else "i1"
-        return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
 
     def select(self, mask: Value, a: Operand, b: Operand, type: str = "") -> Value:
         """Return `a` where `mask` is true, else `b`."""
@@ -123,12 +57,6 @@ class Code:
 
     # -- memory -----------------------------------------------------------------------------------
 
-    def offset(self, pointer: Value, floats: Operand) -> Value:
-        """Return the address `floats` floats on."""
-        if not isinstance(floats, Value) and floats == 0:
-            return pointer
-        return self.emit("ptr", f"getelementptr inbounds float, ptr {pointer}, i64 {floats}")
-
     def load_scalar(self, pointer: Value) -> Value:
         """Load one float."""
         return self.emit("float", f"load float, ptr {pointer}, align 4")
@@ -142,7 +70,7 @@ class Code:
     def store_int(self, number: Value, table: Value, index: Operand) -> None:
         """Store an entry of a table of integers."""
         at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
-        self._lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
+        self.lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
 
     def load_pointer(self, table: Value, index: int) -> Value:
         """Load an entry of a table of pointers."""
@@ -155,7 +83,7 @@ class Code:
         self._tables.append(f"{table} = alloca [{len(values)} x ptr], align 16")
         for i, value in enumerate(values):
             at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {i}")
-            self._lines.append(f"store ptr {value}, ptr {at}, align 8")
+            self.lines.append(f"store ptr {value}, ptr {at}, align 8")
         return table
 
     def load(self, pointer: Value, count: int = 0) -> Value:
@@ -182,7 +110,7 @@ class Code:
     def store(self, vector: Value, pointer: Value, count: int = 0) -> None:
         """Store the first `count` lanes of a vector (all by default); no other byte is touched."""
         if count in (0, self.lanes):
-            self._lines.append(f"store {self.vector} {vector}, ptr {pointer}, align 4")
+            self.lines.append(f"store {self.vector} {vector}, ptr {pointer}, align 4")
         elif not self.target.masks:
             for start, size in _pieces(count):
                 self._store_piece(vector, pointer + start, start, size)
@@ -191,11 +119,11 @@ class Code:
             mask = f"<{self.lanes} x i1>"
             self.declarations.add(f"declare void {name}({self.vector}, ptr, {mask})")
             to = f"ptr align 4 {pointer}, {mask} {self.first_lanes(count)}"
-            self._lines.append(f"call void {name}({self.vector} {vector}, {to})")
+            self.lines.append(f"call void {name}({self.vector} {vector}, {to})")
 
     def store_scalar(self, number: Operand, pointer: Value) -> None:
         """Store one float."""
-        self._lines.append(f"store float {self.value(number, 'float')}, ptr {pointer}, align 4")
+        self.lines.append(f"store float {self.value(number, 'float')}, ptr {pointer}, align 4")
 
     def _load_pieces(self, pointer: Value, count: int) -> Value:
         whole = Value(self, "zeroinitializer", self.vector)
@@ -217,7 +145,7 @@ class Code:
             self.store_scalar(self.extract(vector, start), pointer)
         else:
             part = self._shuffle(vector, vector, list(range(start, start + size)))
-            self._lines.append(f"store {part.type} {part}, ptr {pointer}, align 4")
+            self.lines.append(f"store {part.type} {part}, ptr {pointer}, align 4")
 
     # -- lanes ------------------------------------------------------------------------------------
 
@@ -289,22 +217,22 @@ class Code:
 
     def when(self, condition: Value) -> Iterator[None]:
         """Write an if: `for _ in code.when(mask): ...`."""
-        then, done = self._fresh("then"), self._fresh("done")
-        self._lines.append(f"br i1 {condition}, label %{then}, label %{done}")
-        self._open(then)
+        then, done = self.fresh("then"), self.fresh("done")
+        self.lines.append(f"br i1 {condition}, label %{then}, label %{done}")
+        self.label(then)
         yield
-        self._lines.append(f"br label %{done}")
-        self._open(done)
+        self.lines.append(f"br label %{done}")
+        self.label(done)
 
     def either(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
         """Write an if with an else."""
-        yes, no, done = self._fresh("yes"), self._fresh("no"), self._fresh("done")
-        self._lines.append(f"br i1 {condition}, label %{yes}, label %{no}")
+        yes, no, done = self.fresh("yes"), self.fresh("no"), self.fresh("done")
+        self.lines.append(f"br i1 {condition}, label %{yes}, label %{no}")
         for label, branch in ((yes, then), (no, otherwise)):
-            self._open(label)
+            self.label(label)
             branch()
-            self._lines.append(f"br label %{done}")
-        self._open(done)
+            self.lines.append(f"br label %{done}")
+        self.label(done)
 
     def table(self, numbers: Sequence[int]) -> Value:
         """Return a pointer to a constant table of 32-bit integers."""
@@ -318,19 +246,7 @@ class Code:
 
     def invoke(self, function: str, *values: Value) -> None:
         """Call another generated function."""
-        self._lines.append(f"call void @{function}({', '.join(f'{v.type} {v}' for v in values)})")
-
-    def line(self, text: str) -> None:
-        """Append an instruction without a result, as it is."""
-        self._lines.append(text)
-
-    def _open(self, label: str) -> None:
-        self._block = label
-        self._lines.append(f"{label}:")
-
-    def _fresh(self, stem: str) -> str:
-        self._count += 1
-        return f"{stem}{self._count}"
+        self.lines.append(f"call void @{function}({', '.join(f'{v.type} {v}' for v in values)})")
 
 
 def assembly(functions: Sequence[Code]) -> str:

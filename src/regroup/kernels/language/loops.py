@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from regroup.kernels.language.values import Operand, Value
-
-if TYPE_CHECKING:
-    from regroup.kernels.language.code import Code
+from regroup.kernels.language.builder import Builder, Operand, Value
 
 
 class Loop:
@@ -16,7 +12,7 @@ class Loop:
 
     def __init__(
         self,
-        code: Code,
+        code: Builder,
         start: Operand,
         stop: Operand,
         step: int,
@@ -24,7 +20,7 @@ class Loop:
         sure: bool = False,
     ) -> None:
         self.code, self.stop, self.step, self.initial = code, code.value(stop, "i64"), step, list(values)
-        self.before, self.head, self.done = code._block, code._fresh("loop"), code._fresh("end")
+        self.before, self.head, self.done = code.block, code.fresh("loop"), code.fresh("end")
         self.skips = not (sure or (isinstance(start, int) and isinstance(stop, int) and start < stop))
         begin = code.value(start, "i64")
         if self.skips:
@@ -33,7 +29,7 @@ class Loop:
             code.line(f"br i1 {enter}, label %{self.head}, label %{self.done}")
         else:
             code.line(f"br label %{self.head}")
-        code._open(self.head)
+        code.label(self.head)
         self._phis: list[tuple[int, str]] = []
         self.index = self._phi(begin)
         self.carried = [self._phi(value) for value in values]
@@ -41,7 +37,7 @@ class Loop:
     def _phi(self, value: Value) -> Value:
         code = self.code
         phi = code.emit(value.type, f"phi {value.type} [ {value}, %{self.before} ]")
-        self._phis.append((len(code._lines) - 1, phi.name))
+        self._phis.append((len(code.lines) - 1, phi.name))
         return phi
 
     def close(self, values: Sequence[Value]) -> list[Value]:
@@ -50,7 +46,7 @@ class Loop:
         following = self.index + self.step
         again = code.compare("slt", following, self.stop)
         for (line, _), value in zip(self._phis, [following, *values], strict=True):
-            code._lines[line] += f", [ {value}, %{code._block} ]"
+            code.lines[line] += f", [ {value}, %{code.block} ]"
         code.line(f"br i1 {again}, label %{self.head}, label %{self.done}")
-        code._open(self.done)
+        code.label(self.done)
         return list(values)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from regroup.training.data.randomness import permutation
 
 if TYPE_CHECKING:
     from PIL import Image
+
+BadImages = Literal["error", "skip"]
+"""What to do about images that cannot be read."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -20,10 +20,16 @@ from torch import Tensor
 from regroup.errors import ConfigError, DataError
 from regroup.spec import Size
 from regroup.training.data.augmentation import Augmentation
-from regroup.training.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataSet, RememberingSplit, digest_of
+from regroup.training.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BadImages,
+    DataSet,
+    RememberingSplit,
+    digest_of,
+)
 from regroup.training.data.images import SUFFIXES, ImageFacts, fit, read_image
 from regroup.training.data.scan import BadImagesError, scan
-from regroup.training.data.sources import BadImages
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,14 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from regroup.errors import ConfigError, DataError
 from regroup.registry import Registry
 from regroup.spec import Size
-from regroup.training.data.dataset import DataSet
-
-BadImages = Literal["error", "skip"]
+from regroup.training.data.dataset import BadImages, DataSet
 
 data_sets: Registry[Callable[..., DataSet]] = Registry(
     "data", package="regroup.training.data", entry_point="regroup.data_sets"

@@ -14,9 +14,9 @@ import torch
 from regroup.errors import DataError
 from regroup.spec import Size
 from regroup.training.data.augmentation import Augmentation
-from regroup.training.data.dataset import DataSet, TensorSplit, statistics
+from regroup.training.data.dataset import BadImages, DataSet, TensorSplit, statistics
 from regroup.training.data.folder import Files, Listed, from_files
-from regroup.training.data.sources import BadImages, data_sets
+from regroup.training.data.sources import data_sets
 
 _SPLIT = {"split": "train"}, {"split": "test"}
 _SIGNS, _PHOTOGRAPHS = Augmentation("affine"), Augmentation("crop", flip=0.5)

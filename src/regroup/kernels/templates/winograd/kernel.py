@@ -15,9 +15,10 @@ import numpy as np
 from regroup.kernels.language.code import Code
 from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Conv, Prologue
-from regroup.kernels.templates.base import LINE, Kernel, Parameters, ceil_div, pieces, split, whole_lines
-from regroup.kernels.templates.parts.tiles import by_block, channel_blocks, register_tiles, term_cycles
-from regroup.kernels.templates.winograd_code import POSITIONS, Writer
+from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, pieces, split
+from regroup.kernels.templates.parts.tiles import by_block, register_tiles, term_cycles
+from regroup.kernels.templates.winograd.code import Writer
+from regroup.kernels.templates.winograd.cut import POSITIONS, Cut, grid, tile_pitch
 
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
@@ -58,32 +59,22 @@ class Winograd(Kernel):
 
     def __init__(self, problem: Conv, target: Target, tiles: int, pixels: int, vectors: int) -> None:
         super().__init__(problem, target)
-        self.conv, self.pixels, lanes = problem, pixels, target.lanes
-        self.grid = _grid(problem)
-        self.strips = split(prod(self.grid), tiles)
-        self.blocks = channel_blocks(problem.group_out, lanes, vectors)
-        self.pitch = _tile_pitch(problem.x.channels)
-        widest = self.strips[0][1]
-        self.input_floats = POSITIONS * widest * self.pitch
-        self.scratch = self.input_floats + POSITIONS * widest * self.blocks[0][1] * lanes
-        self.stored = problem.x.channels // problem.groups
-        across = ceil_div(problem.group_out, lanes)
-        self.vector_floats = (1 + POSITIONS * self.stored) * lanes
-        self.group_floats = across * self.vector_floats
-        self.given_floats = across * 9 * problem.group_in * lanes
-        self.rare = problem.groups * self.given_floats
-        self.packed = problem.groups * self.group_floats + self.rare
-        self.per_unit = problem.groups * pieces(self.blocks)
-        self.items = pieces(self.strips) * self.per_unit
-        self.by_weights = pieces(self.strips) == 1
-        self.tile = f"{widest}/{pixels}x{vectors}"
+        self.conv, self.cut = problem, Cut(problem, target.lanes, tiles, pixels, vectors)
+        cut = self.cut
+        self.scratch = cut.input_floats + cut.sum_floats
+        self.rare = problem.groups * cut.given_floats
+        self.packed = problem.groups * cut.group_floats + self.rare
+        self.per_unit = cut.per_strip
+        self.items = pieces(cut.strips) * cut.per_strip
+        self.by_weights = pieces(cut.strips) == 1
+        self.tile = f"{cut.widest}/{pixels}x{vectors}"
         self.cycles = self._estimate()
 
     def _estimate(self) -> float:
         """Return what two threads take together: they share the items unevenly, and wait for the weights."""
         conv, lanes = self.conv, self.target.lanes
-        strips = [strip for _, strip, count in self.strips for _ in range(count)]
-        blocks = [nv for _, nv, count in self.blocks for _ in range(count)] * conv.groups
+        strips = [strip for _, strip, count in self.cut.strips for _ in range(count)]
+        blocks = [nv for _, nv, count in self.cut.blocks for _ in range(count)] * conv.groups
         items = [self._item_cycles(strip, nv) for strip in strips for nv in blocks]
         half = len(items) // 2
         shared = 2 * max(sum(items[:half]), sum(items[half:]))
@@ -93,14 +84,14 @@ class Winograd(Kernel):
 
     def _item_cycles(self, tiles: int, nv: int) -> float:
         products = sum(
-            count * (self.stored * term_cycles(width, nv, self.pitch, None) + 20 + 1.5 * width * nv)
-            for _, width, count in split(tiles, self.pixels)
+            count * (self.cut.stored * term_cycles(width, nv, self.cut.pitch, None) + 20 + 1.5 * width * nv)
+            for _, width, count in split(tiles, self.cut.pixels)
         )
         return POSITIONS * products + 28 * tiles * nv
 
     def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
-        writer = Writer(self, code, views)
+        writer = Writer(self.conv, self.cut, code, views)
         _, low, high, _ = code.arguments
         for item in code.each(low, high):
             writer.item(item, low)
@@ -118,7 +109,7 @@ class Winograd(Kernel):
             transformed = (np.kron(_G, _G) @ stored.astype(np.float64)).astype(np.float32)
         quick = np.hstack([bias, transformed.reshape(conv.groups, -1, conv.group_out)])
         wide = [(0, 0), (0, 0), (0, -conv.group_out % lanes)]
-        tables = [by_block(np.pad(t, wide), self.blocks, lanes).ravel() for t in (quick, _terms(weight))]
+        tables = [by_block(np.pad(t, wide), self.cut.blocks, lanes).ravel() for t in (quick, _terms(weight))]
         return np.concatenate(tables)
 
 
@@ -137,24 +128,14 @@ def _terms(weight: np.ndarray) -> np.ndarray:
     return weight.transpose(0, 3, 2, 1).reshape(weight.shape[0], -1, weight.shape[1])
 
 
-def _grid(conv: Conv) -> tuple[int, int]:
-    """Return the rows and columns of tiles."""
-    return ceil_div(conv.y.height, 2), ceil_div(conv.y.width, 2)
-
-
-def _tile_pitch(channels: int) -> int:
-    """Return the floats from a tile to the next: an odd number of lines spreads tiles over cache sets."""
-    return (whole_lines(channels) // LINE | 1) * LINE
-
-
 def candidates(conv: Conv, target: Target) -> list[Winograd]:
     """Return strips and register tiles that fit the target's cache and registers."""
     if not _suits(conv):
         return []
     room = int(target.l2 / 4 * _SHARE) // POSITIONS
-    tiles, found = prod(_grid(conv)), []
+    tiles, found = prod(grid(conv)), []
     for pixels, vectors in register_tiles(target, ceil_div(conv.group_out, target.lanes)):
-        most = max(1, min(_MOST, room // (_tile_pitch(conv.x.channels) + vectors * target.lanes)))
+        most = max(1, min(_MOST, room // (tile_pitch(conv.x.channels) + vectors * target.lanes)))
         strips = [most, ceil_div(tiles, 2)] if _FEW < tiles <= most else [most]
         found += [Winograd(conv, target, strip, pixels, vectors) for strip in strips]
     return found

@@ -1,12 +1,13 @@
-"""The code of `winograd.py`: transform of a strip's inputs, matrix products, transform of the sums, store."""
+"""The code: transform of a strip's inputs, matrix products, transform of the sums, store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.machine.target import Target
+from regroup.kernels.problems import Conv
 from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Run, choose, pieces, split
 from regroup.kernels.templates.parts.fetch import fetch_ahead
@@ -15,35 +16,36 @@ from regroup.kernels.templates.parts.reduce import Reduction, Turn
 from regroup.kernels.templates.parts.stage import Direct, Source, Unit
 from regroup.kernels.templates.parts.tiles import valid_lanes
 from regroup.kernels.templates.parts.walk import vectors
-
-if TYPE_CHECKING:
-    from regroup.kernels.templates.winograd import Winograd
-
-POSITIONS = 16
-"""Of a transformed 4x4 patch: row by row."""
+from regroup.kernels.templates.winograd.cut import POSITIONS, Cut
 
 
 class Writer:
     """Writes the function of a kernel.
 
+    Args:
+        conv: the convolution.
+        cut: how it is cut.
+        code: the function.
+        views: pointers of its views, and of the weights.
+
     Attributes:
         definitions: the functions that it calls for tiles with results that are not finite.
     """
 
-    def __init__(self, kernel: Winograd, code: Code, views: list[Value]) -> None:
-        self.kernel, self.conv, self.code = kernel, kernel.conv, code
+    def __init__(self, conv: Conv, cut: Cut, code: Code, views: list[Value]) -> None:
+        self.conv, self.cut, self.code = conv, cut, code
         self.x, self.weights = views[0], views[-1]
         self.inputs = code.arguments[3]
-        self.sums = self.inputs + kernel.input_floats
+        self.sums = self.inputs + cut.input_floats
         self.finish = Finish(code, self.conv.epilogue, self.conv.y, views[1:-1])
         self.definitions: list[Code] = []
         self._names: dict[tuple[int, ...], str] = {}
 
     def item(self, item: Operand, low: Operand) -> None:
         """Write one block of output channels of one strip of tiles; `low` is the call's first item."""
-        code, kernel = self.code, self.kernel
-        count = pieces(kernel.blocks)
-        strip, block = item // kernel.per_unit, item % kernel.per_unit
+        code, cut = self.code, self.cut
+        count = pieces(cut.blocks)
+        strip, block = item // cut.per_strip, item % cut.per_strip
         group = 0 if self.conv.groups == 1 else block // count
 
         def in_strip(start: Operand, tiles: Run) -> None:
@@ -53,17 +55,17 @@ class Writer:
 
             def in_block(vector: Operand, run: Run) -> None:
                 counts = valid_lanes(self.conv.group_out, run, code.lanes)
-                weights = self.weights + group * kernel.group_floats + vector * kernel.vector_floats
+                weights = self.weights + group * cut.group_floats + vector * cut.vector_floats
                 self._products(tiles[1], group, weights + run[1] * code.lanes, run[1])
                 self._outputs(start, tiles[1], (group, vector), weights, counts)
 
-            choose(code, block % count, kernel.blocks, in_block)
+            choose(code, block % count, cut.blocks, in_block)
 
-        choose(code, strip, kernel.strips, in_strip)
+        choose(code, strip, cut.strips, in_strip)
 
     def _transform(self, start: Operand, tiles: int) -> None:
         """Write the transform of a strip's inputs: (position, tile, channel)."""
-        code, pitch = self.code, self.kernel.pitch
+        code, pitch = self.code, self.cut.pitch
         for tile in code.each(0, tiles):
             patch = list(self._patch(*self._corner(start + tile)))
             target = self.inputs + tile * pitch
@@ -74,7 +76,7 @@ class Writer:
 
     def _corner(self, tile: Operand) -> tuple[Operand, Operand]:
         """Return the first output pixel of a tile of the image."""
-        tile, across = self.code.value(tile, "i64"), self.kernel.grid[1]
+        tile, across = self.code.value(tile, "i64"), self.cut.grid[1]
         return tile // across * 2, tile % across * 2
 
     def _patch(self, y: Operand, x: Operand) -> Iterator[list[Value]]:
@@ -89,19 +91,19 @@ class Writer:
 
     def _products(self, tiles: int, group: Operand, weights: Value, nv: int) -> None:
         """Write the matrix products: sums (position, tile, vector)."""
-        code, kernel, width = self.code, self.kernel, nv * self.code.lanes
-        floats, cut, done = kernel.stored * width, split(tiles, kernel.pixels), 0
+        code, cut, width = self.code, self.cut, nv * self.code.lanes
+        floats, runs, done = cut.stored * width, split(tiles, cut.pixels), 0
         one = replace(self.conv, kernel_size=(1, 1), padding=(0, 0), order=None)
         for position in code.each(0, POSITIONS):
-            inputs = self.inputs + position * (tiles * kernel.pitch)
-            for first, pixels, count in cut:
+            inputs = self.inputs + position * (tiles * cut.pitch)
+            for first, pixels, count in runs:
                 for i in code.each(0, count):
                     tile = position * tiles + (i * pixels + first)
-                    source = Source(inputs, 0, kernel.pitch, 1, (1, 1))
-                    start = inputs + (i * pixels + first) * kernel.pitch
+                    source = Source(inputs, 0, cut.pitch, 1, (1, 1))
+                    start = inputs + (i * pixels + first) * cut.pitch
                     offsets = [source.pixel(0, p) for p in range(pixels)]
                     fetch_ahead(code)
-                    turn = Turn(floats, i + done, pieces(cut))
+                    turn = Turn(floats, i + done, pieces(runs))
                     reduction = Reduction(code, one, source, offsets, nv, None, turn)
                     sums = reduction.write(start, group, weights + position * floats)
                     for p, mine in enumerate(sums):
@@ -154,22 +156,22 @@ class Writer:
         """Return the name of the function that does a tile by the definition."""
         key = tuple(counts)
         if key not in self._names:
-            self._names[key] = f"{self.code.name}_{len(self._names)}"
-            self.definitions.append(_by_definition(self.kernel, self._names[key], counts))
+            self._names[key] = name = f"{self.code.name}_{len(self._names)}"
+            self.definitions.append(_by_definition(self.conv, self.cut, self.code.target, name, counts))
         return self._names[key]
 
 
-def _by_definition(kernel: Winograd, name: str, counts: list[int]) -> Code:
+def _by_definition(conv: Conv, cut: Cut, target: Target, name: str, counts: list[int]) -> Code:
     """Return a function for one block of output channels of one tile; hardly ever called, it is short."""
-    conv, lanes = kernel.conv, kernel.target.lanes
+    lanes = target.lanes
     integers = dict.fromkeys(("group", "vector"), "i64")
-    code = Code(kernel.target, name, views="ptr", y="i64", x="i64", scratch="ptr", **integers)
+    code = Code(target, name, views="ptr", y="i64", x="i64", scratch="ptr", **integers)
     code.internal = True
     table, y, x, _, group, vector = code.arguments
     views = [code.load_pointer(table, i) for i in range(len(conv.views) + 1)]
     finish = Finish(code, conv.epilogue, conv.y, views[1:-1])
-    bias = views[-1] + group * kernel.group_floats + vector * kernel.vector_floats
-    given = views[-1] + conv.groups * kernel.group_floats + group * kernel.given_floats
+    bias = views[-1] + group * cut.group_floats + vector * cut.vector_floats
+    given = views[-1] + conv.groups * cut.group_floats + group * cut.given_floats
     weights = given + vector * (9 * conv.group_in * lanes)
     for i in code.each(0, 4):
         pixel = Pixel(y + i // 2, x + i % 2)

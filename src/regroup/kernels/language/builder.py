@@ -1,0 +1,141 @@
+"""A function of generated code: values with Python's operators, and what writes their instructions."""
+
+from __future__ import annotations
+
+import struct
+
+from regroup.kernels.machine.target import Target
+
+_INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
+_INT |= {"and": "and", "or": "or", "xor": "xor"}
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+
+
+class Builder:
+    """One function being written: its instructions, one after the other.
+
+    Args:
+        target: the CPU.
+        name: the function's symbol.
+        arguments: LLVM type of each argument, by name.
+    """
+
+    def __init__(self, target: Target, name: str, **arguments: str) -> None:
+        self.target, self.name, self.lanes = target, name, target.lanes
+        self.vector = f"<{target.lanes} x float>"
+        self.arguments = [Value(self, f"%{argument}", type) for argument, type in arguments.items()]
+        self.lines: list[str] = []
+        self._tables: list[str] = []
+        self._count = 0
+        self._globals: dict[str, str] = {}
+        self.declarations: set[str] = set()
+        self.type, self.end, self.internal = "void", "ret void", False
+        self.label("entry")
+
+    def text(self) -> str:
+        """Return the function and the constants it uses as LLVM assembly."""
+        head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
+        linkage = "internal " if self.internal else ""
+        start = f"define {linkage}{self.type} @{self.name}({head}) {{"
+        entry, *body = self.lines
+        return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
+
+    def emit(self, type: str, instruction: str) -> Value:
+        """Append an instruction that has a result."""
+        name = f"%{self.fresh('v')}"
+        self.lines.append(f"{name} = {instruction}")
+        return Value(self, name, type)
+
+    def value(self, number: Operand, type: str) -> Value:
+        """Return a Python number as a value of `type`; values pass through."""
+        if isinstance(number, Value):
+            return number
+        if type.startswith("i"):
+            return Value(self, str(int(number)), type)
+        bits = struct.pack(">d", struct.unpack("f", struct.pack("f", number))[0]).hex()
+        if type == "float":
+            return Value(self, f"0x{bits}", type)
+        return Value(self, f"splat (float 0x{bits})", type)
+
+    def vec(self, number: float) -> Value:
+        """Return a constant vector."""
+        return self.value(number, self.vector)
+
+    def binary(self, operation: str, a: Value, b: Operand) -> Value:
+        """Return `a operation b` ("add", "sub", "mul", "div", "rem") of integers or vectors."""
+        names = _INT if a.type.startswith("i") else _FLOAT
+        return self.emit(a.type, f"{names[operation]} {a.type} {a}, {self.value(b, a.type)}")
+
+    def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
+        """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
+        a = self.value(a, "i64")
+        kind = "icmp" if a.type.startswith("i") else "fcmp"
+        type = f"<{self.lanes} x i1>" if a.type == self.vector else "i1"
+        return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
+
+    def offset(self, pointer: Value, floats: Operand) -> Value:
+        """Return the address `floats` floats on."""
+        if not isinstance(floats, Value) and floats == 0:
+            return pointer
+        return self.emit("ptr", f"getelementptr inbounds float, ptr {pointer}, i64 {floats}")
+
+    def line(self, text: str) -> None:
+        """Append an instruction without a result, as it is."""
+        self.lines.append(text)
+
+    def label(self, label: str) -> None:
+        """Begin a block of instructions."""
+        self.block = label
+        self.lines.append(f"{label}:")
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that nothing has yet."""
+        self._count += 1
+        return f"{stem}{self._count}"
+
+
+class Value:
+    """A result of the generated code, with Python's operators."""
+
+    __slots__ = ("code", "name", "type")
+
+    def __init__(self, code: Builder, name: str, type: str) -> None:
+        self.code, self.name, self.type = code, name, type
+
+    def __add__(self, other: Operand) -> Value:
+        if self.type == "ptr":
+            return self.code.offset(self, other)
+        return self if other == 0 and self.type == "i64" else self.code.binary("add", self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> Value:
+        if self.type == "ptr":
+            return self.code.offset(self, 0 - other)
+        return self.code.binary("sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self.code.binary("sub", self.code.value(other, self.type), self)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self if other == 1 and self.type == "i64" else self.code.binary("mul", self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self.code.binary("div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return self.code.binary("div", self.code.value(other, self.type), self)
+
+    def __floordiv__(self, other: Operand) -> Operand:
+        return self if other == 1 else self.code.binary("div", self, other)
+
+    def __mod__(self, other: Operand) -> Operand:
+        return 0 if other == 1 else self.code.binary("rem", self, other)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Operand = Value | int | float
