@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-import regroup.engine.compiled
+import regroup.engine.running.compiled
 from regroup.networks.anywhere import create_any_model
 from regroup.profiling.clock import Timing
 from regroup.profiling.machine import machine
@@ -159,9 +159,9 @@ def compare(name: str, batch: int, threads: int, seconds: float, peers: list[str
     """Time one network at one batch size in all runtimes, once their outputs agree."""
     model, x = prepared(name), torch.randn(batch, 3, 224, 224)
     start = time.perf_counter()
-    fast = regroup.engine.compiled.compile(model, x)
+    fast = regroup.engine.running.compiled.compile(model, x)
     compile_seconds = time.perf_counter() - start
-    frozen = regroup.engine.compiled.compile(model, x, frozen=True)
+    frozen = regroup.engine.running.compiled.compile(model, x, frozen=True)
     with torch.no_grad():
         runtimes = {peer: PEERS[peer](model, x, threads) for peer in peers}
         runtimes |= dict(zip(OURS, (lambda: fast(x), lambda: frozen(x)), strict=True))

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import regroup.engine.compiled
+import regroup.engine.running.compiled
 from regroup.kernels.program.peak import peak_gflops
 from regroup.networks import create_model, networks
 from regroup.ops.counting import count_macs
@@ -51,7 +51,7 @@ def row(name: str, threads: int, seconds: float) -> Row:
     model, x = create_model(name).eval(), torch.randn(1, 3, *networks[name].claims.size)
     with torch.no_grad():
         macs = count_macs(model, x)
-        fast = regroup.engine.compiled.compile(model, x, frozen=True)
+        fast = regroup.engine.running.compiled.compile(model, x, frozen=True)
         taken = measure(lambda: fast(x), seconds=seconds).median
     peak_gflops.cache_clear()
     floor = 2 * macs / (threads * peak_gflops() * 1e9)

@@ -25,7 +25,7 @@ from benchmarks.engine import NETWORKS, Runtime, prepared
 from rich.console import Console
 from rich.table import Table
 
-import regroup.engine.compiled
+import regroup.engine.running.compiled
 from regroup.networks.anywhere import create_any_model
 
 _CALLS = 20
@@ -66,7 +66,7 @@ def ready(runtime: str, network: str, batch: int, threads: int, exported: str) -
         request = ov.Core().compile_model(exported, "CPU", settings).create_infer_request()
         return lambda: next(iter(request.infer([x.numpy()]).values()))
     model = create_any_model(network).eval()
-    fast = regroup.engine.compiled.compile(model, x) if runtime == "regroup" else model
+    fast = regroup.engine.running.compiled.compile(model, x) if runtime == "regroup" else model
     return lambda: fast(x)
 
 

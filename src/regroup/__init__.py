@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from regroup.conversion.packed import save_packed as save_packed
     from regroup.conversion.quantise import quantise as quantise
     from regroup.conversion.replace import replace as replace
-    from regroup.engine.compiled import compile as compile
+    from regroup.engine.running.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
     from regroup.networks import create_model as create_model
     from regroup.networks import list_models as list_models
@@ -48,7 +48,7 @@ _HOME = {
     "accelerate": "ops.accelerate",
     "check_strategy": "testing",
     "compare": "comparison.runner",
-    "compile": "engine.compiled",
+    "compile": "engine.running.compiled",
     "create_model": "networks",
     "decelerate": "ops.accelerate",
     "deploy": "strategies.learning",

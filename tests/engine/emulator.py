@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.engine.graph import Activate, Resize
-from regroup.engine.interpret import evaluate
+from regroup.engine.operators.activation import Activate
+from regroup.engine.operators.resize import Resize
 from regroup.kernels import problems as kernels
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.problems.view import View
@@ -89,7 +89,7 @@ def _compute(p: kernels.Problem, numbers: dict[str, Tensor], buffers: list, x: T
         pool = F.adaptive_max_pool2d if p.kind == "max" else F.adaptive_avg_pool2d
         return pool(x[None], size)[0]
     if isinstance(p, kernels.Resize):
-        return evaluate(Resize(size, p.mode, p.align_corners, p.scale), x[None])[0]
+        return Resize(size, p.mode, p.align_corners, p.scale).evaluate(x[None])[0]
     if isinstance(p, kernels.LocalResponseNorm):
         return F.local_response_norm(x[None], p.size, p.alpha, p.beta, p.k)[0]
     if isinstance(p, Largest):
@@ -173,4 +173,4 @@ def _epilogue(epi: kernels.Epilogue, numbers: dict[str, Tensor], buffers: list, 
 
 
 def _activate(kind: str, x: Tensor) -> Tensor:
-    return x if kind == "none" else evaluate(Activate(kind), x[None])[0]
+    return x if kind == "none" else Activate(kind).evaluate(x[None])[0]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regroup.engine.plan import NativeSegment
+from regroup.engine.running.plan import NativeSegment
 from regroup.kernels.program import Call
 
 _WIDTH, _POST = 1024, np.float32(12345.678)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from regroup.engine.capture import capture
-from regroup.engine.channel_orders import MOVES, recognise_channel_orders
-from regroup.engine.compounds import join_views
+from regroup.engine.frontend.capture import capture
+from regroup.engine.frontend.recognise import recognise
 from regroup.engine.graph import Torch
-from regroup.engine.recognise import OPERATORS, recognise
+from regroup.engine.operators import OPERATORS
+from regroup.engine.operators.select import MOVES
 from regroup.errors import EngineError
 from regroup.ops.dynamic import dynamic_conv
 from tests.engine.models import BATCH
@@ -63,8 +63,6 @@ class Call(nn.Module):
                 except EngineError:
                     return set(), set()
         before = {node: node.op.function.name() for node in graph.nodes}
-        recognise_channel_orders(graph)
-        join_views(graph)
         recognise(graph)
         left = {node for node in graph.nodes if isinstance(node.op, Torch)}
         return set(before.values()), {name for node, name in before.items() if node not in left}

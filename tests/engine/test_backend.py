@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine.dynamo import backend, reports
+from regroup.engine.running.dynamo import backend, reports
 
 
 def integers(*shape: int) -> Tensor:

@@ -4,23 +4,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regroup.engine.capture import capture
-from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.compounds import recognise_lrn
-from regroup.engine.graph import Concat, Conv, Lrn, Select, Torch
-from regroup.engine.interpret import interpret
-from regroup.engine.recognise import recognise
+from regroup.engine.frontend.capture import capture
+from regroup.engine.frontend.recognise import record
+from regroup.engine.graph import Torch
+from regroup.engine.operators.concat import Concat
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.local_response_norm import Lrn
+from regroup.engine.operators.select import Select
 from regroup.errors import EngineError
 from tests.engine.models import BATCH, Shuffle, load
 
 
 def _recognised(model: nn.Module, x: Tensor, batch: int = BATCH):
-    graph = capture(model.eval(), [x], batch).graph
-    recognise_lrn(graph)
-    recognise_channel_orders(graph)
-    recognise(graph)
-    graph.remove_dead()
-    return graph
+    return record(model.eval(), [x], batch).graph
 
 
 @pytest.mark.parametrize(
@@ -33,7 +29,7 @@ def test_a_recorded_network_computes_what_the_model_computes(name):
     assert not [node for node in graph.nodes if isinstance(node.op, Torch)]
     with torch.no_grad():
         exact = model.double()(x.double())
-    (result,) = interpret(graph, [x.double()])
+    (result,) = graph.evaluate([x.double()])
     assert torch.equal(exact.argmax(1), result.argmax(1))
     assert (exact - result).abs().max() <= 1e-12 * exact.abs().max()
 
@@ -52,7 +48,7 @@ def test_chunks_of_channels_are_channel_orders():
     graph = _recognised(Swap(), torch.randn(1, 6, 4, 4))
     assert {type(node.op) for node in graph.nodes} == {Select, Concat}
     x = torch.randn(2, 6, 4, 4)
-    assert torch.equal(interpret(graph, [x])[0], Swap()(x))
+    assert torch.equal(graph.evaluate([x])[0], Swap()(x))
 
 
 def test_what_moves_pixels_is_no_channel_order():
@@ -63,7 +59,7 @@ def test_what_moves_pixels_is_no_channel_order():
     graph = _recognised(Corner(), torch.randn(1, 6, 4, 4), batch=2)
     assert all(isinstance(node.op, Torch) and node.op.why for node in graph.nodes)
     x = torch.randn(2, 6, 4, 4)
-    assert torch.equal(interpret(graph, [x])[0], Corner()(x))
+    assert torch.equal(graph.evaluate([x])[0], Corner()(x))
 
 
 def test_what_depends_on_weights_alone_is_computed_once():
@@ -96,7 +92,7 @@ def test_in_place_operators_on_views_are_recorded_as_functions():
 
     x = torch.randn(2, 6, 4, 4)
     graph = _recognised(InPlace(), x, batch=2)
-    assert torch.equal(interpret(graph, [x])[0], InPlace()(x))
+    assert torch.equal(graph.evaluate([x])[0], InPlace()(x))
 
 
 def test_flow_that_depends_on_numbers_is_an_error():
@@ -115,7 +111,7 @@ def test_a_structured_result_is_put_together_again():
 
     x = torch.randn(1, 3, 4, 4)
     recorded = capture(Two(), [x], 1)
-    result = recorded.results.put_together(interpret(recorded.graph, [x]), [x])
+    result = recorded.results.put_together(recorded.graph.evaluate([x]), [x])
     assert torch.equal(result["double"], x * 2)
     assert result["more"][1] == 7
 
@@ -126,7 +122,7 @@ def test_local_response_normalisation_is_one_op(size):
     graph = _recognised(model, x)
     (node,) = graph.nodes
     assert isinstance(node.op, Lrn)
-    assert torch.equal(interpret(graph, [x])[0], model(x))
+    assert torch.equal(graph.evaluate([x])[0], model(x))
 
 
 def test_channels_added_onto_zeros_are_a_convolution():
@@ -138,7 +134,7 @@ def test_channels_added_onto_zeros_are_a_convolution():
     x = torch.randn(2, 3, 4, 4)
     graph = _recognised(Scatter(), x)
     assert [type(node.op) for node in graph.nodes] == [Conv]
-    assert torch.equal(interpret(graph, [x])[0], Scatter()(x))
+    assert torch.equal(graph.evaluate([x])[0], Scatter()(x))
 
 
 def test_a_generator_of_its_own_is_left_to_pytorch():

@@ -5,8 +5,8 @@ import torch
 from hypothesis import assume, given, settings
 from torch import Tensor, nn
 
-from regroup.engine import chains
-from regroup.engine.compiled import compile
+from regroup.engine.placing import chains
+from regroup.engine.running.compiled import compile
 from tests.engine.models import RandomNet, load
 from tests.engine.test_lowering import PROGRAMS, emulate
 

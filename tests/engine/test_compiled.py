@@ -9,8 +9,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine import state, weights
-from regroup.engine.compiled import compile
+from regroup.engine.running.compiled import compile
+from regroup.engine.watching import state, weights
 from regroup.errors import EngineError
 from tests.engine.models import Gate, RandomNet, Shuffle, load, randomise
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regroup.engine.compiled import compile
+from regroup.engine.running.compiled import compile
 from regroup.kernels.problems.dynamic import Largest
 from regroup.kernels.problems.view import View
 from regroup.kernels.program import Part, Step, build

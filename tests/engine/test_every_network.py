@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from regroup.engine.compiled import compile
+from regroup.engine.running.compiled import compile
 from regroup.errors import SpecError
 from regroup.networks import list_models
 from regroup.networks.anywhere import create_any_model

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regroup.engine import schedule as scheduling
-from regroup.engine.compiled import compile
-from regroup.engine.inplace import written_over
-from regroup.engine.places import Place, Slab
-from regroup.engine.tasks import Task
+from regroup.engine.placing import schedule as scheduling
+from regroup.engine.placing.inplace import written_over
+from regroup.engine.placing.places import Place, Slab
+from regroup.engine.placing.tasks import Task
+from regroup.engine.running.compiled import compile
 from tests.engine.models import load
 
 

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from regroup.engine.capture import capture
-from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.compiled import compile
+from regroup.engine.frontend.recognise import record
 from regroup.engine.passes import optimise
-from regroup.engine.recognise import recognise
-from regroup.engine.schedule import schedule
+from regroup.engine.placing.schedule import schedule
+from regroup.engine.running.compiled import compile
 from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Conv, Problem
 from regroup.kernels.templates.parts.blocks import block_runs
@@ -35,10 +33,7 @@ def exactly(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def problems(model: nn.Module, x: torch.Tensor) -> list[Problem]:
-    graph = capture(model, [x], BATCH).graph
-    recognise_channel_orders(graph)
-    recognise(graph)
-    graph.remove_dead()
+    graph = record(model, [x], BATCH).graph
     optimise(graph)
     return [part.problem for step in schedule(graph).steps for part in step.parts]
 

@@ -8,25 +8,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine.capture import capture
-from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.compounds import join_views
+from regroup.engine.frontend.recognise import record
 from regroup.engine.graph import Torch
-from regroup.engine.interpret import interpret
-from regroup.engine.partition import partition
 from regroup.engine.passes import optimise
-from regroup.engine.recognise import recognise
-from regroup.engine.schedule import schedule
+from regroup.engine.placing.partition import partition
+from regroup.engine.placing.schedule import schedule
 from tests.engine.emulator import Emulator
 from tests.engine.models import BATCH, RandomNet, load
 
 
 def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:
-    graph = capture(model, [x.float()], BATCH).graph
-    recognise_channel_orders(graph)
-    join_views(graph)
-    recognise(graph)
-    graph.remove_dead()
+    graph = record(model, [x.float()], BATCH).graph
     optimise(graph)
     env, schedules = {graph.inputs[0]: x}, []
     for segment in partition(graph, lambda node: not isinstance(node.op, Torch)):
@@ -36,7 +28,7 @@ def emulate(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list]:
             outputs = [torch.full((len(x), *v.shape), float("nan")).to(x) for v in segment.graph.outputs]
             Emulator(schedules[-1].steps, schedules[-1].arena_floats)(inputs, outputs)
         else:
-            outputs = interpret(segment.graph, inputs)
+            outputs = segment.graph.evaluate(inputs)
         env.update(zip(segment.graph.outputs, outputs, strict=True))
     return [env[value] for value in graph.outputs], schedules
 

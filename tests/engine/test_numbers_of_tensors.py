@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from regroup.engine.compiled import compile
-from regroup.engine.plan import NativeSegment
+from regroup.engine.running.compiled import compile
+from regroup.engine.running.plan import NativeSegment
 from tests.engine.fences import run_fenced
 
 CHANNELS = 6

@@ -8,10 +8,16 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from torch import Tensor, nn
 
-from regroup.engine.capture import capture
-from regroup.engine.channel_orders import recognise_channel_orders
-from regroup.engine.graph import Activate, Add, Concat, Conv, Fused, Graph, Linear, Pad, ScaleShift, Select
-from regroup.engine.interpret import interpret
+from regroup.engine.frontend.recognise import record
+from regroup.engine.graph import Fused, Graph
+from regroup.engine.operators.activation import Activate
+from regroup.engine.operators.add import Add
+from regroup.engine.operators.concat import Concat
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.linear import Linear
+from regroup.engine.operators.pad import Pad
+from regroup.engine.operators.scale_shift import ScaleShift
+from regroup.engine.operators.select import Select
 from regroup.engine.passes import LAST_PASSES, PASSES, optimise
 from regroup.engine.passes.channel_orders import simplify_channel_orders
 from regroup.engine.passes.concat import push_above_concat
@@ -20,7 +26,6 @@ from regroup.engine.passes.linear import vectors_to_linear
 from regroup.engine.passes.padding import fold_padding
 from regroup.engine.passes.resize import fuse_resize_and_add
 from regroup.engine.passes.scale_shift import fold_scale_shift
-from regroup.engine.recognise import recognise
 from tests.engine.models import BATCH, RandomNet, Shuffle, randomise
 from tests.engine.test_lowering import PROGRAMS
 
@@ -40,21 +45,17 @@ class Run(nn.Module):
 
 
 def recorded(model: nn.Module, x: Tensor) -> Graph:
-    graph = capture(model.eval(), [x], BATCH).graph
-    recognise_channel_orders(graph)
-    recognise(graph)
-    graph.remove_dead()
-    return graph
+    return record(model.eval(), [x], BATCH).graph
 
 
 def after(run, model: nn.Module, channels: int = 8, size: int = 6) -> list[type]:
     """Return the kinds of nodes that `run` leaves, once it is sure that they compute the same."""
     x = torch.randn(2, channels, size, size, dtype=torch.float64)
     graph = recorded(model, x.float())
-    (before,) = interpret(graph, [x])
+    (before,) = graph.evaluate([x])
     changed = run(graph)
     graph.remove_dead()
-    (result,) = interpret(graph, [x])
+    (result,) = graph.evaluate([x])
     assert (result - before).abs().max() <= 1e-13 * before.abs().max()
     assert changed
     return [type(node.op) for node in graph.nodes]
@@ -110,7 +111,7 @@ def test_channel_orders_in_a_row_are_one_and_those_that_undo_each_other_none():
     while simplify_channel_orders(graph):
         pass
     assert [type(n.op) for n in graph.nodes] == [Activate, ScaleShift]
-    assert torch.equal(interpret(graph, [x])[0], model(x))
+    assert torch.equal(graph.evaluate([x])[0], model(x))
 
 
 def test_a_channel_order_sinks_below_the_sum_that_its_convolution_can_take():
@@ -153,7 +154,7 @@ def test_doubling_and_addition_are_one():
     graph = recorded(model, x)
     assert fuse_resize_and_add(graph)
     assert graph.nodes[-1].op.scale == 2
-    assert torch.equal(interpret(graph, [x])[0], model(x))
+    assert torch.equal(graph.evaluate([x])[0], model(x))
 
 
 @pytest.mark.parametrize(
@@ -202,11 +203,11 @@ def test_a_pass_leaves_random_networks_of_integers_as_they_are(run, program):
     model = RandomNet(program)
     x = torch.randint(-3, 4, (2, RandomNet.CHANNELS, 5, 6)).double()
     graph = recorded(model, x.float())
-    (before,) = interpret(graph, [x])
+    (before,) = graph.evaluate([x])
     assume(before.abs().max() < 2**50)
     run(graph)
     graph.remove_dead()
-    assert torch.equal(interpret(graph, [x])[0], before)
+    assert torch.equal(graph.evaluate([x])[0], before)
 
 
 def test_the_residual_of_a_second_half_is_read_where_it_lies():

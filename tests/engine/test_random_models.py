@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from regroup.engine.compiled import compile
+from regroup.engine.running.compiled import compile
 from tests.engine import random_models
 from tests.engine.random_models import SIDE, Out, make
 

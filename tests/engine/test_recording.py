@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regroup.engine import plans
-from regroup.engine.compiled import Compiled, compile
+from regroup.engine.running import plans
+from regroup.engine.running.compiled import Compiled, compile
 from regroup.errors import EngineError
 from regroup.ops.hooks import stateless
 

@@ -21,8 +21,8 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 import regroup
-from regroup.engine.compiled import compile
-from regroup.engine.inputs import take
+from regroup.engine.frontend.inputs import take
+from regroup.engine.running.compiled import compile
 from regroup.errors import ConfigError, EngineError
 
 

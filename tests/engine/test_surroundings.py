@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from regroup.engine.compiled import compile
-from regroup.engine.plan import NativeSegment
+from regroup.engine.running.compiled import compile
+from regroup.engine.running.plan import NativeSegment
 from regroup.errors import EngineError
 
 

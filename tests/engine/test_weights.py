@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from regroup.engine import proof, state, weights
-from regroup.engine.compiled import Compiled, compile
-from regroup.engine.weights import Watch
+from regroup.engine.running.compiled import Compiled, compile
+from regroup.engine.watching import proof, state, weights
+from regroup.engine.watching.weights import Watch
 from regroup.errors import EngineError
 
 

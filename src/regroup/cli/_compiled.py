@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from regroup.cli._network import Chosen
-    from regroup.engine.compiled import Compiled
+    from regroup.engine.running.compiled import Compiled
 
 
 def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool) -> Compiled:
@@ -20,7 +20,7 @@ def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool) -> Compiled
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from regroup.engine.compiled import compile
+    from regroup.engine.running.compiled import compile
 
     images = torch.zeros(shape)
     chosen.check(images)

@@ -23,8 +23,10 @@ class Options:
     """File of weights, for networks of ours; none: random ones."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
     """Threads to time with; none: as many as PyTorch takes."""
+    passes: bool = False
+    """Show what each pass made of the network's graph, too."""
     json: bool = False
-    """Print the steps as JSON."""
+    """Print the steps, and the passes, as JSON."""
     quiet: bool = False
     """No progress bar."""
     plugin: tuple[Path, ...] = ()
@@ -47,6 +49,7 @@ def run(options: Options) -> int:
         torch.set_num_threads(options.threads)
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)
-    found = compiled(chosen, shape, quiet=options.quiet or options.json).explain(json=options.json)
+    fast = compiled(chosen, shape, quiet=options.quiet or options.json)
+    found = fast.explain(json=options.json, passes=options.passes)
     print(json.dumps(found, indent=1) if options.json else found)
     return 0

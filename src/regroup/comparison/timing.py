@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.comparison.result import TimePerImage
-from regroup.engine.compiled import compile as compile_network
+from regroup.engine.running.compiled import compile as compile_network
 from regroup.errors import CheckpointError, EngineError
 from regroup.files.documents import DocumentError, read_document, require
 from regroup.files.sealed import undisturbed, verify_sealed, write_sealed

@@ -1,5 +1,11 @@
-"""Engine: a whole network as one native function. `regroup.compile` is `compiled.compile`.
+"""Engine: a whole network as one native function. `regroup.compile` is `running.compiled.compile`.
 
-`capture` records a model as a `graph`; `passes` make it smaller; `schedule` turns it into kernel problems;
-`compiled` is what the user calls.
+A network goes through the folders in the order in which they stand here:
+
+- `frontend/` makes a `graph` of a model,
+- `operators/` are what its nodes can be, a file each (`operator.py` says what such a file holds),
+- `passes/` make it smaller,
+- `placing/` gives every value a place and every node kernel problems (of which `kernels` makes code),
+- `running/` is what users call,
+- `watching/` sees when the model is not the same any more.
 """

@@ -1,16 +1,19 @@
 """A network as data: values, and nodes that compute them. Everything the engine does starts here.
 
-A `Value` is the tensor of *one* image: its shape has no batch. A `Node` applies an `Op` to values. Ops are
-few (below), each with its constants (weights too) inside; `interpret.py` says in PyTorch what each means.
+A `Value` is the tensor of *one* image: its shape has no batch. A `Node` applies an `Op` to values. An op
+holds its constants (weights too) and says in PyTorch what it means (`Op.evaluate`): passes and native code
+are checked against that. Ops that native code knows are `operator.Operator`, each in a file of `operators/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -47,166 +50,51 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """What a node computes; subclasses hold the constants."""
+    """What a node computes.
 
-
-@dataclass(frozen=True, eq=False)
-class Conv(Op):
-    """Grouped convolution; weight is (out_channels, in_channels / groups, height, width)."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-
-    @property
-    def kernel_size(self) -> Pair:
-        """Height and width."""
-        return (self.weight.shape[2], self.weight.shape[3])
-
-
-@dataclass(frozen=True, eq=False)
-class Linear(Op):
-    """Fully connected layer on a vector; weight is (out_features, in_features)."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class DynamicConv(Op):
-    """Convolution by heads of the `kept` channels whose saliencies, the second input, are the largest.
-
-    `weight` is (out_channels, in_channels, height, width), heads one after another; saliencies are a vector,
-    all channels' for one head after another. Each channel is multiplied by its saliency.
-    """
-
-    weight: Tensor
-    kept: int
-    bias: Tensor | None = None
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-
-    @property
-    def kernel_size(self) -> Pair:
-        """Height and width."""
-        return (self.weight.shape[2], self.weight.shape[3])
-
-
-@dataclass(frozen=True, eq=False)
-class ScaleShift(Op):
-    """x * scale + shift, a number per channel: batch normalisation at inference."""
-
-    scale: Tensor
-    shift: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Activate(Op):
-    """An activation function.
+    Every op can be looked at as a step: `main` work, what is done to its only input `before`, and what to the
+    result `after`. Only a `Fused` op has the latter two.
 
     Attributes:
-        kind: what kernels call it (`regroup.kernels.problems.fused`), or "prelu".
-        slope: of "prelu", a number per channel.
+        arity: how many values it reads; None is any number.
     """
 
-    kind: str
-    slope: Tensor | None = None
+    arity: ClassVar[int | None] = 1
 
-    def of(self, channels: Sequence[int]) -> Activate:
-        """Return what it does to some channels, in another order."""
-        return self if self.slope is None else Activate(self.kind, self.slope[list(channels)])
+    @property
+    def main(self) -> Any:
+        """The work that gives a step its kernel."""
+        return self
 
+    @property
+    def before(self) -> tuple[Any, ...]:
+        """Ops on the input."""
+        return ()
 
-@dataclass(frozen=True, eq=False)
-class Add(Op):
-    """The sum of two values; with `scale` 2 the second is half as large, and each of its pixels is four."""
+    @property
+    def after(self) -> tuple[Any, ...]:
+        """Ops on the result."""
+        return ()
 
-    scale: int = 1
+    @property
+    def word(self) -> str:
+        """What people call it, in `explain()`."""
+        return type(self).__name__.lower()
 
+    def evaluate(self, *inputs: Tensor) -> Any:
+        """Apply it to batches, (images, channels, height, width) or (images, features), with PyTorch.
 
-@dataclass(frozen=True, eq=False)
-class Multiply(Op):
-    """The product of two values; the second may be a gate of shape (channels, 1, 1)."""
+        Inputs in float64 give float64 arithmetic throughout.
+        """
+        raise NotImplementedError(type(self).__name__)
 
+    def shape(self, *inputs: Shape) -> Shape | None:
+        """Return the shape of the result for one image, or None where only PyTorch knows.
 
-@dataclass(frozen=True, eq=False)
-class Concat(Op):
-    """Channels of all inputs, one after another."""
-
-
-@dataclass(frozen=True, eq=False)
-class Select(Op):
-    """A channel order: output channel i is input channel `channels[i]` (shuffle, split, index-select)."""
-
-    channels: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Pool(Op):
-    """Maximum or average over windows. What an average divides by follows PyTorch's avg_pool2d."""
-
-    kind: str
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
-    ceil: bool = False
-    count_padding: bool = True
-    divisor: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class AdaptivePool(Op):
-    """Average ("avg") or maximum ("max") over `size` windows that cover the image; (1, 1) is global."""
-
-    size: Pair
-    kind: str = "avg"
-
-
-@dataclass(frozen=True, eq=False)
-class Resize(Op):
-    """To `size` by "nearest", "nearest-exact" or "bilinear".
-
-    `scale` has the factors that the user gave, None where there was none: PyTorch goes by them then.
-    """
-
-    size: Pair
-    mode: str
-    align_corners: bool = False
-    scale: tuple[float | None, float | None] = (None, None)
-
-
-@dataclass(frozen=True, eq=False)
-class Lrn(Op):
-    """Local response normalisation across channels (torch.nn.LocalResponseNorm)."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-
-
-@dataclass(frozen=True, eq=False)
-class Softmax(Op):
-    """Over all features of a vector."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reshape(Op):
-    """The same numbers in PyTorch's order under another shape."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True, eq=False)
-class Pad(Op):
-    """Zeros around the image."""
-
-    padding: Padding
+        Raises:
+            ValueError: its constants do not fit the inputs.
+        """
+        raise NotImplementedError(type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -225,17 +113,61 @@ class Torch(Op):
     kwargs: dict
     why: str = ""
 
+    arity = None
+
+    def evaluate(self, *inputs: Tensor) -> Tensor | Sequence[Tensor]:
+        dtype = inputs[0].dtype if inputs else torch.float32
+
+        def actual(arg: object) -> object:
+            if isinstance(arg, Ref):
+                return inputs[arg.index]
+            wide = isinstance(arg, Tensor) and arg.is_floating_point() and dtype == torch.float64
+            return arg.double() if wide else arg
+
+        args, kwargs = pytree.tree_map(actual, (self.args, self.kwargs), is_leaf=lambda a: isinstance(a, Ref))
+        return self.function(*args, **kwargs)
+
+    def shape(self, *inputs: Shape) -> None:
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Fused(Op):
-    """`before` on the only input of `op`, then `op`, then `after`, in one step.
+    """`before` on the only input of `main`, then `main`, then `after`, in one step.
 
-    The node's inputs are those of `op`, followed by one for each `Add` and `Multiply` of `after`.
+    The node's inputs are those of `main`, followed by one for each op of `after` that reads a second one.
     """
 
-    op: Op
-    before: tuple[Op, ...] = ()
-    after: tuple[Op, ...] = ()
+    main: Any = None  # type: ignore[bad-override]
+    before: tuple[Any, ...] = ()  # type: ignore[bad-override]
+    after: tuple[Any, ...] = ()  # type: ignore[bad-override]
+
+    @property
+    def arity(self) -> int | None:  # type: ignore[bad-override]
+        """Those of its work and of what follows."""
+        return self.main.arity and self.main.arity + sum(op.arity - 1 for op in self.after)
+
+    @property
+    def word(self) -> str:
+        """Like 'conv + relu'."""
+        return " + ".join(op.word for op in (*self.before, self.main, *self.after))
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        return self._through(inputs, lambda op, *xs: op.evaluate(*xs))
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return self._through(inputs, lambda op, *xs: op.shape(*xs))
+
+    def _through(self, inputs: Sequence[Any], apply: Callable[..., Any]) -> Any:
+        taken = len(inputs) - sum(op.arity - 1 for op in self.after)
+        first, *rest = inputs[:taken]
+        seconds = iter(inputs[taken:])
+        for op in self.before:
+            first = apply(op, first)
+        y = apply(self.main, first, *rest)
+        for op in self.after:
+            y = apply(op, y, next(seconds)) if op.arity == 2 else apply(op, y)
+        return y
 
 
 @dataclass(eq=False)
@@ -258,7 +190,7 @@ class Node:
         return self.outputs[0]
 
     def __repr__(self) -> str:
-        return f"{', '.join(map(repr, self.outputs))} = {type(self.op).__name__}{self.inputs!r}"
+        return f"{', '.join(map(repr, self.outputs))} = {self.op.word}{self.inputs!r}"
 
 
 @dataclass(eq=False)
@@ -286,6 +218,15 @@ class Graph:
         yield from self.inputs
         for node in self.nodes:
             yield from node.outputs
+
+    def evaluate(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Run it on batches with PyTorch; float64 inputs give float64 arithmetic throughout."""
+        env = dict(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            result = node.op.evaluate(*(env[value] for value in node.inputs))
+            results = result if isinstance(result, (tuple, list)) else (result,)
+            env.update(zip(node.outputs, results, strict=False))
+        return [env[value] for value in self.outputs]
 
     def replace(self, old: Value, new: Value) -> None:
         """Let every reader of `old`, and the graph's outputs, read `new` instead."""
@@ -319,3 +260,77 @@ class Graph:
                     done.update(node.outputs)
                     order.append(node)
         self.nodes = order
+
+    def verify(self) -> None:
+        """Make sure that it is well-formed, by every rule of `RULES`.
+
+        Raises:
+            MalformedError: it is not; names the rule and the first node or value that breaks it.
+        """
+        for rule, breakers in RULES.items():
+            for culprit in breakers(self):
+                raise MalformedError(f"{rule}; but not {culprit}")
+
+
+class MalformedError(AssertionError):
+    """A graph that is none: a fault of the engine's, never of the user's."""
+
+
+def _made_twice(graph: Graph) -> Iterator[Value]:
+    seen: set[Value] = set()
+    for value in graph.values():
+        if value in seen:
+            yield value
+        seen.add(value)
+
+
+def _reads_too_early(graph: Graph) -> Iterator[str]:
+    there = set(graph.inputs)
+    for node in graph.nodes:
+        yield from (f"{value} in {node}" for value in node.inputs if value not in there)
+        there.update(node.outputs)
+
+
+def _unknown_outputs(graph: Graph) -> Iterator[Value]:
+    there = set(graph.values())
+    return (value for value in graph.outputs if value not in there)
+
+
+def _unread(graph: Graph) -> Iterator[Node]:
+    read = {value for node in graph.nodes for value in node.inputs} | set(graph.outputs)
+    return (node for node in graph.nodes if read.isdisjoint(node.outputs))
+
+
+def _native(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if not isinstance(node.op, Torch)]
+
+
+def _of_wrong_shape(graph: Graph) -> Iterator[str]:
+    for node in _native(graph):
+        try:
+            shape = node.op.shape(*(value.shape for value in node.inputs))
+        except ValueError as error:
+            yield f"{node}: {error}"
+            continue
+        if shape != node.output.shape:
+            yield f"{node}, whose shape is {list(shape)}"
+
+
+RULES: dict[str, Callable[[Graph], Iterable[object]]] = {
+    "every value is made once": _made_twice,
+    "a node reads what is there before it": _reads_too_early,
+    "every output of the graph is a value of it": _unknown_outputs,
+    "somebody reads what a node makes": _unread,
+    "native code has one result": lambda g: (n for n in _native(g) if len(n.outputs) != 1),
+    "an op reads as many values as it takes": lambda g: (
+        n for n in _native(g) if n.op.arity not in (None, len(n.inputs))
+    ),
+    "native code reads and makes what it can hold": lambda g: (
+        n for n in _native(g) if not all(v.native for v in (*n.inputs, n.output))
+    ),
+    "a node's values are of as many images": lambda g: (
+        n for n in _native(g) if any(v.per != n.output.per for v in n.inputs)
+    ),
+    "a result has the shape that its op gives it": _of_wrong_shape,
+}
+"""What a well-formed graph is: a rule in words, and what finds those that break it."""

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from regroup.engine.bound import Bound
-from regroup.engine.compiled import Compiled
-from regroup.engine.inputs import of_example
+from regroup.engine.frontend.inputs import of_example
+from regroup.engine.running.bound import Bound
+from regroup.engine.running.compiled import Compiled
 from regroup.errors import ConfigError
 from regroup.files.documents import DocumentError, build, parse
 from regroup.profiling.clock import Timing, measure

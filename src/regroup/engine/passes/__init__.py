@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from regroup.engine.graph import Graph
+from regroup.engine.graph import Graph, MalformedError
 from regroup.engine.passes.channel_orders import simplify_channel_orders
 from regroup.engine.passes.concat import push_above_concat
 from regroup.engine.passes.fuse import fuse_after, fuse_before
@@ -17,7 +19,9 @@ from regroup.engine.passes.padding import fold_padding
 from regroup.engine.passes.resize import fuse_resize_and_add
 from regroup.engine.passes.scale_shift import fold_scale_shift
 
-PASSES: tuple[Callable[[Graph], bool], ...] = (
+Pass = Callable[[Graph], bool]
+
+PASSES: tuple[Pass, ...] = (
     fold_padding,
     vectors_to_linear,
     simplify_channel_orders,
@@ -27,18 +31,59 @@ PASSES: tuple[Callable[[Graph], bool], ...] = (
 )
 """Passes that make room for one another: they run in turn until none finds anything to do."""
 
-LAST_PASSES: tuple[Callable[[Graph], bool], ...] = (fuse_after, fuse_before)
+LAST_PASSES: tuple[Pass, ...] = (fuse_after, fuse_before)
 """Passes that run once, when everything is folded."""
 
 
-def optimise(graph: Graph) -> None:
-    """Run all passes; each returns whether it changed the graph."""
-    changed = True
-    while changed:
-        changed = False
-        for run in PASSES:
-            changed |= run(graph)
-            graph.remove_dead()
-    for run in LAST_PASSES:
-        run(graph)
-        graph.remove_dead()
+@dataclass(frozen=True)
+class Change:
+    """What a pass did to a graph.
+
+    Attributes:
+        name: of the pass.
+        nodes: how many there are afterwards.
+        gone: how many of each kind of node are there no more, by their words.
+        new: how many of each kind are there instead.
+    """
+
+    name: str
+    nodes: int
+    gone: Counter[str]
+    new: Counter[str]
+
+
+def optimise(graph: Graph) -> list[Change]:
+    """Run all passes, and return what those that found something did.
+
+    Raises:
+        MalformedError: the graph is none, or a pass left none, which it names.
+    """
+    _verify(graph, "recognition")
+    changes: list[Change] = []
+    while sum(_run(one, graph, changes) for one in PASSES):
+        pass
+    for one in LAST_PASSES:
+        _run(one, graph, changes)
+    return changes
+
+
+def _run(one: Pass, graph: Graph, changes: list[Change]) -> bool:
+    before = _words(graph)
+    if not one(graph):
+        return False
+    graph.remove_dead()
+    _verify(graph, one.__name__)
+    after = _words(graph)
+    changes.append(Change(one.__name__, len(graph.nodes), before - after, after - before))
+    return True
+
+
+def _words(graph: Graph) -> Counter[str]:
+    return Counter(node.op.word for node in graph.nodes)
+
+
+def _verify(graph: Graph, name: str) -> None:
+    try:
+        graph.verify()
+    except MalformedError as error:
+        raise MalformedError(f"after {name}: {error}") from None

@@ -5,19 +5,14 @@ What is left of them is free: a reader is told in which order to read.
 
 from __future__ import annotations
 
-from regroup.engine.graph import (
-    Activate,
-    Add,
-    Concat,
-    Conv,
-    DynamicConv,
-    Graph,
-    Node,
-    Op,
-    ScaleShift,
-    Select,
-    Value,
-)
+from regroup.engine.graph import Graph, Node, Value
+from regroup.engine.operators.activation import Activate
+from regroup.engine.operators.add import Add
+from regroup.engine.operators.concat import Concat
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.dynamic_convolution import DynamicConv
+from regroup.engine.operators.scale_shift import ScaleShift
+from regroup.engine.operators.select import Select
 
 
 def simplify_channel_orders(graph: Graph) -> bool:
@@ -75,7 +70,7 @@ def _sink(graph: Graph, node: Node, producers: dict[Value, Node]) -> bool:
         return False
     result = node.output.like(order.inputs[0].shape)
     graph.nodes.append(Node(order.op, (result,), node.outputs))
-    node.op = _reorder(node.op, _inverse(order.op.channels))
+    node.op = node.op.of(_inverse(order.op.channels))
     node.inputs, node.outputs = order.inputs, (result,)
     return True
 
@@ -120,9 +115,3 @@ def _inverse(channels: tuple[int, ...]) -> tuple[int, ...]:
     for i, channel in enumerate(channels):
         result[channel] = i
     return tuple(result)
-
-
-def _reorder(op: Op, channels: tuple[int, ...]) -> Op:
-    if isinstance(op, ScaleShift):
-        return ScaleShift(op.scale[list(channels)], op.shift[list(channels)])
-    return op.of(channels) if isinstance(op, Activate) else op

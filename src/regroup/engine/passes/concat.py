@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import Activate, Add, Concat, Conv, Graph, Node, Op, Pool, ScaleShift, Select, Value
+from regroup.engine.graph import Graph, Node, Value
+from regroup.engine.operators.activation import Activate
+from regroup.engine.operators.add import Add
+from regroup.engine.operators.concat import Concat
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.pool import Pool
+from regroup.engine.operators.scale_shift import ScaleShift
+from regroup.engine.operators.select import Select
 
 
 def push_above_concat(graph: Graph) -> bool:
@@ -60,13 +67,7 @@ def _push(graph: Graph, node: Node, whole: Node, chosen: int) -> None:
         for other, piece in zip(others, slices, strict=True):
             graph.nodes.append(Node(Select(tuple(channels)), (other,), (piece,)))
         parts.append(part.like(part.shape))
-        graph.nodes.append(Node(_for_channels(node.op, channels), (part, *slices), (parts[-1],)))
+        graph.nodes.append(Node(node.op.of(channels), (part, *slices), (parts[-1],)))
         start = channels.stop
     graph.nodes.remove(node)
     graph.nodes.append(Node(Concat(), tuple(parts), node.outputs))
-
-
-def _for_channels(op: Op, channels: range) -> Op:
-    if isinstance(op, ScaleShift):
-        return ScaleShift(op.scale[channels.start : channels.stop], op.shift[channels.start : channels.stop])
-    return op.of(channels) if isinstance(op, Activate) else op

@@ -5,21 +5,18 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import (
-    Activate,
-    Add,
-    Conv,
-    DynamicConv,
-    Fused,
-    Graph,
-    Linear,
-    Multiply,
-    Node,
-    Op,
-    ScaleShift,
-    Select,
-)
-from regroup.engine.slots import slots
+from typing import Any
+
+from regroup.engine.graph import Fused, Graph, Node, Op
+from regroup.engine.operator import Operator
+from regroup.engine.operators.activation import Activate
+from regroup.engine.operators.add import Add
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.linear import Linear
+from regroup.engine.operators.multiply import Multiply
+from regroup.engine.operators.scale_shift import ScaleShift
+from regroup.engine.operators.select import Select
+from regroup.engine.placing.slots import slots
 
 
 def fuse_after(graph: Graph) -> bool:
@@ -46,18 +43,18 @@ def _append(graph: Graph, node: Node, chosen: int) -> bool:
         return False
     if any(value in n.inputs for n in graph.nodes if n is not node):
         return False
-    fused = producer.op if isinstance(producer.op, Fused) else Fused(producer.op)
-    after = (*fused.after, node.op)
+    step = producer.op
+    after = (*step.after, node.op)
     inputs = (*producer.inputs, *(v for i, v in enumerate(node.inputs) if i != chosen))
-    if slots(fused.op, after, inputs, node.output) is None:
+    if slots(step.main, after, inputs, node.output) is None:
         return False
-    node.op, node.inputs = Fused(fused.op, fused.before, after), inputs
+    node.op, node.inputs = Fused(step.main, step.before, after), inputs
     graph.nodes.remove(producer)
     return True
 
 
 def _has_weights(op: Op) -> bool:
-    return isinstance(op.op if isinstance(op, Fused) else op, (Conv, DynamicConv, Linear))
+    return isinstance(op.main, Operator) and op.main.has_weights
 
 
 def fuse_before(graph: Graph) -> bool:
@@ -68,9 +65,9 @@ def fuse_before(graph: Graph) -> bool:
     changed = False
     producers = graph.producers()
     for node in list(graph.nodes):
-        fused = node.op if isinstance(node.op, Fused) else Fused(node.op)
+        step = node.op
         before = producers.get(node.inputs[0]) if node.inputs else None
-        if before is None or fused.before or not _reads_once(fused.op) or not _is_own(graph, before):
+        if before is None or step.before or not _reads_once(step.main) or not _is_own(graph, before):
             continue
         order = before if isinstance(before.op, Select) else None
         before = producers.get(before.inputs[0]) if order is not None else before
@@ -78,10 +75,10 @@ def fuse_before(graph: Graph) -> bool:
             continue
         ops, source = _ops(before.op), before.inputs[0]
         if order is not None:
-            ops = tuple(_selected(op, list(order.op.channels)) for op in ops)
+            ops = tuple(op.of(order.op.channels) for op in ops)
             source = source.like(node.inputs[0].shape)
             graph.nodes.append(Node(order.op, (before.inputs[0],), (source,)))
-        node.op = Fused(fused.op, ops, fused.after)
+        node.op = Fused(step.main, ops, step.after)
         node.inputs = (source, *node.inputs[1:])
         changed = True
     if changed:
@@ -95,7 +92,7 @@ def _is_own(graph: Graph, node: Node) -> bool:
     return value not in graph.outputs and sum(value in n.inputs for n in graph.nodes) == 1
 
 
-def _reads_once(op: Op) -> bool:
+def _reads_once(op: Any) -> bool:
     return isinstance(op, Linear) or (
         isinstance(op, Conv) and op.kernel_size == (1, 1) and not any(op.padding)
     )
@@ -107,9 +104,5 @@ def _is_preactivation(op: Op) -> bool:
     return plain and [type(o) for o in ops] in ([ScaleShift], [Activate], [ScaleShift, Activate])
 
 
-def _ops(op: Op) -> tuple[Op, ...]:
-    return (op.op, *op.after) if isinstance(op, Fused) and not op.before else (op,)
-
-
-def _selected(op: Op, channels: list[int]) -> Op:
-    return ScaleShift(op.scale[channels], op.shift[channels]) if isinstance(op, ScaleShift) else op
+def _ops(op: Op) -> tuple[Any, ...]:
+    return () if op.before else (op.main, *op.after)

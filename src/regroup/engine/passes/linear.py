@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import Conv, Graph, Linear
+from regroup.engine.graph import Graph
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.linear import Linear
 
 
 def vectors_to_linear(graph: Graph) -> bool:

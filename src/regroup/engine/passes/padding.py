@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from regroup.engine.graph import Conv, Graph, Pad
+from regroup.engine.graph import Graph
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.pad import Pad
 
 
 def fold_padding(graph: Graph) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from regroup.engine.graph import Add, Graph, Resize
+from regroup.engine.graph import Graph
+from regroup.engine.operators.add import Add
+from regroup.engine.operators.resize import Resize
 
 
 def fuse_resize_and_add(graph: Graph) -> bool:

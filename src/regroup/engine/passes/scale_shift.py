@@ -6,7 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from regroup.engine.graph import Conv, DynamicConv, Graph, Linear, Node, ScaleShift
+from regroup.engine.graph import Graph, Node
+from regroup.engine.operators.convolution import Conv
+from regroup.engine.operators.dynamic_convolution import DynamicConv
+from regroup.engine.operators.linear import Linear
+from regroup.engine.operators.scale_shift import ScaleShift
 
 
 def fold_scale_shift(graph: Graph) -> bool:

@@ -4,9 +4,9 @@ A lane holds one output channel of a block; its group's j-th input channel is br
 permutation of the block's input vectors, and every permuted copy feeds all taps and pixels that need it.
 Depthwise is the case of one channel a group and no permutation.
 
-Where the j-th inputs of a block's groups lie side by side (`engine/layout.py` sees to it where it can), they
-are loaded and repeated in one instruction: then neighbouring lanes belong to neighbouring groups, and only
-the sums are permuted, once. A block that fills half a vector or less then takes two pixels at a time.
+Where the j-th inputs of a block's groups lie side by side (`engine/placing/layout.py` sees to it where it
+can), they are loaded and repeated in one instruction: then neighbouring lanes belong to neighbouring groups,
+and only the sums are permuted, once. A block that fills half a vector or less then takes two pixels at once.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""From a model to a graph: record it, see that nothing is left behind, recognise its operators."""

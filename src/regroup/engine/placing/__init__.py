@@ -1,0 +1,1 @@
+"""From a graph to steps: where every value lies, which kernels compute it, what runs at the same time."""

@@ -1,0 +1,329 @@
+"""What `regroup.compile` returns: a network that is called like the model, and runs as native code.
+
+>>> import torch
+>>> from torch import nn
+>>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+>>> x = torch.randn(1, 3, 32, 32)
+>>> fast = compile(model, x)
+>>> bool((fast(x) - model(x)).abs().max() < 1e-5)
+True
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+
+from regroup.engine.frontend.inputs import Inputs, check_call, check_tensors, light, of_example, take
+from regroup.engine.running import explain as explaining
+from regroup.engine.running.bound import Bound, Function, as_module, does_not_fit, is_training, saved_by
+from regroup.engine.running.prepared import Prepared, Progress
+from regroup.errors import EngineError
+from regroup.kernels.machine.threads import Lock, within_fork
+
+_MOST_FORMS = 8
+"""Kept at a time, each with plans of its own; the oldest goes."""
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+_KINDS = {Tensor, nn.Parameter, nn.Buffer}
+"""Others are of somebody who traces, or follows, what is done to them."""
+
+_TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
+
+def compile(
+    model: Callable[..., Any],
+    example: Tensor | Sequence[Any] | Mapping[str, Any],
+    progress: Progress | None = None,
+    *,
+    frozen: bool = False,
+) -> Compiled:
+    """Compile `model` for inputs like `example`.
+
+    The result runs inference: what `model` computes in eval mode, without gradients, for any batch size. What
+    the engine has no kernel for runs in PyTorch in between; `explain()` says what and why. Code is kept on
+    disk, so that compiling the same architecture again is quick.
+
+    Args:
+        model: in eval mode: a module (scripted, traced, exported and compiled ones too) or a function.
+        example: an input: a tensor, mostly float32 (images, channels, height, width), on the CPU. Several:
+            a sequence of positional inputs, or a dictionary of keyword inputs. Inputs may be lists, tuples
+            and dictionaries of tensors, and numbers, strings and None beside. Of tensors only shapes and
+            types are looked at, and not the number of images.
+        progress: called as kernels become ready.
+        frozen: compile a copy of the model, which nobody can change. Otherwise every call makes sure that the
+            model is as it was, which takes 0.01 to 0.1 ms.
+
+    Raises:
+        EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
+    """
+    if isinstance(model, Compiled):
+        model, frozen = model.original, frozen or model.frozen
+    return Compiled(model, example, progress, frozen=frozen)
+
+
+class Compiled(nn.Module):
+    """A compiled network; calls from several threads do not disturb each other.
+
+    When the model changes (weights, modules, settings, hooks), the next call compiles anew (with code from
+    the cache, so in a fraction of a second), unless it is frozen. PyTorch does not count changes in place
+    through `.data` or NumPy: of these the next call sees what changes a small tensor or a twentieth of a
+    large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
+    `refresh()` is for whoever cannot wait. Code is that of the time of compilation: methods, functions, what
+    global variables, closures and classes' attributes stand for; so are answers of the world around, if the
+    code asks (how inputs lie in memory, numbers of threads, the environment, the time). Memory of weights
+    that were replaced is given back at the next call.
+
+    The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
+    not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives
+    the same; others have plans of their own. The model is left as it was. A model that does more than compute
+    runs in PyTorch, call by call, and `explain()` says why: if it changes what it holds (attributes, lists,
+    closures, globals), draws random numbers, has forward hooks (but those marked
+    `regroup.ops.hooks.stateless`), looks at numbers of tensors, writes into its input, returns objects that
+    are not made of tensors, containers and plain values, or returns tensors that share memory with one
+    another or with the input. Results that are one object, the input itself, or a parameter or buffer of the
+    model's, are so here as well; constants are fresh in every call.
+
+    It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
+    threads are not there. It computes in float32, whatever autocast and default types say.
+
+    It is a module, and stands for the model: parameters, buffers, `state_dict` and submodules are the model's
+    own (a copy's, if it is frozen). Where others trace it (torch.compile, torch.export, torch.jit.trace,
+    torch.fx, torch.func, forward-mode derivatives, fake tensors) they see the model itself. Pickled and
+    copied it is what it was made of, the model and the example's shapes, and is compiled anew.
+
+    Calls may differ from the example in batch sizes, in how inputs are passed, and in numbers and strings:
+    each such form of call is recorded when it first comes, and the last few are kept.
+
+    Attributes:
+        original: the model that was compiled; a copy of it, if frozen.
+        frozen: whether it keeps the weights of the time of compilation.
+    """
+
+    original: Any
+    frozen: bool
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        example: Tensor | Sequence[Any] | Mapping[str, Any],
+        progress: Progress | None = None,
+        *,
+        frozen: bool = False,
+    ) -> None:
+        super().__init__()
+        model = as_module(model)
+        inputs = of_example(example)
+        _check_example(model, inputs)
+        with within_fork():
+            model = _copied(model) if frozen else model
+        vars(self).update(original=model, frozen=frozen)
+        for registry in _REGISTRIES:
+            found = getattr(model, registry, None)
+            if isinstance(found, (dict, set)):  # the very same: what it has, the model has
+                vars(self)[registry] = found
+        self._inputs = replace(inputs, tensors=tuple(map(light, inputs.tensors)))
+        self._progress, self._lock = progress, Lock()
+        self._forms: dict[Any, Prepared] = {}
+        self._prepare(self._inputs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns.
+
+        Raises:
+            EngineError: an input that this was not compiled for, or the model is now in training mode.
+        """
+        if torch.compiler.is_compiling() or _is_traced():
+            return self.original(*args, **kwargs)
+        if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
+            return self.original.forward(*args, **kwargs)  # its layers are known by their names here
+        inputs = take(args, kwargs)
+        if not _KINDS.issuperset(map(type, inputs.tensors)):
+            return self.original(*args, **kwargs)
+        if is_training(self.original):
+            raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
+        check_call(inputs, self._inputs)
+        return (self._forms.get(inputs.key) or self._prepare(inputs)).run(inputs.tensors)
+
+    @property
+    def _prepared(self) -> Prepared:
+        return self._forms.get(self._inputs.key) or self._prepare(self._inputs)
+
+    def _prepare(self, inputs: Inputs) -> Prepared:
+        with self._lock:
+            found = self._forms.get(inputs.key)
+            if found is None:
+                model = self.original if inputs.is_plain else Bound(self.original, inputs)
+                examples = tuple(map(light, inputs.tensors))
+                found = Prepared(model, examples, self._progress, frozen=self.frozen)
+                kept = list(self._forms.items())[1 - _MOST_FORMS :]
+                self._forms = dict([*kept, (inputs.key, found)])
+            return found
+
+    def refresh(self) -> None:
+        """Take the weights as they are now, whatever has changed them.
+
+        Raises:
+            EngineError: it is frozen.
+        """
+        if self.frozen:
+            raise EngineError("compiled with frozen=True, it keeps the weights of then: compile it again")
+        for prepared in list(self._forms.values()):
+            prepared.refresh()
+
+    def explain(self, *, json: bool = False, passes: bool = False) -> str | dict[str, Any]:
+        """Return a table of the steps: kernel, shape, tile, time, speed, what was fused; or the same as data.
+
+        With `passes`, a table before it shows what each pass made of the network's graph; data always has it.
+
+        The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
+        multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
+        """
+        if is_training(self.original):
+            raise EngineError("the model is in training mode: call model.eval()")
+        plan = self._prepared.plan(len(self._inputs.tensors[0]))
+        data = explaining.explain(plan, self._prepared.zeros(plan.batch))
+        if json:
+            return data
+        return (
+            f"{explaining.passes_table(data)}\n\n{explaining.table(data)}"
+            if passes
+            else explaining.table(data)
+        )
+
+    def summary(self) -> str:
+        """Return in a line how much of it runs as native code, and how much in PyTorch."""
+        prepared = self._forms.get(self._inputs.key)
+        plan = None if prepared is None else prepared.known(len(self._inputs.tensors[0]))
+        return "prepared anew by the next call" if plan is None else plan.summary
+
+    def train(self, mode: bool = True) -> Compiled:
+        """Do nothing for `mode=False`: it is in eval mode already.
+
+        Raises:
+            EngineError: `mode` is true.
+        """
+        if mode:
+            raise EngineError("a compiled network is for inference only: train the model, and compile that")
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Compiled:
+        moved = fn(torch.zeros(1))
+        if moved.dtype != torch.float32 or moved.device.type != "cpu":
+            wish = f"{moved.dtype} on {moved.device}"
+            raise EngineError(f"the engine runs in torch.float32 on the CPU: convert .original to {wish}")
+        return self
+
+    def __reduce__(self) -> tuple:
+        way = saved_by(self.original)
+        if way:
+            raise EngineError(
+                f"{_name(self.original)} is not pickled: save the model by {way}, and compile it again"
+            )
+        args, kwargs = self._inputs.put_back([_Like(tuple(x.shape), x.dtype) for x in self._inputs.tensors])
+        return _rebuild, (self.original, kwargs or args, self.frozen)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*copy.deepcopy(arguments, memo))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "original" not in vars(self):
+                raise
+            return getattr(self.original, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = vars(self)
+        if "_forms" not in own or name in own or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        elif self.frozen:
+            raise EngineError(f"{name} cannot be set: compiled with frozen=True, it keeps the model of then")
+        else:
+            setattr(self.original, name, value)
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode, in which this cannot be called."""
+        return "original" in vars(self) and is_training(self.original)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"(any, {', '.join(map(str, x.shape[1:]))})" for x in self._inputs.tensors)
+        held = "a copy of it, frozen" if self.frozen else "changes of it are seen"
+        return (
+            f"Compiled(\n  {_name(self.original)}: {held}\n  inputs: {shapes}\n  {self.summary()}\n"
+            f"  threads: {torch.get_num_threads()}\n)"
+        )
+
+
+@dataclass(frozen=True)
+class _Like:
+    """What is kept of a tensor of the example."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _rebuild(model: Any, example: Any, frozen: bool) -> Compiled:
+    """Compile anew what was pickled or copied."""
+
+    def tensor(leaf: object) -> object:
+        return torch.zeros((), dtype=leaf.dtype).expand(leaf.shape) if isinstance(leaf, _Like) else leaf
+
+    return Compiled(model, pytree.tree_map(tensor, example), frozen=frozen)
+
+
+def _name(model: nn.Module) -> str:
+    named = model.function if isinstance(model, Function) else type(model)
+    return getattr(named, "__name__", type(named).__name__)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    if isinstance(model, Function) and model.reached:
+        raise EngineError("frozen=True copies the model, and a function's closure cannot be: pass a module")
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise EngineError(f"frozen=True copies the model, which fails: {error}") from error
+
+
+def _is_traced() -> bool:
+    """Tell whether somebody traces what is done, and must see operators of PyTorch."""
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING)
+    )
+
+
+def _check_example(model: nn.Module, inputs: Inputs) -> None:
+    if is_training(model):
+        raise EngineError("the model is in training mode: call model.eval() before compiling")
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type != "cpu":
+            raise EngineError(f"the model is on {tensor.device}; the engine runs on the CPU: model.cpu()")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise EngineError(f"the model has {tensor.dtype} weights; the engine computes in torch.float32")
+    if not inputs.tensors:
+        raise EngineError("no example input that is a tensor: compile(model, torch.randn(1, 3, 224, 224))")
+    if inputs.tensors[0].dim() < 1:
+        raise EngineError("example is a single number; it must be a tensor with a batch dimension")
+    check_tensors([(name.replace("input", "example"), x.detach()) for name, x in inputs.named()])
+    reason = does_not_fit(model, inputs)
+    if reason:
+        raise EngineError(f"the model does not take such an example: {reason}")

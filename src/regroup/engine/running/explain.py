@@ -1,0 +1,189 @@
+"""What a compiled network does, step by step: kernel, shape, tile, time, speed, and what PyTorch does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regroup.engine.passes import Change
+from regroup.engine.running.plan import NativeSegment, Plan, TorchSegment
+from regroup.kernels import problems as kernels
+from regroup.kernels.machine.threads import usable, why_not_more
+from regroup.kernels.problems import Linear, Problem
+from regroup.kernels.problems.dynamic import DynamicConv as DynamicProblem
+from regroup.kernels.problems.view import View
+from regroup.kernels.program.peak import peak_gflops
+
+_REPEATS = 15
+_CLEAR = 1.1
+"""Times the least time of a call that does nothing: a step that takes less is not measured."""
+
+_SIZES_SHOWN = 16
+
+
+def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the steps as data; times are of one image, in microseconds, the least of some runs.
+
+    A time of 0 is none: the machine was too busy to measure it.
+
+    Args:
+        plan: a prepared network.
+        inputs: as many images as it was recorded with.
+    """
+    threads = usable(torch.get_num_threads())
+    peak = peak_gflops() * threads
+    segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
+    # a model left to PyTorch is not run: that might change it
+    total = _least(lambda: plan.run(inputs)) if plan.capture is not None else 0.0
+    steps = [step for segment in segments for step in segment.get("steps", ())]
+    macs = sum(part["macs"] for step in steps for part in step["parts"])
+    images = max(plan.batch, 1)
+    return {
+        "threads": threads,
+        "why_threads": why_not_more(),
+        "peak_gflops": peak,
+        "why_pytorch": plan.why,
+        "batch_sizes": list(plan.batch_sizes),
+        "passes": [_change(change) for change in plan.changes],
+        "segments": segments,
+        "total": _speed(macs, total / images, peak)
+        | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)},
+    }
+
+
+def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
+    steps = []
+    for work, choices, seconds in zip(segment.work, segment.program.choices, _times(segment), strict=True):
+        parts = [
+            {
+                "work": name,
+                "kernel": choice.template,
+                "tile": choice.tile,
+                "shape": describe_problem(problem),
+                "macs": problem.macs,
+            }
+            for (name, problem), choice in zip(work, choices, strict=True)
+        ]
+        steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
+    return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.arena_floats}
+
+
+def _times(segment: NativeSegment) -> list[float]:
+    """Return the seconds of each step, 0 where the machine is too busy to tell them from those of a call.
+
+    All take turns, not one again and again: some write over what they read.
+    """
+    run = segment.step_timer([torch.zeros(1, *value.shape) for value in segment.inputs])
+    ranges = [(0, 0), *((step, step + 1) for step in range(len(segment.work)))]
+    best = [float("inf")] * len(ranges)
+    for _ in range(1 + _REPEATS):
+        for i, steps in enumerate(ranges):
+            best[i] = min(best[i], _seconds(partial(run, *steps)))
+    call, *seconds = best
+    return [one - call if one > _CLEAR * call else 0.0 for one in seconds]
+
+
+def _torch(segment: TorchSegment) -> dict[str, Any]:
+    return {"runs": "PyTorch", "operators": [{"why": why} for why in segment.reasons.values()]}
+
+
+def _speed(macs: int, seconds: float, peak: float) -> dict[str, float]:
+    gflops = 2 * macs / seconds / 1e9 if macs and seconds else 0.0
+    return {"microseconds": seconds * 1e6, "gflops": gflops, "percent_of_peak": 100 * gflops / peak}
+
+
+def _arena_bytes(plan: Plan) -> int:
+    return max((4 * s.arena_floats for s in plan.segments if isinstance(s, NativeSegment)), default=0)
+
+
+def _least(run: Callable[[], object]) -> float:
+    return min(_seconds(run) for _ in range(1 + _REPEATS))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "name": change.name,
+        "nodes": change.nodes,
+        "gone": dict(sorted(change.gone.items())),
+        "new": dict(sorted(change.new.items())),
+    }
+
+
+def passes_table(data: dict[str, Any]) -> str:
+    """Return what each pass did, as text: how many nodes there are after it, which are gone and which new."""
+    rows = [f"{'nodes':>5}  {'pass':<24} {'gone':<44} new"]
+    for change in data["passes"]:
+        gone, new = ([f"{n} {word}" for word, n in change[key].items()] for key in ("gone", "new"))
+        for i, (old, made) in enumerate(zip_longest(gone, new, fillvalue="")):
+            left = f"{change['nodes']:>5}  {change['name']:<24}" if i == 0 else " " * 31
+            rows.append(f"{left} {old:<44} {made}".rstrip())
+    return "\n".join(rows)
+
+
+def table(data: dict[str, Any]) -> str:
+    """Return the data of `explain` as text of at most 120 columns."""
+    lines = [f"{'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<28} {'shape':<44} kernel, tile"]
+    if data["why_threads"]:
+        lines.append(data["why_threads"])
+    if data["why_pytorch"]:
+        lines.append(f"all of it runs in PyTorch: {data['why_pytorch']}")
+    for segment in data["segments"]:
+        if segment["runs"] == "PyTorch":
+            lines += [f"{'':>23}  PyTorch: {operator['why']}" for operator in segment["operators"]]
+        for step in segment.get("steps", ()):
+            lines += _rows(step)
+    total = data["total"]
+    if data["segments"]:
+        sizes = data["batch_sizes"]
+        shown = ", ".join(map(str, sizes[:_SIZES_SHOWN])) + (", ..." if len(sizes) > _SIZES_SHOWN else "")
+        lines.append(f"recorded, and the same, at batch sizes {shown}")
+    lines.append(
+        f"{total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
+        f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
+        f"arena {total['arena_bytes'] / 2**20:.2f} MiB, peak {data['peak_gflops']:.0f} GFLOP/s"
+    )
+    return "\n".join(lines)
+
+
+def _rows(step: dict[str, Any]) -> list[str]:
+    rows = []
+    for i, part in enumerate(step["parts"]):
+        speed = f"{step['gflops']:8.1f} {step['percent_of_peak']:6.1f}" if step["gflops"] else " " * 15
+        left = f"{step['microseconds']:7.1f} {speed}" if i == 0 else f"{'|':>7}{'':16}"
+        rows.append(f"{left}  {part['work']:<28} {part['shape']:<44} {part['kernel']}, {part['tile']}")
+    return rows
+
+
+def describe_problem(problem: Problem) -> str:
+    """Return the shape of a problem, like '64x56x56 -> 128x28x28, 3x3 / 2, 4 groups'."""
+    if isinstance(problem, kernels.Chain):
+        return " -> ".join(map(_size, (problem.x, *(link.y for link in problem.links))))
+    text = f"{_size(problem.x)} -> {_size(problem.y)}"
+    if isinstance(problem, Linear):
+        return f"{problem.in_channels} -> {problem.y.channels}"
+    kernel, stride = getattr(problem, "kernel_size", None), getattr(problem, "stride", (1, 1))
+    if kernel is not None:
+        text += f", {kernel[0]}x{kernel[1]}" + (f" / {stride[0]}" if stride != (1, 1) else "")
+    if isinstance(problem, kernels.Conv) and problem.groups > 1:
+        text += f", {problem.groups} groups"
+    if isinstance(problem, DynamicProblem):
+        text += f", {problem.heads} heads of {problem.kept}"
+    return text
+
+
+def _size(view: View) -> str:
+    if (view.height, view.width) == (1, 1):
+        return str(view.channels)
+    return f"{view.channels}x{view.height}x{view.width}"

@@ -1,0 +1,192 @@
+"""A model, prepared: the segments of its graph, each a native program or operators of PyTorch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regroup.engine.frontend.capture import Capture
+from regroup.engine.graph import Graph, Node, Torch, Value
+from regroup.engine.passes import Change, optimise
+from regroup.engine.placing.partition import partition
+from regroup.engine.placing.schedule import Schedule, schedule
+from regroup.kernels.machine.threads import usable, within_fork
+from regroup.kernels.program import Call, Program
+
+_SHARED_WEIGHTS = 8 << 20
+"""Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
+
+With fewer, each thread takes whole images and needs no barriers; the weights come from the shared cache.
+"""
+
+
+_MOST_ARENAS = 2 * (os.cpu_count() or 1)
+"""Kept for calls to come; more calls than this at the same time take and return memory."""
+
+
+class NativeSegment:
+    """A part of the network as one native function.
+
+    Attributes:
+        inputs: values that it reads.
+        outputs: values that it makes.
+        work: for each step, what each of its parts does: words and problem.
+        program: the code, with weights.
+        arena_floats: memory for one image.
+    """
+
+    def __init__(self, graph: Graph, steps: Schedule, program: Program) -> None:
+        self.inputs, self.outputs = tuple(graph.inputs), tuple(graph.outputs)
+        self.work = tuple(
+            tuple((task.name, part.problem) for task, part in zip(tasks, step.parts, strict=True))
+            for tasks, step in zip(steps.tasks, steps.steps, strict=True)
+        )
+        self.program, self.arena_floats = program, steps.arena_floats
+        self._strides = [math.prod(value.shape) for value in (*self.inputs, *self.outputs)]
+        self._is_small = program.weights.size <= _SHARED_WEIGHTS
+        self._calls: dict[tuple[int, bool], list[_Call]] = {}
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the outputs, in fresh tensors; each call has an arena of its own."""
+        images = inputs[0].shape[0]
+        inputs = [x.resolve_neg().contiguous() for x in inputs]
+        plain = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are now
+        outputs = [torch.empty(images, *value.shape, **plain) for value in self.outputs]
+        if images == 0:
+            return outputs
+        threads = usable(torch.get_num_threads())
+        key = threads, images >= threads > 1 and self._is_small
+        waiting = self._calls.get(key)
+        if waiting is None:  # other numbers of threads than before: their memory is given back
+            self._calls = {k: v for k, v in self._calls.items() if k[0] == threads}
+            waiting = self._calls.setdefault(key, [])
+        try:
+            call = waiting.pop()
+        except IndexError:  # as many calls at a time as never before
+            call = _Call(self.program, *key, self._strides)
+        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)])
+        if len(waiting) < _MOST_ARENAS:
+            waiting.append(call)
+        return outputs
+
+    def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int, int], None]:
+        """Return what runs steps `first` to `last` (exclusive) on one image, for `explain`."""
+        threads = usable(torch.get_num_threads())
+        arena = self.program.new_arena(threads)
+        arena[:] = 0
+        outputs = [torch.zeros(1, *value.shape) for value in self.outputs]
+        buffers = [arena.ctypes.data, *(t.data_ptr() for t in (*inputs, *outputs))]
+
+        def run(first: int, last: int, _alive: object = (arena, inputs, outputs)) -> None:
+            self.program.run(buffers, threads=threads, strides=self._strides, steps=(first, last))
+
+        return run
+
+
+class _Call:
+    """A prepared call and its arena."""
+
+    def __init__(self, program: Program, threads: int, apart: bool, strides: list[int]) -> None:
+        self._arena = program.new_arena(threads, apart)
+        self.run = Call(program, self._arena.ctypes.data, threads, apart, strides)
+
+
+@dataclass(eq=False)
+class TorchSegment:
+    """Nodes that PyTorch runs, with the reason for each."""
+
+    graph: Graph
+    reasons: dict[Node, str]
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Values that it reads."""
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Values that it makes."""
+        return self.graph.outputs
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the outputs operator by operator."""
+        return self.graph.evaluate(inputs)
+
+
+def _nothing(*inputs: Tensor) -> None:
+    raise AssertionError("a plan without segments has a model to fall back to")
+
+
+@dataclass(eq=False)
+class Plan:
+    """A prepared model.
+
+    Attributes:
+        batch: the batch size at which it was recorded.
+        segments: in order; empty when all is left to PyTorch.
+        capture: what was recorded; its graph has only inputs and outputs left.
+        changes: what each pass did to its graph.
+        fallback: the model, when all is left to PyTorch.
+        why: the reason for that.
+        stateful: the reason is that the model changes what it holds, or draws random numbers.
+        batch_sizes: those that it is known to be right for.
+    """
+
+    batch: int
+    segments: list[NativeSegment | TorchSegment] = field(default_factory=list)
+    capture: Capture | None = None
+    changes: Sequence[Change] = ()
+    fallback: Callable[..., Any] = _nothing
+    why: str = ""
+    stateful: bool = False
+    batch_sizes: list[int] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        """How much of it runs where, in a line."""
+        if self.capture is None:
+            return f"all of it runs in PyTorch: {self.why}"
+        native = sum(len(s.work) for s in self.segments if isinstance(s, NativeSegment))
+        left = sum(len(s.reasons) for s in self.segments if isinstance(s, TorchSegment))
+        rest = f", {left} operators in PyTorch in between: see explain()" if left else ""
+        return f"{native} native steps{rest}"
+
+    def run(self, inputs: Sequence[Tensor]) -> Any:
+        """Return what the model returns."""
+        with torch.no_grad(), within_fork():
+            if self.capture is None:
+                return self.fallback(*inputs)
+            env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
+            for segment in self.segments:
+                results = segment.run([env[value] for value in segment.inputs])
+                env.update(zip(segment.outputs, results, strict=True))
+            outputs = [env[value] for value in self.capture.graph.outputs]
+            return self.capture.results.put_together(outputs, inputs)
+
+
+def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], None] | None = None) -> Plan:
+    """Optimise, partition, schedule and compile what `record` returned."""
+    changes = optimise(recorded.graph)
+    reasons = {node: node.op.why for node in recorded.graph.nodes if isinstance(node.op, Torch)}
+    while True:
+        parts = partition(recorded.graph, lambda node: node not in reasons)
+        schedules = [schedule(part.graph) if part.native else None for part in parts]
+        missing = {n: why for s in schedules if s is not None for n, why in s.unsupported().items()}
+        if not missing:
+            break
+        reasons.update(missing)
+    segments: list[NativeSegment | TorchSegment] = []
+    for part, steps in zip(parts, schedules, strict=True):
+        if steps is None:
+            own = {node: reasons[node] for node in part.graph.nodes}
+            segments.append(TorchSegment(part.graph, own))
+        else:
+            segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
+    recorded.graph.nodes = []  # with them go the weights, which the programs have in their own order
+    return Plan(batch, segments, recorded, changes)

@@ -1,0 +1,113 @@
+"""A model prepared for inputs of given shapes: its plans, and the watch over its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regroup.engine.frontend.inputs import shapes
+from regroup.engine.running.plan import Plan
+from regroup.engine.running.plans import Plans
+from regroup.engine.watching.weights import Watch
+from regroup.errors import EngineError
+from regroup.kernels.machine.threads import Lock, within_fork
+
+Progress = Callable[[int, int], None]
+"""Called with (kernels that are ready, kernels in all)."""
+
+_TRIES = 3
+"""Calls after which a model that changes itself in every call is left to PyTorch for good."""
+
+
+class Prepared:
+    """The plans of a model, made when they are needed and anew when its weights have changed.
+
+    Args:
+        model: called with tensors shaped like `examples`; in eval mode.
+        examples: inputs; only shapes and types are looked at.
+        progress: called as kernels become ready.
+        frozen: the model does not change any more: do not watch it.
+    """
+
+    def __init__(
+        self, model: nn.Module, examples: Sequence[Tensor], progress: Progress | None, *, frozen: bool
+    ) -> None:
+        self._model = model
+        self._examples, self._progress = tuple(examples), progress
+        self._lock = Lock()
+        self._watch = None if frozen else Watch(model)
+        self._plans = Plans(model, self._examples, progress)
+        self._changing = 0
+        self._final: Plan | None = None
+        self.plan(self._examples[0].shape[0])
+
+    def run(self, inputs: Sequence[Tensor]) -> Any:
+        """Return what the model returns for `inputs`."""
+        plan = self.plan(inputs[0].shape[0])
+        if plan.capture is not None or plan is self._final:
+            return plan.run(inputs)
+        return self._run_model(plan, inputs)
+
+    def plan(self, batch: int) -> Plan:
+        """Return the plan for `batch` images, made of the weights as they are now."""
+        if self._final is not None:
+            return self._final
+        if self._watch is not None and not self._watch.unchanged():
+            with self._lock, within_fork():
+                if not self._watch.unchanged():
+                    self._take_weights()
+        found = self._plans.get(batch)
+        if found is None:
+            with self._lock, within_fork():
+                found = self._plans.make(batch)
+                if self._watch is not None and found.capture is not None:
+                    self._watch.follow(found.capture.reads)
+        return found
+
+    def known(self, batch: int) -> Plan | None:
+        """Return the plan that the last calls with `batch` images used, if there is one."""
+        return self._final or self._plans.get(batch)
+
+    def zeros(self, batch: int) -> list[Tensor]:
+        """Return inputs of `batch` images."""
+        sizes = shapes(self._examples, batch)
+        return [torch.zeros(size, dtype=x.dtype) for size, x in zip(sizes, self._examples, strict=True)]
+
+    def refresh(self) -> None:
+        """Take the weights as they are now, whatever has changed them.
+
+        Raises:
+            EngineError: it is frozen.
+        """
+        if self._watch is None:
+            raise EngineError("compiled with frozen=True, it keeps the weights of then: compile it again")
+        with self._lock:
+            self._changing, self._final = 0, None
+            self._take_weights()
+
+    def _take_weights(self) -> None:
+        watch = Watch(self._model)
+        self._plans = Plans(self._model, self._examples, self._progress)
+        self._watch = watch
+
+    def _run_model(self, plan: Plan, inputs: Sequence[Tensor]) -> Any:
+        """Run the model in PyTorch, and see whether it changes itself.
+
+        It may do so in its first call only, and be recorded afterwards. If every call changes it, to record
+        it at every call leads nowhere.
+        """
+        if not plan.stateful:
+            result = plan.run(inputs)
+            changed = self._watch is not None and not self._watch.unchanged()
+        else:
+            with self._lock:  # no recording meanwhile, which would put back what this call changes
+                result, changed = plan.run(inputs), True
+                self._plans.forget()
+        if changed:
+            self._changing += 1
+            if self._changing >= _TRIES:
+                self._final = plan
+        return result
