@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 import torch
@@ -73,6 +74,28 @@ def test_what_pytorch_captures_it_computes(case):
     function, inputs = CASES[case]
     with torch.no_grad():
         assert_same(function, *inputs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_autocast_and_the_default_type_are_obeyed(case):
+    function, inputs = CASES[case]
+    compiled = torch.compile(function, backend=backend)
+
+    def check(*around: AbstractContextManager) -> None:
+        with torch.no_grad(), ExitStack() as stack:
+            for context in around:
+                stack.enter_context(context)
+            torch.testing.assert_close(compiled(*inputs), function(*inputs), rtol=0, atol=0)
+
+    check()
+    check(torch.autocast("cpu", torch.bfloat16))
+    check(torch.autocast("cpu", torch.float16))
+    torch.set_default_dtype(torch.float64)
+    try:
+        check()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    check()
 
 
 @pytest.mark.parametrize("case", ["a weight as an input", "a Siamese tracker", "a scalar", "numbers"])

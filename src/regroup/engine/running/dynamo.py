@@ -1,7 +1,8 @@
 """`torch.compile(model, backend="regroup")`: PyTorch finds `backend` through the package's entry point.
 
 Graphs that PyTorch captures under `torch.no_grad()` run as native code. What must have gradients, what is no
-float32 on the CPU, and whatever else the engine refuses, runs as PyTorch would run it; `reports` says why.
+float32 on the CPU (so all calls under autocast), and whatever else the engine refuses, runs as PyTorch would
+run it; `reports` says why.
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ def _refusal(args: Sequence[Any]) -> str:
     tensors = [a for a in args if isinstance(a, Tensor)]
     if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
         return "gradients are wanted: call it under torch.no_grad()"
+    if torch.is_autocast_enabled("cpu"):
+        return f"autocast wants {torch.get_autocast_dtype('cpu')}"
+    if torch.get_default_dtype() != torch.float32:
+        return f"the default type is {torch.get_default_dtype()}"
     for a in tensors:
         if a.device.type != "cpu" or a.layout != torch.strided:
             return f"a tensor is {a.layout} on {a.device}"
