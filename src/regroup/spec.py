@@ -12,6 +12,7 @@ Cost(parameters=18432, macs=14450688)
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -191,10 +192,21 @@ def _times(pair: Size) -> str:
     return f"{pair[0]}x{pair[1]}"
 
 
+def integer(value: object) -> int | None:
+    """Return what counts as an int (NumPy's too, but no truth value) as one; None for all else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[bad-argument-type]
+    except TypeError:
+        return None
+
+
 def _int(name: str, value: object, least: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+    number = integer(value)
+    if number is None or (least is not None and number < least):
         raise SpecError(name, value, "an int" if least is None else f"an int of at least {least}")
-    return value
+    return number
 
 
 def _pair(name: str, value: object, least: int | None) -> Size:

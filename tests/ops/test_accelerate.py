@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 import regroup
+from regroup.errors import SpecError
 from regroup.ops.accelerate import AcceleratedConv2d
 from regroup.ops.bounds import rounding_bound, worst_ratio
 from regroup.ops.passes import WIDEST
@@ -128,3 +129,39 @@ def test_an_accelerated_network_is_exported_to_onnx(dynamo, tmp_path):
     (y,) = onnxruntime.InferenceSession(file).run(None, {"input" if dynamo else "input.1": x.numpy()})
     with torch.no_grad():
         assert (torch.from_numpy(y) - model(x)).abs().max() <= 2**-20
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`", "ignore:The TorchScript type system")
+def test_scripts_of_accelerated_models_are_pytorchs_convolutions():
+    layers = [
+        (nn.Conv1d(6, 6, 5, padding="same", groups=6), (2, 6, 20)),
+        (nn.Conv2d(4, 4, 3, padding=(1, 2), padding_mode="reflect", groups=4), (2, 4, 9, 9)),
+        (nn.Conv3d(4, 8, 3, stride=2, padding=1, groups=2), (2, 4, 6, 7, 8)),
+        (nn.Conv3d(4, 8, 3, groups=4), (4, 6, 7, 8)),
+        (regroup.create_model("shufflenet_v2_050", num_classes=4).eval(), (2, 3, 64, 64)),
+    ]
+    for layer, shape in layers:
+        model, x = (
+            nn.Sequential(layer) if isinstance(layer, nn.modules.conv._ConvNd) else layer,
+            torch.randn(shape),
+        )
+        right = model(x)
+        assert regroup.accelerate(model).layers
+        before = [(name, type(module)) for name, module in model.named_modules()]
+        script = torch.jit.script(model)
+        assert torch.equal(script(x), right)
+        assert [(name, type(module)) for name, module in model.named_modules()] == before
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`", "ignore:The TorchScript type system")
+def test_what_cannot_be_scripted_is_one_error():
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4)).eval()
+    regroup.accelerate(model)
+    graph = torch.fx.symbolic_trace(model)
+
+    def by_hand(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return regroup.ops.functional.conv2d(x, weight)
+
+    for scripted in (graph, by_hand):
+        with pytest.raises(SpecError, match=r"decelerate\(model\) before torch.jit.script"):
+            torch.jit.script(scripted)

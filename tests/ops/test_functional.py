@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -91,6 +92,15 @@ def test_half_precision_with_a_float32_accumulator_lies_within_the_bound(dtype, 
     magnitude = definition(x.abs(), weight.abs(), None, case)
     bound = rounding_bound(exact, magnitude, weight[0].numel(), dtype)
     assert worst_ratio(conv(x, weight, None, *case.sizes), exact, bound) <= 1
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_dilated_kernels_of_one_tap_beside_padding_are_no_crash_in_float16(rank):
+    """oneDNN's, of PyTorch 2.14 where the CPU computes in float16: 8 of 3,000 random convolutions."""
+    case = Case(3, 5, 3, (1,) * rank, (2,) * rank, (1,) * rank, (2,) * rank, 2, (1,) * rank, False)
+    x, weight, _ = case.tensors(dtype=torch.float16)
+    for _ in range(20):
+        assert torch.equal(conv(x, weight, None, *case.sizes), torch.zeros(2, 9, *case.out).half())
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -403,13 +413,60 @@ def test_the_choice_of_a_backend_can_be_explained_and_overridden():
 
 
 @pytest.mark.parametrize("place", ["weight", "bias"])
-@pytest.mark.parametrize("other", [torch.float64, torch.bfloat16, torch.int64, "meta"])
+@pytest.mark.parametrize("other", [torch.float64, torch.bfloat16, torch.int64, torch.complex64, "meta"])
 def test_tensors_of_several_types_or_devices_are_one_error(place, other):
     """Machine code would read their memory as float32, and beyond it."""
     x, tensors = torch.ones(1, 6, 9, 9), {"weight": torch.ones(6, 1, 3, 3), "bias": torch.ones(6)}
     tensors[place] = tensors[place].to(other)
     with pytest.raises(SpecError, match="meta" if other == "meta" else str(other)):
         conv2d(x, **tensors, groups=6)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int8, np.uint8, np.array, torch.tensor])
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation", "groups"])
+def test_what_counts_as_an_int_is_one(kind, name):
+    x, weight = torch.randint(-3, 4, (2, 4, 9, 9)).float(), torch.randint(-3, 4, (4, 2, 3, 3)).float()
+    for number in (1, 2):
+        weight_of = {"groups": torch.ones(4, 4 // number, 3, 3)}.get(name, weight)
+        options = {"groups": 2, name: number}
+        right = F.conv2d(x, weight_of, **options)
+        for value in (
+            kind(number),
+            *([(kind(number),) * 2, [kind(number), number]] if name != "groups" else []),
+        ):
+            assert torch.equal(conv2d(x, weight_of, **(options | {name: value})), right)
+    for value in (True, np.True_, 1.0, np.float32(1), None, "1"):
+        with pytest.raises(SpecError, match=f"{name}="):
+            conv2d(x, weight, **({"groups": 2} | {name: value}))
+
+
+@given(cases(), st.sampled_from([torch.complex64, torch.complex128]), seeds)
+@settings(quick, max_examples=15)
+def test_complex_convolutions_and_their_gradients_are_pytorchs(case, dtype, seed):
+    torch.manual_seed(seed)
+    real, imaginary = case.tensors(), case.tensors()
+    results = []
+    for function in (conv, ATEN[case.rank]):
+        inputs = [
+            None if a is None else torch.complex(a, b).to(dtype).requires_grad_()
+            for a, b in zip(real, imaginary, strict=True)
+        ]
+        y = function(*inputs, *case.sizes)
+        wanted = [t for t in inputs if t is not None]
+        results.append((y, *torch.autograd.grad(y, wanted, y.detach())))
+    assert all(map(torch.equal, *results))
+    with pytest.raises(ParameterError, match="for float32, not for complex"), backend("llvm"):
+        conv(*inputs, *case.sizes)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.complex64]
+)
+def test_autocast_changes_the_types_that_pytorchs_changes(dtype):
+    x, weight = torch.ones(1, 4, 5, 5).to(dtype), torch.ones(4, 1, 3, 3).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, right = (f(x, weight, groups=4) for f in (conv2d, F.conv2d))
+    assert y.dtype == right.dtype and torch.equal(y, right)
 
 
 def test_infinite_weights_reach_the_inputs_that_they_multiply_and_no_others():

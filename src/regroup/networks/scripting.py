@@ -8,7 +8,8 @@
 True
 
 So networks are written in plain Python, and not in the part of it that TorchScript reads. The graph
-is that of the mode, training or not, that the network is in.
+is that of the mode, training or not, that the network is in. PyTorch puts it in the place of the network
+where that is inside of another module: script a copy of such a module if it is used afterwards.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import fx, nn
 
 from regroup.errors import NetworkError
 from regroup.ops import resolution
+from regroup.ops.accelerate import ACCELERATED
 from regroup.ops.dynamic import DynamicGroupConv
 from regroup.ops.layers import resize_to
 from regroup.strategies.learning import Learned
@@ -36,6 +38,13 @@ def traceable(forward: Function) -> Function:
     return forward
 
 
+class _Tracer(fx.Tracer):
+    """Leaves accelerated convolutions whole, for their scripts are PyTorch's convolutions."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, ACCELERATED) or super().is_leaf_module(m, module_qualified_name)
+
+
 def graph_of(network: nn.Module) -> fx.GraphModule:
     """Return a network's graph as a module that TorchScript compiles, with the same weights.
 
@@ -47,7 +56,7 @@ def graph_of(network: nn.Module) -> fx.GraphModule:
             allowed = "a layer that neither learns nor looks at values, for TorchScript"
             remedy = "deploy what was learned, or use torch.jit.trace or torch.export"
             raise NetworkError(name, type(layer).__name__, allowed, remedy)
-    graph = fx.Tracer(autowrap_functions=UNTRACEABLE).trace(network)
+    graph = _Tracer(autowrap_functions=UNTRACEABLE).trace(network)
     traced = fx.GraphModule(network, graph, type(network).__name__)
     for name, module in traced.named_modules():
         module.training = network.get_submodule(name).training

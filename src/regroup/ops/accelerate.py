@@ -48,15 +48,20 @@ class Accelerated:
 
 
 class _Accelerated:
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # this line is all that TorchScript does not read
+            return self._convolved(input)
+        return self._conv_forward(input, self.weight, self.bias)  # type: ignore[missing-attribute]
+
+    def _convolved(self, input: Tensor) -> Tensor:
         conv: Any = self
         if torch.onnx.is_in_onnx_export():  # which knows PyTorch's operators only
-            return super()._conv_forward(input, weight, bias)  # type: ignore[missing-attribute]
+            return conv._conv_forward(input, conv.weight, conv.bias)
         padding = conv.padding
         if conv.padding_mode != "zeros":
             input = F.pad(input, conv._reversed_padding_repeated_twice, conv.padding_mode)
             padding = 0
-        return convolve(input, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+        return convolve(input, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
 
 
 class AcceleratedConv1d(_Accelerated, nn.Conv1d):
@@ -71,17 +76,18 @@ class AcceleratedConv3d(_Accelerated, nn.Conv3d):
     """nn.Conv3d through `regroup.ops.conv3d`: the same parameters, numbers and state dict."""
 
 
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv1d: AcceleratedConv1d,
-    nn.Conv2d: AcceleratedConv2d,
-    nn.Conv3d: AcceleratedConv3d,
-}
+ACCELERATED = (AcceleratedConv1d, AcceleratedConv2d, AcceleratedConv3d)
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = dict(
+    zip((nn.Conv1d, nn.Conv2d, nn.Conv3d), ACCELERATED, strict=True)
+)
 
 
 def accelerate(model: nn.Module) -> Accelerated:
     """Let every convolution of `model` that gains go through regroup's operator, in place.
 
     Parameters, results (within rounding), hooks and the state dict stay as they are; `decelerate` undoes it.
+    `torch.jit.script` and ONNX, which know PyTorch's operators only, get PyTorch's convolutions.
     What gains are convolutions whose groups are narrow: depthwise ones, and groups of up to 16 channels.
 
     Args:
@@ -122,7 +128,7 @@ def accelerated(model: nn.Module) -> Iterator[Accelerated]:
 
 
 def _why_not(conv: Any) -> str | None:
-    if type(conv) in _CLASSES.values():
+    if type(conv) in ACCELERATED:
         return None
     if type(conv) not in _CLASSES:
         return f"its class {type(conv).__name__} computes in a way of its own"

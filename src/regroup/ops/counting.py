@@ -40,7 +40,8 @@ class Counter:
     (30, set())
 
     What leaves PyTorch (`Tensor.numpy` and its like) is named as uncounted, for what is done with it cannot
-    be seen. Nor can a C++ function that is bound to Python without being registered as an operator.
+    be seen. Nor can a C++ function that is bound to Python without being registered as an operator, and
+    `torch.linalg.vecdot` inside of TorchScript.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class Counter:
         self._around = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        for context in (_Leaving(self.uncounted), _nothing_fused(), _Operators(self._saw)):
+        operators = _Operators(self._saw)
+        for context in (_Functions(self.uncounted, operators), _nothing_fused(), operators):
             self._around.enter_context(context)
         return self
 
@@ -76,10 +78,22 @@ class _Operators(TorchDispatchMode):
 
     def __init__(self, saw: Callable[[Any, tuple, dict, object], None]) -> None:
         super().__init__()
-        self._saw = saw
+        self._saw, self._whole = saw, False
+
+    def whole(self, operator: Any, function: Callable[..., object], args: tuple, kwargs: dict) -> object:
+        """Call a function, and see it as one operator."""
+        self._whole = True
+        try:
+            out = function(*args, **kwargs)
+        finally:
+            self._whole = False
+        self._saw(operator, args, kwargs, out)
+        return out
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if self._whole:
+            return func(*args, **kwargs)
         is_plain = isinstance(func, torch._ops.OpOverload)
         if is_plain and func.namespace in _BESIDES:
             return func(*args, **kwargs)
@@ -99,16 +113,22 @@ _LEAVES = {
 }
 
 
-class _Leaving(TorchFunctionMode):
-    """Name the ways by which tensors leave PyTorch."""
+_WHOLE = {torch.linalg.vecdot: torch.ops.aten.linalg_vecdot.default}
+"""Functions whose products are one operator, and their sums another, where operators are seen."""
 
-    def __init__(self, names: set[str]) -> None:
+
+class _Functions(TorchFunctionMode):
+    """Name the ways by which tensors leave PyTorch, and see sums of products that no operator tells."""
+
+    def __init__(self, names: set[str], operators: _Operators) -> None:
         super().__init__()
-        self._names = names
+        self._names, self._operators = names, operators
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in _LEAVES:
             self._names.add(_LEAVES[func])
+        if func in _WHOLE:
+            return self._operators.whole(_WHOLE[func], func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 

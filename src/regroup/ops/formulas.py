@@ -106,6 +106,12 @@ def vector_product(call: Call, out: Any) -> int:
     return call.get("mat", call.get("self")).numel()
 
 
+@_formula("aten.linalg_vecdot")
+def products_of_vectors(call: Call, out: Any) -> int:
+    """Vectors along one dimension, pair by pair: one product for each of their numbers."""
+    return out.numel() * max(call["x"].shape[call["dim"]], call["y"].shape[call["dim"]])
+
+
 @_formula("aten._addmm_activation", "aten._int_mm", "aten.addbmm", "aten.addmm", "aten.baddbmm")
 def matrix_product(call: Call, out: Any) -> int:
     """Matrix products, of one pair or of a batch of pairs whose sum is taken: (..., M, K) by (..., K, N)."""

@@ -27,8 +27,9 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from regroup.errors import SpecError
-from regroup.ops.operator import backends, convolution
+from regroup.ops.operator import backends, complex_convolution, convolution
 from regroup.ops.passes import PASSES, Call, Pass
+from regroup.spec import integer
 
 Sizes = int | Sequence[int]
 
@@ -71,16 +72,20 @@ def conv(
     if x.dim() != rank + 2:
         raise SpecError("x.dim()", x.dim(), f"{rank + 2}, or {rank + 1} for one without a batch")
     steps, distances = _numbers("stride", stride, rank), _numbers("dilation", dilation, rank)
+    # of a single tap it means nothing, but oneDNN (3.12, float16) then reads where no memory is
+    distances = [1 if k == 1 else d for k, d in zip(weight.shape[2:], distances, strict=True)]
     if isinstance(padding, str):
         x, zeros = _padded(x, weight.shape[2:], padding, steps, distances)
     else:
         x, zeros = _cropped(x, _numbers("padding", padding, rank))
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        x, weight, bias = (None if t is None else _lowered(t) for t in (x, weight, bias))
+    groups = _divisor(groups, x.shape[1], weight.shape[0])
     _check(x, weight, bias, steps, zeros, distances, groups)
     if forward_ad._current_level >= 0:  # PyTorch has no way to say a forward-mode derivative of an operator
         return torch.convolution(x, weight, bias, steps, zeros, distances, False, [0] * rank, groups)
+    if x.is_complex():
+        return complex_convolution(x, weight, bias, steps, zeros, distances, groups)
     return convolution(x, weight, bias, steps, zeros, distances, groups)
 
 
@@ -98,9 +103,18 @@ def _of_rank(rank: int, name: str, shapes: str) -> Callable[..., Tensor]:
     return ranked
 
 
+def _no_script() -> None:
+    allowed = "one that TorchScript knows, and it does not know this one"
+    remedy = "decelerate(model) before torch.jit.script, or use torch.jit.trace or torch.export"
+    raise SpecError("function", "regroup.ops.conv", allowed, remedy)
+
+
 conv1d = _of_rank(1, "conv1d", "sequences (N, C, L)")
 conv2d = _of_rank(2, "conv2d", "images (N, C, H, W)")
 conv3d = _of_rank(3, "conv3d", "volumes (N, C, D, H, W)")
+
+for _function in (conv, conv1d, conv2d, conv3d):
+    vars(_function)["__prepare_scriptable__"] = _no_script  # which torch.jit.script calls first
 
 
 def explain(
@@ -116,7 +130,8 @@ def explain(
     places = ("stride", stride), ("padding", padding), ("dilation", dilation)
     steps, zeros, distances = (tuple(_numbers(name, value, rank)) for name, value in places)
     shapes = tuple(x.shape), tuple(weight.shape)
-    call = Call(*shapes, steps, zeros, distances, groups, x.dtype, x.device.type)
+    divisor = _divisor(groups, x.shape[1], weight.shape[0])
+    call = Call(*shapes, steps, zeros, distances, divisor, x.dtype, x.device.type)
     return {
         which: {name: backend.why_not(which, call) or "yes" for name, backend in backends().items()}
         for which in PASSES
@@ -125,17 +140,31 @@ def explain(
 
 def _numbers(name: str, value: object, rank: int) -> list[int]:
     """Return one number for each dimension."""
-    numbers = list(value) if isinstance(value, (tuple, list)) else [value] * rank
+    numbers = list(map(_integer, value)) if isinstance(value, (tuple, list)) else [_integer(value)] * rank
     numbers = numbers * rank if len(numbers) == 1 else numbers
     least = None if name == "padding" else 1
-    if len(numbers) != rank or not all(_is_number(n) and (least is None or n >= least) for n in numbers):
+    if len(numbers) != rank or any(n is None or (least is not None and n < least) for n in numbers):
         allowed = "an int" if least is None else f"an int of at least {least}"
         raise SpecError(name, value, f"{allowed}, or {rank} of them")
     return numbers
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+def _integer(value: object) -> Any:
+    return value if isinstance(value, torch.SymInt) else integer(value)
+
+
+def _divisor(groups: object, channels: int, outputs: int) -> int:
+    number = _integer(groups)
+    for name, count in (("in_channels", channels), ("out_channels", outputs)):
+        if number is None or number < 1 or count % number:
+            raise SpecError("groups", groups, f"a divisor of {name}={count}")
+    return number
+
+
+def _lowered(x: Tensor) -> Tensor:
+    """Return what autocast makes of a tensor: it leaves float64, integers and complex numbers."""
+    casts = x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(x.device.type)) if casts else x
 
 
 def _cropped(x: Tensor, padding: list[int]) -> tuple[Tensor, list[int]]:
@@ -175,9 +204,6 @@ def _check(
     groups: int,
 ) -> None:
     channels, outputs = x.shape[1], weight.shape[0]
-    for name, count in (("in_channels", channels), ("out_channels", outputs)):
-        if not _is_number(groups) or groups < 1 or count % groups:
-            raise SpecError("groups", groups, f"a divisor of {name}={count}")
     if weight.shape[1] * groups != channels:
         raise SpecError("weight.shape[1]", weight.shape[1], f"in_channels / groups = {channels // groups}")
     if bias is not None and bias.shape != (outputs,):

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from regroup.errors import ParameterError, SpecError
@@ -228,6 +229,12 @@ def _public(
 convolution, input_gradient, weight_gradient = (
     _public(name, *rules) for name, rules in zip(_NAMES, _RULES, strict=True)
 )
+
+
+def complex_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+    """Return what PyTorch makes, with its derivatives, of three real convolutions; no operator does it."""
+    choose("forward", _call((x, weight, bias), x.shape, weight.shape, *sizes))
+    return (F.conv1d, F.conv2d, F.conv3d)[len(sizes[0]) - 1](x, weight, bias, *sizes)
 
 
 def _is_transformed() -> bool:
