@@ -8,10 +8,13 @@ from unittest import mock
 
 import pytest
 import torch
+from torch import nn
 
 from regroup.errors import NetworkError
 from regroup.networks import create_model, list_models, networks
 from regroup.ops.dynamic import DynamicGroupConv
+from regroup.spec import ConvSpec
+from regroup.strategies import strategies
 from regroup.strategies.learning import Learned, deploy
 
 from .representatives import representatives, side, small
@@ -88,6 +91,21 @@ def test_scripted_and_traced_networks_give_the_same_bits(name: str) -> None:
         x = images(name)[0]
         traced = torch.jit.trace(model, x, check_trace=False)
         assert torch.equal(traced(x), as_traced(model, x))
+
+
+@pytest.mark.parametrize("name", list(strategies))
+@pytest.mark.parametrize("deployed", [False, True])
+def test_layers_of_every_strategy_give_the_same_bits_or_one_error(name, deployed):
+    layer = strategies[name]().build(ConvSpec(16, 16, 3, padding=1)).eval()
+    model = nn.Sequential(deploy(layer) if deployed else layer)
+    undecided = holds_undecided_layers(model)
+    if undecided:
+        with pytest.raises(NetworkError, match="deploy what was learned, or use"):
+            torch.jit.script(model)
+        return
+    x = torch.randn(2, 16, 9, 11)
+    right = model(x)
+    assert torch.equal(torch.jit.script(model)(x), right)
 
 
 def test_a_script_keeps_the_mode_the_weights_and_their_names() -> None:

@@ -28,8 +28,8 @@ from timm.models import (
 from torch import nn
 
 from regroup.networks import Network, build, create_model, networks
-from regroup.networks.scripting import UNTRACEABLE
 from regroup.ops.dynamic import DynamicGroupConv
+from regroup.ops.scripting import UNTRACEABLE
 from regroup.strategies.learning import Learned
 
 default_cfgs: dict[str, dict[str, Any]] = {}

@@ -13,8 +13,8 @@ from regroup.errors import NetworkError, SpecError
 from regroup.networks.blocks import Stage
 from regroup.networks.features import FeatureMaps
 from regroup.networks.same_padding import SAME, SYMMETRIC, check_padding, pad_as_tensorflow
-from regroup.networks.scripting import graph_of, traceable
 from regroup.ops.hooks import stateless
+from regroup.ops.scripting import graph_of, traceable
 from regroup.spec import Size
 
 POOLS = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from regroup.errors import NetworkError
 from regroup.networks.backbone import Backbone
 from regroup.networks.blocks import ConvNorm, Stage
-from regroup.networks.scripting import traceable
+from regroup.ops.scripting import traceable
 
 
 def check_depths(depths: Sequence[int], stages: int) -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from regroup.errors import SpecError
 from regroup.ops.layers import crop_and_conv, norm_act
+from regroup.ops.scripting import NotScriptable
 from regroup.spec import ConvSpec, Size
 
 WEIGHT_COST, PIXEL_COST = 32, 8
@@ -107,7 +108,7 @@ def gathers(spec: ConvSpec, heads: int, kept: int, size: Size) -> bool:
     return kept * (products + weights + pixels) < spec.in_channels * (products + min(weights, pixels))
 
 
-class DynamicGroupConv(nn.Module):
+class DynamicGroupConv(NotScriptable, nn.Module):
     """[Batch norm, activation,] and a convolution whose heads each read those inputs that an image needs.
 
     Head h gives outputs h, h + heads, ...: y = sum over the `kept` channels c with the largest s_hc of

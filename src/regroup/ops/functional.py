@@ -79,7 +79,7 @@ def conv(
     else:
         x, zeros = _cropped(x, _numbers("padding", padding, rank))
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        x, weight, bias = (None if t is None else _lowered(t) for t in (x, weight, bias))
+        x, weight, bias = _lowered(x), _lowered(weight), None if bias is None else _lowered(bias)
     groups = _divisor(groups, x.shape[1], weight.shape[0])
     _check(x, weight, bias, steps, zeros, distances, groups)
     if forward_ad._current_level >= 0:  # PyTorch has no way to say a forward-mode derivative of an operator

@@ -38,9 +38,10 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import ParameterError, PlanError
+from regroup.ops.scripting import NotScriptable
 
 
-class Learned(nn.Module):
+class Learned(NotScriptable, nn.Module):
     """A module whose grouping is learned. Subclasses override what they need.
 
     All state that decides the grouping lives in parameters and buffers of the module itself, so that it is

@@ -14,6 +14,7 @@ from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act
 from regroup.ops.resolution import average, check_centred, nearest, pooled_size
+from regroup.ops.scripting import Scriptable
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 
@@ -27,10 +28,9 @@ def octaves(channels: int, alpha: float) -> tuple[int, int]:
     return channels - low, low
 
 
-def split(x: Tensor, alpha: float) -> Pair:
-    """Make a pair of one tensor: the last alpha * C channels are average-pooled by 2."""
-    high, low = octaves(x.shape[1], alpha)
-    return (x[:, :high], average(x[:, high:], (2, 2))) if low else (x, None)
+def split(x: Tensor, low: int) -> Pair:
+    """Make a pair of one tensor: the last `low` channels are average-pooled by 2."""
+    return (x[:, :-low], average(x[:, -low:], (2, 2))) if low else (x, None)
 
 
 def merge(pair: Pair) -> Tensor:
@@ -145,15 +145,15 @@ class OctaveNormAct(nn.Module):
         return self.high(high), None if self.low is None else self.low(low)
 
 
-class OctaveStandIn(nn.Module):
+class OctaveStandIn(Scriptable, nn.Module):
     """An octave convolution that takes and gives one tensor: split, convolve, merge."""
 
-    def __init__(self, alpha_in: float, convolution: OctaveConv, norm_act: OctaveNormAct) -> None:
+    def __init__(self, low: int, convolution: OctaveConv, norm_act: OctaveNormAct) -> None:
         super().__init__()
-        self.alpha_in, self.convolution, self.norm_act = alpha_in, convolution, norm_act
+        self.low, self.convolution, self.norm_act = low, convolution, norm_act
 
     def forward(self, x: Tensor) -> Tensor:
-        return merge(self.norm_act(self.convolution(split(x, self.alpha_in))))
+        return merge(self.norm_act(self.convolution(split(x, self.low))))
 
 
 @strategy("octave", paper="arXiv:1904.05049")
@@ -213,8 +213,9 @@ class Octave(Strategy):
         """Return an OctaveStandIn."""
         alpha_in, alpha_out = self.alphas
         convolution = OctaveConv(spec, alpha_in, alpha_out, self.groups)
+        _, low = octaves(spec.in_channels, alpha_in)
         return OctaveStandIn(
-            alpha_in, convolution, OctaveNormAct(spec.out_channels, alpha_out, self.norm, self.act)
+            low, convolution, OctaveNormAct(spec.out_channels, alpha_out, self.norm, self.act)
         )
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
@@ -244,7 +245,7 @@ class Octave(Strategy):
         assert isinstance(module, OctaveStandIn)
         stride = module.convolution.stride
         double = 2 * stride[0], 2 * stride[1]
-        n_high, _ = octaves(x.shape[1], module.alpha_in)
+        n_high = x.shape[1] - module.low
         high, low = x[:, :n_high], _pooled(x[:, n_high:], (2, 2))
         sources = {"h2h": _pooled(high, stride), "h2l": _pooled(high, double)}
         sources |= {"l2h": low, "l2l": _pooled(low, stride)}

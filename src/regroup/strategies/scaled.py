@@ -16,6 +16,7 @@ from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act, resize_to
 from regroup.ops.resolution import check_centred, maximum
+from regroup.ops.scripting import Scriptable
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 
@@ -34,7 +35,7 @@ def shares(channels: int, allocation: Sequence[int]) -> list[int]:
     return result
 
 
-class ScaledConv(nn.Module):
+class ScaledConv(Scriptable, nn.Module):
     """Convolve at several scales: concat over r of BN(up(W_r * maxpool_r(x))).
 
     up is nearest for an exact multiple, else bilinear. A window larger than the image is the image.
@@ -64,7 +65,7 @@ class ScaledConv(nn.Module):
         return torch.cat(parts, 1)
 
 
-class ScaledStandIn(nn.Module):
+class ScaledStandIn(Scriptable, nn.Module):
     """A ScaledConv after the stride, which is a max-pool, and before the activation."""
 
     def __init__(self, stride: Size, scaled: ScaledConv, act: nn.Module) -> None:

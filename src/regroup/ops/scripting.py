@@ -1,5 +1,6 @@
-"""TorchScript of a network: what `torch.jit.script` compiles is the network's graph, as FX sees it.
+"""TorchScript: what `torch.jit.script` compiles is the graph of a network or layer, as FX sees it.
 
+>>> import torch
 >>> from regroup.networks import create_model
 >>> model = create_model("shufflenet_v2_050", num_classes=10).eval()
 >>> scripted = torch.jit.script(model)
@@ -15,16 +16,14 @@ where that is inside of another module: script a copy of such a module if it is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from torch import fx, nn
 
 from regroup.errors import NetworkError
 from regroup.ops import resolution
 from regroup.ops.accelerate import ACCELERATED
-from regroup.ops.dynamic import DynamicGroupConv
 from regroup.ops.layers import resize_to
-from regroup.strategies.learning import Learned
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -36,6 +35,21 @@ def traceable(forward: Function) -> Function:
     """Return a `forward` without annotations: as text, in a graph of FX, TorchScript knows no such types."""
     forward.__annotations__ = {}
     return forward
+
+
+class NotScriptable:
+    """A layer that is still learning, or looks at values, which no graph shows."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse("layer", self)
+
+
+class Scriptable:
+    """A layer that has to be traced, for TorchScript cannot read its code."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what `torch.jit.script` compiles in its place."""
+        return graph_of(self)  # type: ignore[bad-argument-type]
 
 
 class _Tracer(fx.Tracer):
@@ -52,12 +66,18 @@ def graph_of(network: nn.Module) -> fx.GraphModule:
         NetworkError: it holds layers that look at values or are still learning.
     """
     for name, layer in network.named_modules():
-        if isinstance(layer, (Learned, DynamicGroupConv)):
-            allowed = "a layer that neither learns nor looks at values, for TorchScript"
-            remedy = "deploy what was learned, or use torch.jit.trace or torch.export"
-            raise NetworkError(name, type(layer).__name__, allowed, remedy)
+        if isinstance(layer, NotScriptable):
+            _refuse(name, layer)
     graph = _Tracer(autowrap_functions=UNTRACEABLE).trace(network)
+    for node in graph.nodes:
+        node.type = None  # a text, of which TorchScript does not know what it means
     traced = fx.GraphModule(network, graph, type(network).__name__)
     for name, module in traced.named_modules():
         module.training = network.get_submodule(name).training
     return traced
+
+
+def _refuse(name: str, layer: object) -> NoReturn:
+    allowed = "a layer that neither learns nor looks at values, for TorchScript"
+    remedy = "deploy what was learned, or use torch.jit.trace or torch.export"
+    raise NetworkError(name, type(layer).__name__, allowed, remedy)
