@@ -13,7 +13,9 @@ from regroup.comparison.result import Comparison, TimePerImage
 from regroup.errors import ConfigError, ReportError
 from regroup.files import lock
 from regroup.files.lock import Lock
+from regroup.files.sealed import write_sealed
 from regroup.training import loop
+from regroup.training.checkpoint import list_checkpoints
 from regroup.training.directory import Record
 from tests.faults import runs
 
@@ -135,6 +137,23 @@ def test_a_plugin_that_changes_a_network_of_others_is_part_of_the_run(tmp_path, 
     assert all("patch.py" in Record.read(each).identity.fields["sources"] for each in directories)
     assert load_plugins([path])[0].__name__.startswith("regroup_plugin_patch")
     del runs.Tiny.forward
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "record"])
+def test_what_cannot_be_gone_on_with_is_set_aside_and_trained_anew(what, tmp_path):
+    """Though its seals are whole: else the row would stay "not run" for ever."""
+    whole = runs.compared(tmp_path)
+    (run,) = (tmp_path / "runs" / "grouped-groups-2").iterdir()
+    if what == "checkpoint":
+        (path,) = list_checkpoints(run)
+        files = {p.name: p.read_bytes() for p in path.iterdir() if p.suffix in (".json", ".safetensors")}
+        write_sealed(path, {n: c for n, c in files.items() if "m" not in n}, replace=True)  # model, optimizer
+    else:
+        record = Record.read(run)
+        other = replace(record, identity=record.identity.with_config(lr=9.0))
+        (run / "run.json").write_bytes(other.to_bytes())
+    assert runs.compared(tmp_path) == whole
+    assert run.with_name(f"{run.name}.damaged").is_dir()
 
 
 @pytest.mark.parametrize("how", ["compare", "train"])

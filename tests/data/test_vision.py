@@ -1,142 +1,36 @@
 """torchvision's data sets, laid out by hand as the error message says; the pixels are made up."""
 
 import bz2
-import csv
-import json
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
 import torch
-from scipy.io import savemat
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from regroup.errors import DataError, UnknownNameError
 from regroup.training.data import data_sets, load_data, vision
 
-from .malformed import encoded, picture
-
-JPEG, PPM = encoded(picture(), "JPEG"), encoded(picture(), "PPM")
-
-
-def _write(path, contents):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-
-
-def _idx(array) -> bytes:
-    sizes = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
-
-
-def _mnist(root, folder="MNIST", names=("train-{}", "t10k-{}")):
-    for count, name in zip((20, 10), names, strict=True):
-        pixels = np.arange(count * 28 * 28).reshape(count, 28, 28).astype(np.uint8)
-        raw = root / folder / "raw"
-        _write(raw / name.format("images-idx3-ubyte"), _idx(pixels))
-        _write(raw / name.format("labels-idx1-ubyte"), _idx(np.arange(count, dtype=np.uint8) % 10))
-
-
-def _emnist(root):
-    names = tuple(f"emnist-balanced-{which}-{{}}" for which in ("train", "test"))
-    _mnist(root, "EMNIST", names)
-
-
-def _usps(root):
-    line = "3 " + " ".join(f"{n}:{(n - 128) / 128}" for n in range(1, 257))
-    for name, count in (("usps.bz2", 4), ("usps.t.bz2", 2)):
-        _write(root / name, bz2.compress("\n".join([line] * count).encode()))
-
-
-def _food101(root):
-    for split, names in (("train", ("1", "2")), ("test", ("3",))):
-        listed = {kind: [f"{kind}/{name}" for name in names] for kind in ("pie", "soup")}
-        _write(root / "food-101" / "meta" / f"{split}.json", json.dumps(listed))
-        for name in (name for names in listed.values() for name in names):
-            _write(root / "food-101" / "images" / f"{name}.jpg", JPEG)
-
-
-def _flowers102(root):
-    base = root / "flowers-102"
-    for n in range(1, 107):
-        _write(base / "jpg" / f"image_{n:05}.jpg", JPEG)
-    savemat(base / "imagelabels.mat", {"labels": np.arange(106) % 102 + 1})
-    parts = {"trnid": range(1, 103), "valid": [103, 104], "tstid": [105, 106]}
-    savemat(base / "setid.mat", {part: np.array(numbers) for part, numbers in parts.items()})
-
-
-def _pets(root):
-    base = root / "oxford-iiit-pet"
-    for split in ("trainval", "test"):
-        lines = [f"{kind}_{n} {label} 1 1" for label, kind in ((1, "Big_cat"), (2, "pug")) for n in range(3)]
-        _write(base / "annotations" / f"{split}.txt", "\n".join(f"{split}_{line}" for line in lines))
-        for line in lines:
-            _write(base / "images" / f"{split}_{line.split()[0]}.jpg", JPEG)
-
-
-def _dtd(root):
-    base = root / "dtd" / "dtd"
-    for split in ("train", "test"):
-        names = [f"{kind}/{split}{n}.jpg" for kind in ("dotted", "zigzag") for n in range(3)]
-        _write(base / "labels" / f"{split}1.txt", "\n".join(names))
-        for name in names:
-            _write(base / "images" / name, JPEG)
-
-
-def _aircraft(root):
-    base = root / "fgvc-aircraft-2013b" / "data"
-    _write(base / "variants.txt", "707-320\nDC 3\n")
-    for split in ("trainval", "test"):
-        lines = [f"{split}{n} {kind}" for n, kind in enumerate(("707-320", "DC 3", "DC 3"))]
-        _write(base / f"images_variant_{split}.txt", "\n".join(lines))
-        for line in lines:
-            _write(base / "images" / f"{line.split()[0]}.jpg", JPEG)
-
-
-def _gtsrb(root):
-    base = root / "gtsrb"
-    for label in ("00000", "00001"):
-        for n in range(3):
-            _write(base / "GTSRB" / "Training" / label / f"{n}.ppm", PPM)
-    with (base / "GT-final_test.csv").open("w") as file:
-        rows = csv.writer(file, delimiter=";")
-        rows.writerows([["Filename", "ClassId"], ["0.ppm", "0"], ["1.ppm", "1"]])
-    for n in range(2):
-        _write(base / "GTSRB" / "Final_Test" / "Images" / f"{n}.ppm", PPM)
-
-
-def _imagenette(root):
-    for split in ("train", "val"):
-        for kind in ("n01440764", "n02102040"):
-            for n in range(3):
-                _write(root / "imagenette2-160" / split / kind / f"{n}.JPEG", JPEG)
-
+from .vision_layouts import LAYOUTS, emnist, food101, mnist, no_hashes, usps
 
 FILES = {
-    "food101": (_food101, (4, 2), 2),
-    "flowers102": (_flowers102, (102, 2), 102),
-    "pets": (_pets, (6, 6), 2),
-    "dtd": (_dtd, (6, 6), 2),
-    "aircraft": (_aircraft, (3, 3), 2),
-    "gtsrb": (_gtsrb, (6, 2), 2),
-    "imagenette": (_imagenette, (6, 6), 2),
+    "food101": ((4, 2), 2),
+    "flowers102": ((102, 2), 102),
+    "pets": ((6, 6), 2),
+    "dtd": ((6, 6), 2),
+    "aircraft": ((3, 3), 2),
+    "gtsrb": ((6, 2), 2),
+    "imagenette": ((6, 6), 2),
 }
 
 
-def _no_hashes(monkeypatch):
-    """torchvision compares some files with published hashes, which made-up ones cannot have."""
-    monkeypatch.setattr(
-        "torchvision.datasets.flowers102.check_integrity", lambda path, md5: Path(path).exists()
-    )
-
-
 @pytest.mark.parametrize("name", FILES)
-def test_sets_of_files_are_read_from_where_the_message_says(name, tmp_path, monkeypatch):
-    make, counts, classes = FILES[name]
-    _no_hashes(monkeypatch)
-    make(tmp_path)
-    data = load_data(name, image=16, root=tmp_path)
+def test_sets_of_files_are_read_from_where_the_message_says(name, tmp_path):
+    counts, classes = FILES[name]
+    LAYOUTS[name](tmp_path)
+    with no_hashes():
+        data = load_data(name, image=16, root=tmp_path)
     assert ((len(data.train), len(data.test)), len(data.classes)) == (counts, classes)
     assert data.train[0][0].shape == (3, 16, 16) and data.name == name
     assert all(isinstance(label, str) for label in data.classes)
@@ -144,21 +38,49 @@ def test_sets_of_files_are_read_from_where_the_message_says(name, tmp_path, monk
 
 
 def test_bad_files_of_a_set_of_torchvision_are_named(tmp_path):
-    _food101(tmp_path)
-    _write(tmp_path / "food-101" / "images" / "pie" / "2.jpg", b"")
+    food101(tmp_path)
+    (tmp_path / "food-101" / "images" / "pie" / "2.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"food-101/images/pie/2\.jpg': is empty"):
         load_data("food101", root=tmp_path)
     assert len(load_data("food101", root=tmp_path, bad_images="skip").train) == 3
 
 
 @pytest.mark.parametrize(
+    ("name", "file", "change"),
+    [
+        ("mnist", "MNIST/raw/train-labels-idx1-ubyte", lambda old: old[:-1] + b"\xff"),
+        ("mnist", "MNIST/raw/train-labels-idx1-ubyte", lambda old: old[:4]),
+        ("mnist", "MNIST/raw/t10k-images-idx3-ubyte", lambda old: old[:3] + b"\1" + old[4:]),
+        ("emnist", "EMNIST/raw/emnist-balanced-test-images-idx3-ubyte", lambda old: b""),
+        ("usps", "usps.t.bz2", lambda old: b""),
+        ("usps", "usps.t.bz2", lambda old: bz2.compress(b"200 1:1")),
+        ("usps", "usps.bz2", None),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", lambda old: old.replace(b" 1 1 1", b" 7 1 1")),
+        ("pets", "oxford-iiit-pet/annotations/test.txt", None),
+        ("aircraft", "fgvc-aircraft-2013b/data/variants.txt", lambda old: b"DC 3"),
+    ],
+)
+def test_damaged_labels_and_pixels_of_a_set_of_torchvision_are_one_error(name, file, change, tmp_path):
+    LAYOUTS[name](tmp_path)
+    path = tmp_path / file
+    content = path.read_bytes()
+    if change is None:
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        path.write_bytes(change(content))
+    with pytest.raises(DataError, match="is missing or damaged"):
+        load_data(name, image=16, root=tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "make", "shape"),
     [
-        ("mnist", _mnist, (1, 28, 28)),
-        ("fashionmnist", lambda root: _mnist(root, "FashionMNIST"), (1, 28, 28)),
-        ("kmnist", lambda root: _mnist(root, "KMNIST"), (1, 28, 28)),
-        ("emnist", _emnist, (1, 28, 28)),
-        ("usps", _usps, (1, 16, 16)),
+        ("mnist", mnist, (1, 28, 28)),
+        ("fashionmnist", lambda root: mnist(root, "FashionMNIST"), (1, 28, 28)),
+        ("kmnist", lambda root: mnist(root, "KMNIST"), (1, 28, 28)),
+        ("emnist", emnist, (1, 28, 28)),
+        ("usps", usps, (1, 16, 16)),
     ],
 )
 def test_sets_in_memory_are_read_from_where_the_message_says(name, make, shape, tmp_path):
@@ -192,7 +114,7 @@ def test_images_in_memory_are_those_that_torchvision_shows(name, shape, labels, 
 
 
 def test_letters_of_emnist_stand_upright(tmp_path):
-    _emnist(tmp_path)
+    emnist(tmp_path)
     raw = np.arange(28 * 28).reshape(28, 28).astype(np.uint8)
     assert np.array_equal(load_data("emnist", root=tmp_path).train[0][0][0], raw.T)
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import regroup
+from tests.faults.programs import progress
 
 __all__ = ["main"]
 
@@ -307,6 +308,7 @@ class Trial:
             litter = [self.whole(p.shape) for p in self.model.parameters()]  # it takes what was freed
             self.check(f"change {number}: {done}")
             del litter
+            progress("changes", number + 1, changes)
         return self.made
 
     def make(self, name):

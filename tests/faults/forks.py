@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import regroup
+from tests.faults.programs import progress
 
 _SECONDS = 60
 
@@ -137,6 +138,7 @@ class Trial:
                 ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                 if ends[-1]:
                     break
+                progress("forks", len(ends), forks)
         finally:
             self.stop.set()
             for thread in threads:

@@ -19,6 +19,7 @@ from torch import nn
 import regroup
 from regroup.errors import RegroupError
 from tests.faults import runs
+from tests.faults.programs import progress
 from tests.faults.trials import finished
 
 
@@ -77,6 +78,7 @@ def met(what, processes, trials, directory, chance):
         ended = finished(pids, within=120)
         found = [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
         outcomes.append({"ended": ended, "found": found, "left": sorted(runs.contents(place / "out"))})
+        progress(f"meetings of {processes}, {what.__name__}", trial + 1, trials)
     return {"outcomes": outcomes, "alone": alone}
 
 

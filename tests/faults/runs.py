@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from regroup.cli.compare import _write
-from regroup.comparison import runner, timing
+from regroup.comparison import pictures, runner, timing
 from regroup.comparison.result import TimePerImage
 from regroup.comparison.settings import CompareConfig
+from regroup.networks import anywhere
 from regroup.report import charts
 from regroup.training import TrainConfig, train
 from regroup.training.data import data_sets
@@ -84,11 +85,14 @@ def summary(result):
 def registered():
     """Let the tiny network and data set be known by name; what takes long is neither measured nor drawn."""
 
-    def create(name, *, num_classes=4, in_chans=1, **options):
+    def create(name, *, num_classes=1000, in_chans=3, **options):
+        if name != "tiny":
+            return known(name, num_classes=num_classes, in_chans=in_chans, **options)
         return Tiny(num_classes, in_chans)
 
+    known = anywhere.create_any_model
     instead = {
-        (runner, "create_any_model"): create,
+        **dict.fromkeys([(place, "create_any_model") for place in (anywhere, pictures, runner)], create),
         (runner, "reach_of_layer"): lambda *arguments: {},
         (runner, "correlation_of_layers"): lambda *arguments: {},
         (timing, "_measured"): lambda *arguments: measured(*arguments),

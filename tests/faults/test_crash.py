@@ -38,9 +38,9 @@ class Killed(Disk):
         self.spend(lambda: None)
         super().make_directory(path)
 
-    def write(self, path, data):
+    def write(self, path, data, mode=0o666):
         self.spend(lambda: path.write_bytes(data[: len(data) // 2]))
-        super().write(path, data)
+        super().write(path, data, mode)
 
     def sync(self, path):
         self.spend(lambda: None)
@@ -71,9 +71,9 @@ class PowerCut(Killed):
         super().__init__(last)
         self.unsynced, self.renamed = set(), []
 
-    def write(self, path, data):
+    def write(self, path, data, mode=0o666):
         self.unsynced.add(path)
-        super().write(path, data)
+        super().write(path, data, mode)
 
     def sync(self, path):
         super().sync(path)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from regroup.errors import CheckpointError
+from regroup.files.sealed import is_sealed_as
 from regroup.training import load_weights, save_weights
 from regroup.training.checkpoint import latest_valid, load_checkpoint, save_checkpoint
 
@@ -128,6 +129,14 @@ def test_names_that_lead_out_of_the_directory_are_refused(saved, name):
 def test_foreign_manifests_are_refused(saved, content):
     (saved / "manifest.json").write_bytes(content)
     assert "manifest" in refused(saved, other())
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors"])
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_file(name, saved):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    assert name in refused(saved, other())
+    assert not is_sealed_as(saved, {})
 
 
 def test_foreign_files_are_refused(tmp_path):

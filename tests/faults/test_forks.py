@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,21 +11,21 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import regroup
+from tests.faults import programs
 
-FORKS = int(os.environ.get("REGROUP_FAULTS", "5"))
-ROOT = Path(__file__).parents[2]
+FORKS = programs.LONG or 5
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
 @pytest.mark.timeout(100 + 10 * FORKS)
-def test_no_child_hangs_or_is_wrong(tmp_path):
+def test_no_child_hangs_or_is_wrong(tmp_path, tell, tried):
     seed = random.SystemRandom().randrange(10**6)
-    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.forks", str(FORKS), str(seed)]
-    environment = {**os.environ, "REGROUP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "2"}
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment = {"REGROUP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "2"}
+    ran = programs.run("forks", FORKS, seed, tell=tell, PYTHONWARNINGS="ignore", **environment)
     assert ran.returncode == 0, f"seed {seed}: {ran.stdout}{ran.stderr}"
     assert int(ran.stdout) == FORKS
+    tried("forks beside threads that call, compile and change", FORKS)
 
 
 class Features(Dataset):

@@ -5,26 +5,25 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("REGROUP_FAULTS", "6"))
+from tests.faults import programs
+
+KILLS = programs.LONG or 6
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed_training_ends_in_the_same_bits(processes, tmp_path):
+def test_killed_and_resumed_training_ends_in_the_same_bits(processes, tmp_path, tell, tried):
     seed = random.SystemRandom().randrange(10**6)
-    command = [sys.executable, "-m", "tests.faults.trials", tmp_path, KILLS // processes, processes, seed]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    root = Path(__file__).parents[2]
-    ran = subprocess.run(map(str, command), cwd=root, env=environment, capture_output=True, text=True)
+    ran = programs.run("trials", tmp_path, KILLS // processes, processes, seed, tell=tell)
     assert ran.returncode == 0, f"seed {seed}: {ran.stdout}{ran.stderr}"
     outcome = json.loads(ran.stdout.splitlines()[-1])
     assert outcome["killed"] == KILLS // processes
     assert len(set(outcome["undisturbed"])) == 1, "the processes ended with different weights"
     assert all(end == outcome["undisturbed"] for end in outcome["ends"]), f"seed {seed}: {outcome}"
+    tried(f"kills of training in {processes} process(es)", outcome["killed"])
 
 
 ORPHAN = """
@@ -42,8 +41,7 @@ assert finished([second], within=60), "the other process hangs"
 
 def test_when_one_process_is_killed_the_other_says_so_and_ends(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ORPHAN, str(tmp_path)]
-    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    ran = subprocess.run(command, cwd=programs.ROOT, env=environment, capture_output=True, text=True)
     assert "TrainingError: another process of this training has ended" in ran.stderr
     assert "a run failed by itself: exit codes [1]" in ran.stderr

@@ -5,8 +5,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,11 +12,9 @@ import pytest
 import torch
 
 from regroup.errors import RegroupError
-from tests.faults import runs
+from tests.faults import programs, runs
+from tests.faults.programs import LONG
 from tests.faults.system import ERRORS, Crash, Fault, faults
-
-LONG = int(os.environ.get("REGROUP_FAULTS", "0"))
-ROOT = Path(__file__).parents[2]
 
 
 def descriptors(name):
@@ -52,16 +48,18 @@ def points(operations, some):
 
 @pytest.mark.timeout(600 if not LONG else 36000)
 @pytest.mark.parametrize(("kind", "some"), [("train", 12), ("compare", 8)])
-def test_whatever_fails_the_next_call_ends_as_if_nothing_had(kind, some, tmp_path, monkeypatch):
+def test_whatever_fails_the_next_call_ends_as_if_nothing_had(kind, some, tmp_path, monkeypatch, tell, tried):
     work = {"train": runs.trained, "compare": runs.compared}[kind]
     torch.set_num_threads(1)
     monkeypatch.setenv("REGROUP_CACHE", "")
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # counted all the same; nobody pulls the plug here
     counter = Fault(10**9)
     with faults(monkeypatch, counter, tmp_path / "whole"):
         whole = work(tmp_path / "whole")
     left = runs.contents(tmp_path / "whole")
     assert counter.seen > 250
-    for tried, (number, last) in enumerate(points(counter.seen, some), 1):
+    chosen = points(counter.seen, some)
+    for done, (number, last) in enumerate(chosen, 1):
         place = tmp_path / f"{number}-{last}"
         outcome, reached = interrupted(work, place, monkeypatch, last, number)
         assert reached
@@ -75,22 +73,22 @@ def test_whatever_fails_the_next_call_ends_as_if_nothing_had(kind, some, tmp_pat
         exact = [name for name in found if name.endswith((".safetensors", "run.json", "network.json"))]
         assert [name for name in exact if found[name] != left[name]] == []
         shutil.rmtree(place)
-        if LONG and tried % 100 == 0:
-            print(f"{kind}: {tried} points of {5 * counter.seen}", flush=True)
+        if done % 100 == 0:
+            tell(f"operations of {kind}: {done} of {len(chosen)}")
+    tried(f"file operations of {kind} that failed or were the last one", len(chosen))
 
 
 @pytest.fixture(scope="module", params=[2, 3, 5] if LONG else [3])
-def meetings(request, tmp_path_factory):
+def meetings(request, tmp_path_factory, tell, tried):
     """What came out where so many processes met in one directory, by what they wanted there."""
     seed, trials = random.SystemRandom().randrange(10**6), max(1, LONG // 4)
     directory = tmp_path_factory.mktemp("meetings")
-    command = [sys.executable, "-m", "tests.faults.meetings", request.param, trials, directory, seed]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REGROUP_CACHE": ""}
-    ran = subprocess.run(map(str, command), cwd=ROOT, env=environment, capture_output=True, text=True)
+    ran = programs.run("meetings", request.param, trials, directory, seed, tell=tell, REGROUP_CACHE="")
     assert ran.returncode == 0 and "Traceback" not in ran.stderr, f"seed {seed}: {ran.stderr}"
     found = json.loads(ran.stdout.splitlines()[-1])
     ended = [outcome["ended"] for kind in found.values() for outcome in kind["outcomes"]]
     assert all(ended) and len(ended) == 5 * trials, f"seed {seed}: somebody hangs"
+    tried(f"meetings of {request.param} processes in one directory", len(ended))
     return found
 
 

@@ -1,33 +1,38 @@
 """Damaged images, JSON, safetensors and cache entries before every command that reads them.
 
-Nothing ends in a traceback, hangs, or allocates more than `sweep.MEMORY` says.
+Nothing ends in a traceback, hangs, or allocates more than `Sweep.memory` says; what works in spite of the
+damage comes to what it comes to without. `sweep_commands` has the table of commands and files.
 """
 
 import json
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-COUNT = 15 * int(os.environ.get("REGROUP_FAULTS", "4"))
-"""Files of each kind; 3,000 in `make faults`."""
+from tests.faults import programs
 
-KINDS = ("images", "documents", "runs", "tensors", "caches")
+SHORT = {"images": 60, "documents": 60, "tensors": 60, "caches": 60, "commands": 6, "sets": 30}
+"""Turns of each kind; in the long form 3,000, of commands 2,000."""
 
 
-@pytest.mark.timeout(300 + 5 * COUNT)
-def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
-    seed = random.SystemRandom().randrange(10**6) if "REGROUP_FAULTS" in os.environ else 101
-    command = [sys.executable, "-m", "tests.faults.sweep", tmp_path, COUNT, seed, *KINDS]
-    root = Path(__file__).parents[2]
-    ran = subprocess.run(map(str, command), cwd=root, capture_output=True, text=True)
-    at = {kind: (tmp_path / kind / "now").read_text() for kind in KINDS if (tmp_path / kind / "now").exists()}
-    assert ran.returncode == 0, f"seed {seed}, at {at}: {ran.stderr[-2000:]}"
-    found = json.loads(ran.stdout.splitlines()[-1])
-    for kind in KINDS:
-        assert not found[kind]["wrong"], f"seed {seed}: {found[kind]['wrong']}"
-        assert found[kind]["tried"] >= COUNT // 2
-    assert found["images"]["refused"] > COUNT / 2 and found["documents"]["refused"] > COUNT
+def turns(kind):
+    return SHORT[kind] if not programs.LONG else (10 if kind == "commands" else 15) * programs.LONG
+
+
+@pytest.mark.timeout(300 + 80 * programs.LONG)
+@pytest.mark.parametrize(
+    "kinds", [["images", "documents", "tensors", "caches"], ["commands", "sets"]], ids="-".join
+)
+def test_damaged_files_are_read_or_refused_in_one_line(kinds, tmp_path, tell, tried):
+    seed = random.SystemRandom().randrange(10**6) if programs.LONG else 101
+    for kind in kinds:
+        (tmp_path / kind).mkdir()
+        ran = programs.run("sweep", tmp_path / kind, turns(kind), seed, kind, tell=tell)
+        place = tmp_path / kind / kind / "now"
+        at = place.read_text() if place.exists() else "its beginning"
+        assert ran.returncode == 0, f"seed {seed}, at {at}: {ran.stderr[-2000:]}"
+        found = json.loads(ran.stdout.splitlines()[-1])[kind]
+        assert not found["wrong"], f"seed {seed}: {found['wrong']}"
+        assert found["tried"] >= turns(kind)
+        assert found["refused"] > turns(kind) / 2 or kind == "caches"
+        tried(f"readings of damaged {kind}", found["tried"])

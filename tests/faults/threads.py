@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import regroup
+from tests.faults.programs import progress
 
 _CALLERS = 8
 
@@ -113,6 +114,7 @@ def compile_and_drop(rounds):
     """Return by how many KiB memory grows in the second half of so many rounds."""
     x, sizes = torch.ones(1, 3, 12, 12), []
     for number in range(rounds):
+        progress("networks", number + 1, rounds)
         model = network(8 + number % 3)
         fast = regroup.compile(model, x, frozen=number % 4 == 0)
         fast(x)

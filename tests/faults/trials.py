@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from regroup.training import TrainConfig, load_data, train
+from tests.faults.programs import progress
 
 __all__ = ["timm"]  # imported above, before the forks, only to save them the time
 
@@ -148,6 +149,7 @@ def main(directory, kills, processes, seed):
         cycles += 1
         while killed < kills and not finished(started(output, data, processes), chance.uniform(0, duration)):
             killed += 1
+            progress("kills", killed, kills)
         if not finished(started(output, data, processes), within=120):
             sys.exit("a resumed run did not end")
         ends.append(results(output, processes))

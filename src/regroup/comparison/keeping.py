@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from regroup.comparison.timing import TIMES
 from regroup.errors import CheckpointError, DataError, LockedError, ReportError
 from regroup.files.sealed import MANIFEST
 from regroup.training.checkpoint import latest_valid
-from regroup.training.directory import Record, RunDirectory, prepare
+from regroup.training.directory import RUN, Record, RunDirectory, prepare
 from regroup.training.identity import Identity
 
 REPORT = ("index.html", "comparison.json", "comparison.csv")
@@ -75,13 +75,44 @@ def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say
             found = RunDirectory(path, record)
             found.check_parts()
             found.latest()
+            if differences := record.identity.differences(identity):
+                raise CheckpointError(path / RUN, f"is of another run than its name says: {differences[0]}")
     except CheckpointError as error:
-        aside = path.with_name(f"{path.name}.damaged")
-        if aside.exists():
-            shutil.rmtree(aside)
-        path.rename(aside)
-        say(f"seed {seed} is trained again: {error} (set aside as {aside.name})")
+        _set_aside(path, error, say)
     return path
+
+
+class SetAside(Exception):
+    """What lay in a run's directory could not be gone on with and is out of the way."""
+
+
+@contextmanager
+def usable(path: Path, say: Say) -> Iterator[None]:
+    """Set a run's directory aside if going on with it fails for what it holds.
+
+    Args:
+        path: the directory.
+        say: called with a line about that.
+
+    Raises:
+        SetAside: that is done; what is inside can be tried again, once.
+    """
+    before = path.exists()
+    try:
+        yield
+    except CheckpointError as error:
+        if not before or isinstance(error.__cause__, OSError):  # the disk's fault: what it holds may be good
+            raise
+        _set_aside(path, error, say)
+        raise SetAside from error
+
+
+def _set_aside(path: Path, error: CheckpointError, say: Say) -> None:
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.exists():
+        shutil.rmtree(aside)
+    path.rename(aside)
+    say(f"{path.name} is trained again: {error} (set aside as {aside.name})")
 
 
 def fault_of_machine(error: BaseException) -> str | None:

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from regroup.comparison.keeping import LOCK, fault_of_machine, prepare_out, run_directory
+from regroup.comparison.keeping import (
+    LOCK,
+    SetAside,
+    fault_of_machine,
+    prepare_out,
+    run_directory,
+    usable,
+)
 from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.comparison.settings import CompareConfig
@@ -27,7 +34,7 @@ from regroup.ops.accelerate import accelerated
 from regroup.ops.counting import count
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
-from regroup.training import DataSet, TrainConfig, load_data, train
+from regroup.training import DataSet, History, TrainConfig, load_data, train
 from regroup.training.identity import Origin, identify
 from regroup.training.processes import find_device
 
@@ -180,26 +187,8 @@ def _row(
     config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, say: Say
 ) -> tuple[Row, nn.Module]:
     """Train a strategy with every seed; return its row, and the network of the first seed as deployed."""
-    runs: list[Run] = []
-    trained = []
-    for seed in range(config.seeds):
-        model, changes = build(config, strategy, data, seed)
-        start = time.monotonic()
-        training = _training(config, seed)
-        with accelerated(model) if config.accelerate else nullcontext():
-            identity = identify(model, data, training, origin=origin)
-            output = run_directory(
-                config.out, strategy.label, seed, identity, lambda s: say(f"{strategy.label}: {s}")
-            )
-            history = train(model, data, replace(training, output=output), origin=origin)
-        result = history.last
-        seconds = sum(epoch.seconds for epoch in history.epochs)
-        names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
-        curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
-        runs.append(Run(seed, result.top1, seconds, curves, identity.digest))
-        say(f"{strategy.label}: seed {seed}: {result.top1:.2f} % in {time.monotonic() - start:.1f} s")
-        trained.append((model.cpu(), changes))
-    model, changes = trained[0]
+    trained = [_trained(config, strategy, data, origin, seed, say) for seed in range(config.seeds)]
+    model, changes, _ = trained[0]
     plain = deploy(model)
     cost, learned = count(plain, data.shape[1:], data.shape[0]), groupings(model)
     row = Row(
@@ -207,7 +196,7 @@ def _row(
         strategy.paper,
         cost.parameters,
         cost.macs,
-        runs=runs,
+        runs=[run for _, _, run in trained],
         reach=reach_of_layer(strategy, config.backbone, data, learned),
         correlation=correlation_of_layers(plain, changes.replaced, data),
         replaced=len(changes.replaced),
@@ -215,6 +204,36 @@ def _row(
         learned=learned,
     )
     return row, plain
+
+
+def _trained(
+    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, seed: int, say: Say
+) -> tuple[nn.Module, Changes, Run]:
+    """Train a strategy with one seed, or take up what is kept of that; where it is of no use, begin anew."""
+    start, training = time.monotonic(), _training(config, seed)
+
+    def note(line: str) -> None:
+        say(f"{strategy.label}: {line}")
+
+    def attempt() -> tuple[nn.Module, Changes, History, str]:
+        model, changes = build(config, strategy, data, seed)
+        with accelerated(model) if config.accelerate else nullcontext():
+            identity = identify(model, data, training, origin=origin)
+            output = run_directory(config.out, strategy.label, seed, identity, note)
+            with usable(output, note):
+                history = train(model, data, replace(training, output=output), origin=origin)
+        return model, changes, history, identity.digest
+
+    try:
+        model, changes, history, digest = attempt()
+    except SetAside:
+        model, changes, history, digest = attempt()
+    seconds = sum(epoch.seconds for epoch in history.epochs)
+    names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
+    curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
+    top1 = history.last.top1
+    note(f"seed {seed}: {top1:.2f} % in {time.monotonic() - start:.1f} s")
+    return model.cpu(), changes, Run(seed, top1, seconds, curves, digest)
 
 
 def _training(config: CompareConfig, seed: int) -> TrainConfig:

@@ -22,7 +22,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable
@@ -30,16 +29,15 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from regroup.files.disk import write_file
 from regroup.files.reading import open_file, read_all
 
 _log = logging.getLogger(__name__)
 
 _DIGEST = hashlib.sha256().digest_size
 _ENTRY = re.compile(r"[0-9a-f]{64}")
-_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.(partial-)?[0-9a-f]{16,32}")  # those of older releases too
 _HOUR, _DAY = 3600, 24 * 3600
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Cache:
@@ -144,20 +142,7 @@ class Cache:
 
     def _write(self, name: str, entry: bytes) -> None:
         assert self.folder is not None
-        partial = self.folder / f".{name}.{secrets.token_hex(16)}"
-        handle = os.open(partial, _WRITE | _FLAGS, 0o600)
-        try:
-            try:
-                left = memoryview(entry)
-                while left:
-                    left = left[os.write(handle, left) :]
-            finally:
-                os.close(handle)
-            partial.replace(self.folder / name)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
+        write_file(self.folder / name, entry, mode=0o600, lasting=False)  # its hash tells if it did not last
         if self._written is not None:
             self._written += len(entry)
 

@@ -28,9 +28,9 @@ class Disk:
         """Create one directory."""
         path.mkdir()
 
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a new file and leave it to the operating system to store it."""
-        _write(os.open(path, _NEW, 0o666), data)
+    def write(self, path: Path, data: bytes, mode: int = 0o666) -> None:
+        """Write a new file of these permissions and leave it to the operating system to store it."""
+        _write(os.open(path, _NEW, mode), data)
 
     def append(self, path: Path, data: bytes) -> None:
         """Write at the end of a file."""
@@ -93,19 +93,27 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.partial-{secrets.token_hex(8)}")
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o666, lasting: bool = True) -> None:
     """Write a file in one step: whatever is killed when, it is the old one or the new one, never half.
+
+    Args:
+        path: of the file.
+        data: its content.
+        mode: permissions, of which the process's umask takes some away.
+        lasting: return only when it is on the disk; else, after a power cut, it may be anything.
 
     Raises:
         OSError: it could not be written; the old one stays.
     """
     partial = partial_name(path)
     try:
-        disk().write(partial, data)
-        disk().sync(partial)
+        disk().write(partial, data, mode)
+        if lasting:
+            disk().sync(partial)
         disk().rename(partial, path)
-        disk().sync(path.parent)
-    except OSError:
+        if lasting:
+            disk().sync(path.parent)
+    except (Exception, KeyboardInterrupt):
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise

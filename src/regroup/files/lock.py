@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from regroup.errors import LockedError
+from regroup.files.reading import read_beginning
 
 _POLL = 0.1  # seconds between two tries: the system has no wait that a signal or another thread can end
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -107,8 +108,7 @@ class Lock:
     def holder(self) -> str:
         """Return who has the lock, in words, as far as the file says."""
         try:
-            with self.path.open("rb") as file:
-                said = json.loads(file.read(4096))
+            said = json.loads(read_beginning(self.path, 4096))
             pid, host, since = int(said["pid"]), str(said["host"])[:100], str(said["since"])[:40]
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"

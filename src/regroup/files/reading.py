@@ -49,6 +49,15 @@ def read_file(path: Path, *, most: int, follow: bool = True) -> bytes:
         os.close(handle)
 
 
+def read_beginning(path: Path, count: int) -> bytes:
+    """Return the first `count` bytes of a regular file of any size; errors are as of `open_file`."""
+    handle = open_file(path)
+    try:
+        return read_exactly(handle, count)
+    finally:
+        os.close(handle)
+
+
 def read_all(handle: int, path: Path, most: int) -> bytes:
     """Return what is left of an open file, which may have grown since it was looked at.
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 from regroup.errors import CheckpointError
 from regroup.files.disk import disk, partial_name
 from regroup.files.documents import LARGEST, DocumentError, build, parse
-from regroup.files.reading import read_file
+from regroup.files.reading import open_file, read_file
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ def _status(path: Path) -> tuple[int, int] | None:
 def is_sealed_as(path: Path, files: dict[str, bytes]) -> bool:
     """Tell whether the sealed directory `path` is there, undamaged, and holds exactly `files`."""
     try:
-        return (path / MANIFEST).read_bytes() == _manifest(files) and bool(verify_sealed(path))
+        return _read(path / MANIFEST) == _manifest(files) and bool(verify_sealed(path))
     except (OSError, CheckpointError):
         return False
 
@@ -193,7 +193,7 @@ def _verify_file(path: Path, size: int, digest: str) -> None:
         raise CheckpointError(path, f"has {found} bytes, was written with {size}")
     seen = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path, follow=False), "rb") as file:
             while chunk := file.read(_CHUNK):
                 seen.update(chunk)
     except OSError as error:

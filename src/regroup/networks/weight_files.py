@@ -6,6 +6,7 @@ archive that claims more than it holds is not unpacked, and a damaged record is 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import warnings
@@ -17,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from regroup.errors import CheckpointError
+from regroup.files.reading import open_file, read_beginning
 from regroup.files.tensors import check_tensors
 
 _BEGINNINGS = (
@@ -64,8 +66,7 @@ def _look(path: Path) -> tuple[int, bytes]:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise ValueError(f"it is {kind}, not a file")
-    with path.open("rb") as file:
-        return status.st_size, file.read(512)
+    return status.st_size, read_beginning(path, 512)
 
 
 def _foreign(head: bytes) -> str:
@@ -94,7 +95,10 @@ def _read_pickled(path: Path, names: set[str]) -> Any:
     foreign = sorted(name for name in names if not _INNOCENT.fullmatch(name))
     if not names & _GROWING:
         try:
-            with path.open("rb") as file, warnings.catch_warnings():  # of a path, torch.load reads the name
+            with (
+                os.fdopen(open_file(path), "rb") as file,
+                warnings.catch_warnings(),
+            ):  # of a path, torch.load reads the name
                 warnings.simplefilter("ignore")
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception:
@@ -130,7 +134,7 @@ def _names_in_archive(path: Path, size: int) -> set[str]:
 def _names_in_pickles(path: Path) -> set[str]:
     """Return what the pickles name that torch.save wrote before PyTorch 1.6: three, then the content."""
     names: set[str] = set()
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         for _ in range(4):
             names |= _globals_of(file)
     return names

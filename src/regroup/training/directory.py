@@ -23,7 +23,7 @@ from typing import Any, Literal
 from regroup.errors import CheckpointError, ConfigError
 from regroup.files.disk import free_bytes, make_directories, remove_partial, try_writing, write_file
 from regroup.files.documents import LARGEST, build, parse
-from regroup.files.reading import read_file
+from regroup.files.reading import read_beginning, read_file
 from regroup.files.sealed import MANIFEST, is_sealed_as, undisturbed, verify_sealed, write_sealed
 from regroup.training.checkpoint import (
     Refused,
@@ -345,8 +345,7 @@ def _progress(path: Path) -> tuple[int, int]:
 
 def _run_of_log(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return str(parse(file.readline(4096))["run"])
+        return str(parse(read_beginning(path, 4096).partition(b"\n")[0])["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

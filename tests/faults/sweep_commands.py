@@ -1,0 +1,216 @@
+"""Damaged files before every command that reads them.
+
+Each row of `COMMANDS` is a command, the files that it reads, and what it must come to where it works in spite
+of the damage. In each of them one file at a time is damaged, or exchanged for something else:
+
+    command                     | reads
+    ----------------------------|----------------------------------------------------------------------------
+    train                       | folders of images, and the cache of what was seen there
+    train --resume              | run.json, run.lock, log.jsonl, checkpoints, best, weights
+    train --weights, --teacher  | run.json and weights of another run; files of weights
+    train --accelerate          | the cache of object code
+    compare                     | comparison.json and the rest of the report, times, the directories of runs;
+                                | folders of images, both caches
+    run                         | run.json and weights of a run; files of weights; object code
+    compile                     | run.json and weights of a run; files of weights; object code
+    profile, profile --reach    | run.json and weights of a run
+
+Images before `run` are in `sweep_readers`, files of torchvision's data sets in `sweep_sets`. `models` reads
+no files, and a plugin is a program: whatever is changed in it is another one.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import regroup
+from tests.data.malformed import encoded, picture
+from tests.faults import damage, runs
+
+_TINY = ("--model", "tiny", "--data", "tiny", "--batch-size", "16")
+_TRAIN = ("--epochs", "1", "--display", "quiet", "--device", "cpu", "--no-wait")
+_COMPARE = ("compare", "--backbone", "tiny", "--strategies", "grouped:groups=2", "--epochs", "1", "--json")
+_COMPARE = (*_COMPARE, "--batch-size", "16", "--device", "cpu", "--no-wait")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command before damaged files.
+
+    Args:
+        name: of it.
+        argv: the arguments; {} is the place where all files lie.
+        reads: patterns of the files that it reads, below that place.
+        result: what it came to, by the place and what it printed; None where the damage may change that.
+        cache: whether what it finds in the cache is damaged too.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    result: Callable[[Path, str], object] | None = None
+    cache: bool = False
+
+    @property
+    def place_of_cache(self):
+        return "cache-" + re.sub(r"\W+", "-", self.name)
+
+
+def weights(run):
+    """Return what tells the weights that were trained."""
+    return lambda place, out: (place / run / "weights" / "weights.safetensors").read_bytes()
+
+
+def compared(place, out):
+    """Return what a comparison found."""
+    rows = json.loads(out)["rows"]
+    return [(r["strategy"], r["macs"], [(x["accuracy"], x["identity"]) for x in r["runs"]]) for r in rows]
+
+
+def printed(place, out):
+    return json.loads(out)
+
+
+def train(*argv):
+    return ("train", *argv, *_TRAIN, "--out", "{}/new")
+
+
+def compare(data, out):
+    size = () if data == "tiny" else ("--image", "8")
+    return (*_COMPARE, "--data", data, "--out", out, *size)
+
+
+def file(suffix):
+    """A network of ours, from a file of weights; the rest of the arguments are `train`'s."""
+    return train(
+        "--model", "resnet_small", "--data", "tiny", "--weights", "{}/files/a." + suffix, "--new-head"
+    )
+
+
+_OF_RUN, _IMAGES = ("run/run.json", "run/weights/*"), ("data/*/*/*.png",)
+_FOLDER = ("--data", "{}/data", "--model", "tiny", "--image", "8")
+_SAME = ("--data", "{}/../data", "--model", "tiny", "--image", "8")
+_REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
+_PROFILE = ("profile", "{}/run", "--no-time", "--json")
+_GROUPED = (*_TINY, "--strategy", "grouped:groups=2")
+
+COMMANDS = (
+    Command("train", train(*_FOLDER), _IMAGES),
+    Command("train, skipping images", train(*_FOLDER, "--bad-images", "skip"), _IMAGES),
+    Command("train from memory", train(*_SAME), (), weights("new"), True),
+    Command(
+        "train --resume",
+        ("train", "--resume", "{}/run", *_TRAIN, "--epochs", "2"),
+        ("run/*.*", "run/*/*"),
+        weights("run"),
+    ),
+    Command("train --weights", train(*_TINY, "--weights", "{}/run"), _OF_RUN, weights("new")),
+    Command(
+        "train --weights best", train(*_TINY, "--weights", "{}/run/best"), ("run/best/*",), weights("new")
+    ),
+    Command("train --weights FILE", file("safetensors"), ("files/a.safetensors",)),
+    Command("train --weights FILE, zip", file("pth"), ("files/a.pth",)),
+    Command("train --weights FILE, pickle", file("old.pth"), ("files/a.old.pth",)),
+    Command("train --teacher", train(*_TINY, "--teacher", "{}/run"), _OF_RUN, weights("new")),
+    Command("train --accelerate", train(*_GROUPED, "--accelerate"), (), weights("new"), True),
+    Command("compare", compare("tiny", "{}/report"), _REPORT, compared),
+    Command("compare images", compare("{}/data", "{}/new"), _IMAGES),
+    Command("compare from memory", compare("{}/../data", "{}/new"), (), compared, True),
+    Command("run", ("run", "{}/run", "--image", "{}/a.png", "--json"), _OF_RUN, printed, True),
+    Command(
+        "run --weights",
+        ("run", "resnet_small", "--image", "{}/a.png", "--weights", "{}/files/b.pth"),
+        ("files/b.pth",),
+    ),
+    Command("compile", ("compile", "{}/run", "--json"), _OF_RUN, None, True),
+    Command(
+        "compile --weights",
+        ("compile", "resnet_small", "--image", "16", "--weights", "{}/files/b.pth"),
+        ("files/b.pth",),
+    ),
+    Command("profile", _PROFILE, _OF_RUN, printed),
+    Command("profile --reach", (*_PROFILE, "--reach"), _OF_RUN, printed),
+)
+
+
+def made(sweep, place):
+    """Make all that the commands read, as they leave it themselves."""
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            for n in range(3):
+                path = place / "data" / split / label / f"{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded(picture(size=(12 + n, 10)), "PNG"))
+    shutil.copytree(place / "data", place.parent / "data")
+    (place / "a.png").write_bytes(encoded(picture("L", (6, 6)), "PNG"))
+    (place / "files").mkdir()
+    torch.manual_seed(0)
+    state = regroup.create_model("resnet_small", num_classes=4, in_chans=1).state_dict()
+    save_file(state, place / "files" / "a.safetensors")
+    torch.save(state, place / "files" / "a.pth")
+    torch.save(state, place / "files" / "a.old.pth", _use_new_zipfile_serialization=False)
+    torch.save(regroup.create_model("resnet_small", num_classes=1000).state_dict(), place / "files" / "b.pth")
+    run = ("train", *_TINY, *_TRAIN, "--model-ema", "--out", f"{place}/run")
+    for argv in (run, compare("tiny", f"{place}/report")):
+        assert sweep.command("what will be damaged", *argv)[0] == 0, sweep.said
+
+
+class Stand:
+    """The files of a sweep, whole, and a copy of them in which one at a time is damaged."""
+
+    def __init__(self, sweep):
+        self.sweep, self.whole, self.place = sweep, sweep.directory / "whole", sweep.directory / "place"
+        made(sweep, self.whole)
+        shutil.copytree(self.whole, self.place)
+        self.right = {}
+        for command in COMMANDS:
+            status, out = self.do(command, "whole")
+            assert status == 0, sweep.said
+            self.right[command] = command.result and command.result(self.place, out)
+            if command.cache:
+                shutil.copytree(self.place / command.place_of_cache, self.whole / command.place_of_cache)
+            self.restore({"run", "report"})
+
+    def do(self, command, what):
+        """Run a command; return its status and what it printed."""
+        os.environ["REGROUP_CACHE"] = str(self.place / command.place_of_cache)
+        return self.sweep.command(f"{command.name}: {what}", *(a.format(self.place) for a in command.argv))
+
+    def damaged(self, command):
+        """Run a command before a damaged file, and put the file right again."""
+        chance, reads = self.sweep.chance, command.reads
+        reads += (f"{command.place_of_cache}/*/*",) if command.cache else ()
+        files = [path for pattern in reads for path in sorted(self.place.glob(pattern)) if path.is_file()]
+        file = chance.choice(files)
+        what, sealed = damage.spoil(file, chance), False
+        if what == "damaged" and chance.random() < 0.4:
+            sealed = damage.seal_again(file)
+        what = f"{file.relative_to(self.place)} {what}{' and sealed again' * sealed}"
+        status, out = self.do(command, what)
+        if status == 0 and not sealed and self.right[command] is not None:
+            result = command.result(self.place, out)
+            if result != self.right[command]:
+                self.sweep.wrong.append([f"{command.name}: {what}", "another result", str(result)[:200]])
+        self.restore({pattern.partition("/")[0] for pattern in reads})
+
+    def restore(self, parts):
+        shutil.rmtree(self.place / "new", ignore_errors=True)
+        for part in parts:
+            shutil.rmtree(self.place / part)
+            shutil.copytree(self.whole / part, self.place / part)
+
+
+def commands(sweep):
+    """One file at a time is damaged before each command."""
+    with runs.registered():
+        stand = Stand(sweep)
+        for _ in sweep.turns():
+            for command in COMMANDS:
+                stand.damaged(command)

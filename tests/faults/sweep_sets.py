@@ -1,0 +1,47 @@
+"""Damaged files of torchvision's data sets before `train`: pixels, labels and lists, as well as images."""
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.data.vision_layouts import LAYOUTS, no_hashes
+from tests.faults import damage, runs
+
+
+def sets(sweep):
+    """One file at a time is damaged in a data set, and a network is trained on it."""
+    whole, place = sweep.directory / "whole", sweep.directory / "place"
+    for name, make in LAYOUTS.items():
+        make(whole / name / "data")
+    shutil.copytree(whole, place)
+    os.environ["REGROUP_CACHE"] = ""
+    argv = (
+        "train",
+        "--model",
+        "tiny",
+        "--image",
+        "8",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--out",
+        "../new",
+    )
+    argv = (*argv, "--display", "quiet", "--device", "cpu", "--data")
+    before = Path.cwd()
+    with runs.registered(), no_hashes():
+        for name in LAYOUTS:
+            os.chdir(place / name)
+            assert sweep.command(f"{name}: whole", *argv, name)[0] == 0, sweep.said
+            shutil.rmtree(place / "new")
+        for n in sweep.turns():
+            name = list(LAYOUTS)[n % len(LAYOUTS)]
+            os.chdir(place / name)
+            file = sweep.chance.choice(sorted(p for p in (place / name).rglob("*") if p.is_file()))
+            what = damage.spoil(file, sweep.chance)
+            sweep.command(f"{name} {n}: {file.relative_to(place)} {what}", *argv, name)
+            shutil.rmtree(place / "new", ignore_errors=True)
+            os.chdir(before)
+            shutil.rmtree(place / name)
+            shutil.copytree(whole / name, place / name)
