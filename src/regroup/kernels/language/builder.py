@@ -10,6 +10,9 @@ _INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "re
 _INT |= {"and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 
+_STEMS = {"ptr": "p", "i64": "n", "i32": "n", "i1": "yes", "float": "f"}
+"""Names of values that are given none."""
+
 
 class Builder:
     """One function being written: its instructions, one after the other.
@@ -40,9 +43,9 @@ class Builder:
         entry, *body = self.lines
         return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
 
-    def emit(self, type: str, instruction: str) -> Value:
-        """Append an instruction that has a result."""
-        name = f"%{self.fresh('v')}"
+    def emit(self, type: str, instruction: str, name: str = "") -> Value:
+        """Append an instruction that has a result; `name` is for people, and gets a number."""
+        name = f"%{self.fresh(name or _STEMS.get(type, 'v'))}"
         self.lines.append(f"{name} = {instruction}")
         return Value(self, name, type)
 
@@ -82,6 +85,10 @@ class Builder:
     def line(self, text: str) -> None:
         """Append an instruction without a result, as it is."""
         self.lines.append(text)
+
+    def note(self, text: str) -> None:
+        """Append a comment: it stands in the assembly, and in the listing."""
+        self.lines.append(f"; {text}")
 
     def label(self, label: str) -> None:
         """Begin a block of instructions."""

@@ -72,10 +72,10 @@ class Code(Builder):
         at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
         self.lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
 
-    def load_pointer(self, table: Value, index: int) -> Value:
+    def load_pointer(self, table: Value, index: int, name: str = "p") -> Value:
         """Load an entry of a table of pointers."""
         at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
-        return self.emit("ptr", f"load ptr, ptr {at}, align 8")
+        return self.emit("ptr", f"load ptr, ptr {at}, align 8", name)
 
     def pointers(self, values: Sequence[Value]) -> Value:
         """Return a table of pointers in the function's own memory, refilled wherever this stands."""
@@ -86,20 +86,18 @@ class Code(Builder):
             self.lines.append(f"store ptr {value}, ptr {at}, align 8")
         return table
 
-    def load(self, pointer: Value, count: int = 0) -> Value:
+    def load(self, pointer: Value, count: int = 0, name: str = "") -> Value:
         """Load a vector: `count` floats (all lanes by default), zeros in the other lanes."""
         if count in (0, self.lanes):
-            return self.emit(self.vector, f"load {self.vector}, ptr {pointer}, align 4")
+            return self.emit(self.vector, f"load {self.vector}, ptr {pointer}, align 4", name)
         if not self.target.masks:
             return self._load_pieces(pointer, count)
-        name = f"@llvm.masked.load.v{self.lanes}f32.p0"
+        intrinsic = f"@llvm.masked.load.v{self.lanes}f32.p0"
         mask = f"<{self.lanes} x i1>"
-        self.declarations.add(f"declare {self.vector} {name}(ptr, {mask}, {self.vector})")
+        self.declarations.add(f"declare {self.vector} {intrinsic}(ptr, {mask}, {self.vector})")
         ones = self.first_lanes(count)
-        return self.emit(
-            self.vector,
-            f"call {self.vector} {name}(ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer)",
-        )
+        given = f"ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer"
+        return self.emit(self.vector, f"call {self.vector} {intrinsic}({given})", name)
 
     def prefetch(self, pointer: Value, floats: Operand) -> None:
         """Ask for the cache line `floats` floats on; any address is allowed, even one beyond all memory."""
@@ -162,7 +160,9 @@ class Code(Builder):
         """Return a vector whose lanes all hold a scalar."""
         one = self.emit(self.vector, f"insertelement {self.vector} poison, float {scalar}, i32 0")
         zeros = f"<{self.lanes} x i32> zeroinitializer"
-        return self.emit(self.vector, f"shufflevector {self.vector} {one}, {self.vector} poison, {zeros}")
+        return self.emit(
+            self.vector, f"shufflevector {self.vector} {one}, {self.vector} poison, {zeros}", "s"
+        )
 
     def broadcast(self, pointer: Value) -> Value:
         """Load one float into every lane."""
@@ -189,12 +189,12 @@ class Code(Builder):
 
     # -- control ----------------------------------------------------------------------------------
 
-    def each(self, start: Operand, stop: Operand, step: int = 1) -> Iterator[Value | int]:
+    def each(self, start: Operand, stop: Operand, step: int = 1, name: str = "i") -> Iterator[Value | int]:
         """Write a loop: `for i in code.each(0, n): ...` - its body is written once."""
         if isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step:
             yield start
             return
-        loop = Loop(self, start, stop, step, ())
+        loop = Loop(self, start, stop, step, (), name=name)
         yield loop.index
         loop.close(())
 
@@ -205,6 +205,7 @@ class Code(Builder):
         step: int,
         values: Sequence[Value],
         body: Callable[[Value | int, list[Value]], list[Value]],
+        name: str = "i",
     ) -> list[Value]:
         """Write a loop that hands `values` from one pass to the next; return them after the last.
 
@@ -212,7 +213,7 @@ class Code(Builder):
         """
         if isinstance(start, int) and isinstance(stop, int) and stop <= start + step:
             return body(start, list(values))
-        loop = Loop(self, start, stop, step, values, sure=True)
+        loop = Loop(self, start, stop, step, values, sure=True, name=name)
         return loop.close(body(loop.index, loop.carried))
 
     def when(self, condition: Value) -> Iterator[None]:

@@ -18,6 +18,7 @@ class Loop:
         step: int,
         values: Sequence[Value],
         sure: bool = False,
+        name: str = "i",
     ) -> None:
         self.code, self.stop, self.step, self.initial = code, code.value(stop, "i64"), step, list(values)
         self.before, self.head, self.done = code.block, code.fresh("loop"), code.fresh("end")
@@ -31,12 +32,12 @@ class Loop:
             code.line(f"br label %{self.head}")
         code.label(self.head)
         self._phis: list[tuple[int, str]] = []
-        self.index = self._phi(begin)
-        self.carried = [self._phi(value) for value in values]
+        self.index = self._phi(begin, name)
+        self.carried = [self._phi(value, "sum" if value.type == code.vector else "next") for value in values]
 
-    def _phi(self, value: Value) -> Value:
+    def _phi(self, value: Value, name: str) -> Value:
         code = self.code
-        phi = code.emit(value.type, f"phi {value.type} [ {value}, %{self.before} ]")
+        phi = code.emit(value.type, f"phi {value.type} [ {value}, %{self.before} ]", name)
         self._phis.append((len(code.lines) - 1, phi.name))
         return phi
 

@@ -33,6 +33,12 @@ class Problem:
         return (self.x, self.y)
 
     @property
+    def view_names(self) -> tuple[str, ...]:
+        """What people call the views."""
+        inner = [f"view{i}" for i in range(1, len(self.views) - 1)]
+        return (*(["x"] if len(self.views) > 1 else []), *inner, "y")
+
+    @property
     def parameters(self) -> dict[str, Shape]:
         """Name and shape of each weight tensor."""
         return {}
@@ -69,6 +75,12 @@ class Fused(Problem):
         """The input, the input gate, what the epilogue reads and the output, as far as there are any."""
         gate = () if self.prologue.gate is None else (self.prologue.gate,)
         return (self.x, *gate, *self.epilogue.views, self.y)
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """In the order of `views`."""
+        gate = () if self.prologue.gate is None else ("input_gate",)
+        return ("x", *gate, *self.epilogue.view_names, "y")
 
     @property
     def constants(self) -> tuple[str, ...]:

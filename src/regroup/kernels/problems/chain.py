@@ -31,6 +31,13 @@ class Chain(Problem):
         return (*inner, self.y)
 
     @property
+    def view_names(self) -> tuple[str, ...]:
+        """In the order of `views`: those inside the chain with the link's position."""
+        links = enumerate(self.links)
+        inner = [name + str(i or "") for i, link in links for name in link.view_names[min(i, 1) : -1]]
+        return (*inner, "y")
+
+    @property
     def parameters(self) -> dict[str, Shape]:
         """Parameters of each link, its position before the name: `0.weight`."""
         return {f"{i}.{k}": v for i, link in enumerate(self.links) for k, v in link.parameters.items()}

@@ -63,6 +63,11 @@ class DynamicConv(Problem):
         return (self.x, self.choice, *self.epilogue.views, self.y)
 
     @property
+    def view_names(self) -> tuple[str, ...]:
+        """In the order of `views`."""
+        return ("x", "choice", *self.epilogue.view_names, "y")
+
+    @property
     def constants(self) -> tuple[str, ...]:
         """The slopes, if there are any."""
         return self.of_kept.constants

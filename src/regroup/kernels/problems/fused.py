@@ -89,6 +89,11 @@ class Epilogue:
         """The residual, the gate and the slopes, as far as there are any."""
         return tuple(view for view in (self.residual, self.gate, self.slope) if view is not None)
 
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """In the order of `views`."""
+        return tuple(name for name in ("residual", "gate", "slope") if getattr(self, name) is not None)
+
 
 NO_PROLOGUE, NO_EPILOGUE = Prologue(), Epilogue()
 """The input as it is; the sums as they are."""

@@ -33,6 +33,12 @@ class Pointwise(Fused):
         return (*super().views[:-1], *extra, self.y)
 
     @property
+    def view_names(self) -> tuple[str, ...]:
+        """In the order of `views`."""
+        extra = () if self.factor is None else ("factor",)
+        return (*super().view_names[:-1], *extra, "y")
+
+    @property
     def parameters(self) -> dict[str, Shape]:
         """What is fused, per channel of `y`."""
         return self.fused_parameters(self.y.channels)

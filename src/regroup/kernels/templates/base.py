@@ -77,9 +77,8 @@ class Kernel(ABC):
     def _open(self, name: str) -> tuple[Code, list[Value]]:
         """Start the function: its code, and the pointers of the problem's views, then of the weights."""
         code = Code(self.target, name, views="ptr", low="i64", high="i64", scratch="ptr")
-        table = code.arguments[0]
-        count = len(self.problem.views) + bool(self.packed)
-        return code, [code.load_pointer(table, i) for i in range(count)]
+        names = [*self.problem.view_names, *(["weights"] if self.packed else [])]
+        return code, [code.load_pointer(code.arguments[0], i, name) for i, name in enumerate(names)]
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -143,12 +143,12 @@ class _Writer:
         """Zero the columns beside a buffer's rows, and rows above the image."""
         code, halo, buffer = self.code, view.halo, self.buffers[i]
         window = self.kernel.windows[i + 1]
-        for row in code.each(0, self.kernel.room[i]):
+        for row in code.each(0, self.kernel.room[i], name="row"):
             at = buffer + row * view.row_pitch
             fill(code, at, 0, halo.left * view.pixel_pitch)
             fill(code, at, (halo.left + view.width) * view.pixel_pitch, view.row_pitch)
         above = code.value(window.before, "i64") - following * window.stride
-        for row in code.each(0, above) if window.before > 0 else ():
+        for row in code.each(0, above, name="row") if window.before > 0 else ():
             fill(code, buffer + row * view.row_pitch, 0, view.row_pitch)
 
     def _band(self, row: Operand, high: Operand, done: list[Value]) -> list[Value]:
@@ -185,6 +185,7 @@ class _Writer:
         if link.packed and self.weights is not None:
             places.append(self.weights + kernel.at[i])
         table = code.pointers(places)
+        code.note(f"link {i}: {link.template}")
         code.invoke(f"{self.name}_{i}", table, low * link.per_unit, high * link.per_unit, self.scratch)
 
     def _origin(self, i: int, base: Value) -> Value:
@@ -195,7 +196,7 @@ class _Writer:
     def _below(self, i: int, base: Value, end: Value, needed: Value) -> None:
         """Zero the rows below the image that the next link reads."""
         view = self.kernel.buffers[i]
-        for row in self.code.each(end - base, needed - base):
+        for row in self.code.each(end - base, needed - base, name="row"):
             fill(self.code, self.buffers[i] + row * view.row_pitch, 0, view.row_pitch)
 
     def _move(self, i: int, start: Value, end: Value) -> None:
@@ -203,12 +204,13 @@ class _Writer:
         if self.kernel.windows[i + 1].reach <= self.kernel.windows[i + 1].stride:
             return
         code, view, buffer = self.code, self.kernel.buffers[i], self.buffers[i]
-        for row in code.each(code.value(0, "i64"), end - start):
+        code.note(f"rows of link {i} that the next band needs again")
+        for row in code.each(code.value(0, "i64"), end - start, name="row"):
             source, target = buffer + (row + start) * view.row_pitch, buffer + row * view.row_pitch
             inner = view.width * view.pixel_pitch
             left = view.halo.left * view.pixel_pitch
             whole = inner - inner % code.lanes
-            for c in code.each(0, whole, code.lanes) if whole else ():
+            for c in code.each(0, whole, code.lanes, name="c") if whole else ():
                 code.store(code.load(source + c + left), target + c + left)
             if inner > whole:
                 rest = code.load(source + (whole + left), inner - whole)

@@ -87,7 +87,7 @@ class Dense(Kernel):
         code, views = self._open(name)
         writer = _Writer(self, code, views)
         _, low, high, _ = code.arguments
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             if self.staged:
                 writer.staged(item)
             elif self.by_weights:
@@ -146,7 +146,7 @@ class _Writer:
         def in_unit(start: Operand, run: Run) -> None:
             there = self._unit(start, run)
             source = self.kernel.stage.emit(self.code, self.pointers, there)
-            for group in self.code.each(0, self.conv.groups):
+            for group in self.code.each(0, self.conv.groups, name="group"):
                 for run in self.kernel.blocks:
                     for i in self.code.each(0, run[2]):
                         self._block(there, source, group, i * run[1] + run[0], run)
@@ -210,7 +210,8 @@ class _Writer:
             start, group, weights + nv * lanes
         )
         # the bias last: a large one would make every sum on top of it round more
-        bias = [self.code.load(weights + v * lanes) for v in range(nv)]
+        self.code.note("bias and epilogue")
+        bias = [self.code.load(weights + v * lanes, name="bias") for v in range(nv)]
         for (dy, dx), mine in zip(pixels, sums, strict=True):
             pixel = Pixel(unit.y, unit.x + column, dy, dx)
             total = [s + b for s, b in zip(mine, bias, strict=True)]

@@ -92,7 +92,7 @@ class Dynamic(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer, blocks = _Writer(self, code, views), pieces(self.blocks)
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             part, rest = item // self.per_slice, item % self.per_slice
             write = partial(writer.slice, part, rest // blocks)
             following = code.smaller(item + 1, high - 1) % self.per_slice

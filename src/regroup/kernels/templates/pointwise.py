@@ -51,7 +51,7 @@ class Elementwise(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             y = item // self.per_unit
             if self.planar:
                 writer.planar_row(y, item % self.per_unit)
@@ -80,7 +80,7 @@ class _Writer:
             self._transposed_row(y, part)
             return
         static = work.order is not None
-        for x in code.each(0, work.y.width):
+        for x in code.each(0, work.y.width, name="x"):
             source = address(work.x, self.x, y, x)
             channels = share(code, work.y.channels, part, self.kernel.per_unit)
             for c, count in self._static() if static else channels:
@@ -134,7 +134,7 @@ class _Writer:
         low = code.value(part, "i64") * work.y.channels // self.kernel.per_unit
         high = (code.value(part, "i64") + 1) * work.y.channels // self.kernel.per_unit
         table = None if work.order is None else code.table(work.order)
-        for c in code.each(low, high):
+        for c in code.each(low, high, name="c"):
             channel = c if table is None else code.load_int(table, c)
             source = self.x + y * work.x.row_pitch + channel * work.x.channel_pitch
             target = self.out + y * work.y.row_pitch + c * work.y.channel_pitch

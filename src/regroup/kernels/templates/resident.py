@@ -66,7 +66,7 @@ class Resident(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
-        for y in code.each(low, high):
+        for y in code.each(low, high, name="y"):
             for first, width, count in self.columns:
                 for i in code.each(0, count):
                     writer.tile(y, i * width + first, width)
@@ -92,16 +92,17 @@ class _Writer:
             for dx, channels in enumerate(pixels):
                 channels[s] = change(code.load(source.pointer + (source.pixel(0, dx) + s * lanes), count))
         for number, (block, first, output) in enumerate(self.kernel.blocks):
+            code.note(f"outputs {output} to {output + block.outputs}")
             weights = self.weights + number * (conv.group_in + 1) * lanes
             sums = self._sums(block, first, weights, pixels)
-            bias = code.load(weights)
+            bias = code.load(weights, name="bias")
             for dx, total in enumerate(sums):
                 self.finish.store([total + bias], Pixel(y, x, 0, dx), output, [block.outputs])
 
     def _sums(self, block: Block, first: int, weights: Value, pixels: list[dict[int, Value]]) -> list[Value]:
         code, sums = self.code, [self.code.vec(0.0)] * len(pixels)
         for j, row in enumerate(block.picks):
-            weight = code.load(weights + (j + 1) * code.lanes)
+            weight = code.load(weights + (j + 1) * code.lanes, name="w")
             lanes = [first + channel for channel in block.spread(row)]
             lanes += [-1] * (code.lanes - len(lanes))
             inputs = [pick(code, channels, lanes) for channels in pixels]

@@ -128,7 +128,7 @@ class LineProducts(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         blocks = len(self.blocks_of)
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             part, block = item // blocks, item % blocks
 
             def write(start: Operand, run: Run, part: Operand = part) -> None:
@@ -147,7 +147,7 @@ class LineProducts(Kernel):
         share = code.value(part, "i64") * problem.images
         begin, end = share // problem.parts, (share + problem.images) // problem.parts
         upstream = scratch + self.read_floats
-        for image in code.each(begin, end):
+        for image in code.each(begin, end, name="image"):
             for band in code.each(0, self.bands):
                 at = Band(self.axis, band * self.band)
                 taken, wide = x + image * problem.input.image, groups * problem.width_in
@@ -286,7 +286,7 @@ class AddParts(Kernel):
                     total = total + code.load(at + part * count, lanes)
                 code.store(total, views[1] + start + i, lanes)
 
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             choose(code, item, runs(count, self.each), write)
         return [code]
 

@@ -124,7 +124,7 @@ class LineSums(Kernel):
         zero(code, scratch, self.read_floats)
         blocks = len(self.blocks_of)
 
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             band, rest = item % self.bands, item // self.bands
             block, image = rest % blocks, rest // blocks
 
@@ -201,7 +201,7 @@ class _Sums:
             if tile.rows:
                 for start, rows, count in split(height, tile.rows):
                     places = [i * pitch[1] for i in range(rows)]
-                    for y in code.each(0, count):
+                    for y in code.each(0, count, name="y"):
                         row = (y * rows + start) * pitch[1]
                         for x, lanes in vectors(code, width):
                             self._tile(here + row + x, to + row + x, places, lanes, kept)

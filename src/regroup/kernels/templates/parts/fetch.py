@@ -26,8 +26,9 @@ _LEAST = 4 << 10
 
 def fetch_ahead(code: Code) -> None:
     """Write the fetching of some cache lines; few instructions, none of which waits for memory."""
+    code.note("fetch weights of the next step")
     cursor = code.arguments[3] - CURSOR
-    at, end = (code.load_pointer(cursor, i) for i in range(2))
+    at, end = (code.load_pointer(cursor, i, name) for i, name in enumerate(("at", "end")))
     for _ in code.when(code.emit("i1", f"icmp ult ptr {at}, {end}")):
         for i in range(_LINES):
             code.prefetch(at, i * LINE)

@@ -66,7 +66,7 @@ class Finish:
         residual = self._residual(pixel, channel)
         out = pixel.address(self.y, self.out) + channel
         for i, (total, count) in enumerate(zip(sums, counts, strict=True)):
-            added = None if residual is None else code.load(residual + i * lanes, count)
+            added = None if residual is None else code.load(residual + i * lanes, count, "residual")
             code.store(self._value(total, added, channel, i * lanes, count), out + i * lanes, count)
 
     def _residual(self, pixel: Pixel, channel: Operand) -> Value | None:
@@ -81,11 +81,11 @@ class Finish:
             v = v + added
         if self.slope is not None:
             v = code.select(
-                code.compare("ogt", v, 0.0), v, v * code.load(self.slope + channel + start, count)
+                code.compare("ogt", v, 0.0), v, v * code.load(self.slope + channel + start, count, "slope")
             )
         v = activate(code, epilogue.activation, v)
         if self.gate is not None:
-            v = v * code.load(self.gate + channel + start, count)
+            v = v * code.load(self.gate + channel + start, count, "gate")
         if added is not None and not epilogue.residual_first:
             v = v + added
         return v

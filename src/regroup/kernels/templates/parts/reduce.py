@@ -74,6 +74,8 @@ class Reduction:
         `start` is the first tap of the first pixel; its channel 0, or that of group 0 without an order.
         """
         shared = len(range(0, len(self.pixels), self.tail.pixels)) if self.tail else 0
+        shape = f"{len(self.pixels)} pixels x {self.vectors} vectors of outputs"
+        self.code.note(f"{shape}: sums over {len(self.taps)} taps x {self.channels} channels")
         zeros = [self.code.vec(0.0)] * (len(self.pixels) * self.full + shared)
         return self._by_pixel(self._sum(start, group, weights, zeros))
 
@@ -102,7 +104,7 @@ class Reduction:
             here = start + self.code.load_int(table, tap)
             return self._channels(here, group, weights + tap * floats, sums)
 
-        return self.code.carry(0, len(self.taps), 1, sums, body)
+        return self.code.carry(0, len(self.taps), 1, sums, body, "tap")
 
     def _channels(self, start: Value, group: Operand, weights: Value, sums: list[Value]) -> list[Value]:
         if self.same and self.channels <= 8:
@@ -119,7 +121,7 @@ class Reduction:
             part = self._range(start, group, weights, zeros, first, stretch)
             return [total + one for total, one in zip(sums, part, strict=True)]
 
-        return self.code.carry(0, self.channels, stretch, sums, body)
+        return self.code.carry(0, self.channels, stretch, sums, body, "c")
 
     def _range(
         self,
@@ -144,7 +146,7 @@ class Reduction:
                 sums = self._term(here, weights + c * width + u * width, sums)
             return sums
 
-        return self.code.carry(first, first + count, step, sums, body)
+        return self.code.carry(first, first + count, step, sums, body, "c")
 
     def _fetch_next(self) -> None:
         """Fetch a few lines of what comes after these sums."""
@@ -171,7 +173,7 @@ class Reduction:
 
     def _term(self, x: Value, weights: Value, sums: list[Value]) -> list[Value]:
         code, full = self.code, self.full
-        row = [code.load(weights + v * code.lanes) for v in range(self.vectors)]
+        row = [code.load(weights + v * code.lanes, name="w") for v in range(self.vectors)]
         together = self.tail.pixels if self.tail else 1
         out, shared = [], sums[len(self.pixels) * full :]
         for first in range(0, len(self.pixels), together):

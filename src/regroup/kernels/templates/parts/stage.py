@@ -79,7 +79,7 @@ class Changed:
         for c, count in vectors(code, x.channels):
             change = prepared(code, conv.prologue, pointers, c, count)
             for dy in range(unit.rows):
-                for column in code.each(0, unit.width, step):
+                for column in code.each(0, unit.width, step, name="column"):
                     source = origin.pointer + c + column * origin.pixel(0, 1) + origin.pixel(dy, 0)
                     target = scratch + c + column * x.channels + dy * unit.width * x.channels
                     for dx in range(step):

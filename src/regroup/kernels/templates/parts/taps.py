@@ -47,7 +47,7 @@ class TapSums:
                 here = at + ky * (dilation * conv.x.row_pitch)
                 return self._row(here, weights + ky * row, [(0, 0)], sums)
 
-            sums = code.carry(0, kh, 1, sums, body)
+            sums = code.carry(0, kh, 1, sums, body, "ky")
         else:
             for iy in sorted({oy * stride + ky * dilation for oy in range(height) for ky in range(kh)}):
                 uses = [
@@ -77,7 +77,7 @@ class TapSums:
                 sums = self._products(lambda at: self._repeated(at), here, taps, uses, sums)
             return sums
 
-        return code.carry(0, inputs, step, sums, body)
+        return code.carry(0, inputs, step, sums, body, "j")
 
     def _products(
         self,
@@ -92,7 +92,7 @@ class TapSums:
         (_, kw), stride, dilation = conv.kernel_size, conv.stride[1], conv.dilation[1]
         sums, width = list(sums), self.width
         taps = {
-            (ky, kx): code.load(weights + (ky * kw + kx) * conv.group_in * code.lanes)
+            (ky, kx): code.load(weights + (ky * kw + kx) * conv.group_in * code.lanes, name="w")
             for _, ky in uses
             for kx in range(kw)
         }

@@ -15,7 +15,7 @@ def vectors(code: Code, count: int, start: Operand = 0) -> Iterator[tuple[Operan
     """
     rest = count % code.lanes
     if count > rest:
-        for c in code.each(0, count - rest, code.lanes):
+        for c in code.each(0, count - rest, code.lanes, name="c"):
             yield c + start, code.lanes
     if rest:
         yield start + (count - rest), rest

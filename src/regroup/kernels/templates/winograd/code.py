@@ -66,7 +66,8 @@ class Writer:
     def _transform(self, start: Operand, tiles: int) -> None:
         """Write the transform of a strip's inputs: (position, tile, channel)."""
         code, pitch = self.code, self.cut.pitch
-        for tile in code.each(0, tiles):
+        code.note("transform of inputs")
+        for tile in code.each(0, tiles, name="tile"):
             patch = list(self._patch(*self._corner(start + tile)))
             target = self.inputs + tile * pitch
             for c, count in vectors(code, self.conv.x.channels):
@@ -94,7 +95,8 @@ class Writer:
         code, cut, width = self.code, self.cut, nv * self.code.lanes
         floats, runs, done = cut.stored * width, split(tiles, cut.pixels), 0
         one = replace(self.conv, kernel_size=(1, 1), padding=(0, 0), order=None)
-        for position in code.each(0, POSITIONS):
+        code.note("matrix products, one for each position of a transformed patch")
+        for position in code.each(0, POSITIONS, name="position"):
             inputs = self.inputs + position * (tiles * cut.pitch)
             for first, pixels, count in runs:
                 for i in code.each(0, count):
@@ -116,10 +118,11 @@ class Writer:
     ) -> None:
         """Write the transform of the sums and the end of the kernel, tile by tile."""
         code, (group, vector), width = self.code, place, len(counts) * self.code.lanes
-        bias = [code.load(weights + v) for v in range(0, width, code.lanes)]
+        code.note("transform of sums, bias and epilogue")
+        bias = [code.load(weights + v, name="bias") for v in range(0, width, code.lanes)]
         channel = group * self.conv.group_out + vector * code.lanes
         definition = self._definition(counts)
-        for tile in code.each(0, tiles):
+        for tile in code.each(0, tiles, name="tile"):
             y, x = self._corner(start + tile)
             sums = self.sums + tile * width
             found = [self._output(sums + v, tiles * width) for v in range(0, width, code.lanes)]

@@ -93,7 +93,7 @@ class Winograd(Kernel):
         code, views = self._open(name)
         writer = Writer(self.conv, self.cut, code, views)
         _, low, high, _ = code.arguments
-        for item in code.each(low, high):
+        for item in code.each(low, high, name="item"):
             writer.item(item, low)
         return [*writer.definitions, code]
 
