@@ -25,6 +25,12 @@ class Options:
     """Threads to time with; none: as many as PyTorch takes."""
     passes: bool = False
     """Show what each pass made of the network's graph, too."""
+    code: str | None = None
+    """Print the code of a step instead: its number in the table, or its name."""
+    llvm: bool = False
+    """With --code: as LLVM assembly."""
+    asm: bool = False
+    """With --code: as this CPU's assembly."""
     json: bool = False
     """Print the steps, and the passes, as JSON."""
     quiet: bool = False
@@ -47,9 +53,16 @@ def run(options: Options) -> int:
         if options.threads < 1:
             raise ConfigError("threads", options.threads, "an int of at least 1")
         torch.set_num_threads(options.threads)
+    if (options.llvm or options.asm) and (options.code is None or (options.llvm and options.asm)):
+        word = "llvm" if options.llvm else "asm"
+        raise ConfigError(word, True, "one of two forms of --code STEP", "give --code and one of them")
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)
     fast = compiled(chosen, shape, quiet=options.quiet or options.json)
+    if options.code is not None:
+        form = "llvm" if options.llvm else "asm" if options.asm else "listing"
+        print(fast.code(options.code, form))
+        return 0
     found = fast.explain(json=options.json, passes=options.passes)
     print(json.dumps(found, indent=1) if options.json else found)
     return 0

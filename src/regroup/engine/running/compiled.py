@@ -24,9 +24,12 @@ from torch.utils import _pytree as pytree
 from regroup.engine.frontend.inputs import Inputs, check_call, check_tensors, light, of_example, take
 from regroup.engine.running import explain as explaining
 from regroup.engine.running.bound import Bound, Function, as_module, does_not_fit, is_training, saved_by
+from regroup.engine.running.code import code as code_of
+from regroup.engine.running.plan import Plan
 from regroup.engine.running.prepared import Prepared, Progress
 from regroup.errors import EngineError
 from regroup.kernels.machine.threads import Lock, within_fork
+from regroup.kernels.program.code import Form
 
 _MOST_FORMS = 8
 """Kept at a time, each with plans of its own; the oldest goes."""
@@ -187,9 +190,7 @@ class Compiled(nn.Module):
         The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
         multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
         """
-        if is_training(self.original):
-            raise EngineError("the model is in training mode: call model.eval()")
-        plan = self._prepared.plan(len(self._inputs.tensors[0]))
+        plan = self._plan()
         data = explaining.explain(plan, self._prepared.zeros(plan.batch))
         if json:
             return data
@@ -198,6 +199,28 @@ class Compiled(nn.Module):
             if passes
             else explaining.table(data)
         )
+
+    def _plan(self) -> Plan:
+        """Return the plan for as many images as the example's."""
+        if is_training(self.original):
+            raise EngineError("the model is in training mode: call model.eval()")
+        return self._prepared.plan(len(self._inputs.tensors[0]))
+
+    def code(self, step: int | str, form: Form = "listing") -> str:
+        """Return the generated code of a step, made from what has been compiled.
+
+        `fast.code(0)` is that of the first step.
+
+        Args:
+            step: its number in the table of `explain`, or its name.
+            form: "listing" (loops and vector operations in their order), "llvm" (LLVM assembly) or "asm"
+                (this CPU's).
+
+        Raises:
+            EngineError: nothing runs natively.
+            ParameterError: there is no such step, or form.
+        """
+        return code_of(self._plan(), step, form)
 
     def summary(self) -> str:
         """Return in a line how much of it runs as native code, and how much in PyTorch."""

@@ -134,35 +134,37 @@ def passes_table(data: dict[str, Any]) -> str:
 
 def table(data: dict[str, Any]) -> str:
     """Return the data of `explain` as text of at most 120 columns."""
-    lines = [f"{'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<28} {'shape':<44} kernel, tile"]
+    lines = [f"{'step':>4} {'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<26} {'shape':<42} kernel, tile"]
+    number = 0
     if data["why_threads"]:
         lines.append(data["why_threads"])
     if data["why_pytorch"]:
         lines.append(f"all of it runs in PyTorch: {data['why_pytorch']}")
     for segment in data["segments"]:
         if segment["runs"] == "PyTorch":
-            lines += [f"{'':>23}  PyTorch: {operator['why']}" for operator in segment["operators"]]
+            lines += [f"{'':>28}  PyTorch: {operator['why']}" for operator in segment["operators"]]
         for step in segment.get("steps", ()):
-            lines += _rows(step)
+            lines += _rows(number, step)
+            number += 1
     total = data["total"]
     if data["segments"]:
         sizes = data["batch_sizes"]
         shown = ", ".join(map(str, sizes[:_SIZES_SHOWN])) + (", ..." if len(sizes) > _SIZES_SHOWN else "")
         lines.append(f"recorded, and the same, at batch sizes {shown}")
     lines.append(
-        f"{total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
+        f"{'all':>4} {total['microseconds']:7.0f} {total['gflops']:8.1f} {total['percent_of_peak']:6.1f}  "
         f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
         f"arena {total['arena_bytes'] / 2**20:.2f} MiB, peak {data['peak_gflops']:.0f} GFLOP/s"
     )
     return "\n".join(lines)
 
 
-def _rows(step: dict[str, Any]) -> list[str]:
+def _rows(number: int, step: dict[str, Any]) -> list[str]:
     rows = []
     for i, part in enumerate(step["parts"]):
         speed = f"{step['gflops']:8.1f} {step['percent_of_peak']:6.1f}" if step["gflops"] else " " * 15
-        left = f"{step['microseconds']:7.1f} {speed}" if i == 0 else f"{'|':>7}{'':16}"
-        rows.append(f"{left}  {part['work']:<28} {part['shape']:<44} {part['kernel']}, {part['tile']}")
+        left = f"{number:>4} {step['microseconds']:7.1f} {speed}" if i == 0 else f"{'|':>12}{'':16}"
+        rows.append(f"{left}  {part['work']:<26} {part['shape']:<42} {part['kernel']}, {part['tile']}")
     return rows
 
 

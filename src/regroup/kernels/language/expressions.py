@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "udiv": "//", "sdiv": "//", "urem": "%", "shl": "<<"}
 _OPERATORS |= {"fadd": "+", "fsub": "-", "fmul": "*", "fdiv": "/", "and": "&", "or": "|", "xor": "^"}
-_RELATIONS = {"slt": "<", "sgt": ">", "sge": ">=", "sle": "<=", "ult": "<", "eq": "==", "ne": "!="}
-_RELATIONS |= {"olt": "<", "ogt": ">", "oge": ">=", "ole": "<=", "uno": "unordered"}
+_RELATIONS = {"lt": "<", "gt": ">", "ge": ">=", "le": "<=", "eq": "==", "ne": "!="}
 _LOW, _SUM, _PRODUCT, _ATOM = range(4)
 _BINDS = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "//": _PRODUCT, "%": _PRODUCT}
 _CALLS = {"fmuladd": "fma", "smin": "min", "smax": "max", "fabs": "abs"}
@@ -112,7 +111,11 @@ def _compare(word: str, rest: str, values: Values) -> Expression:
     a, b = (values(each) for each in operands(rest))
     if relation == "uno":
         return Expression(f"isnan({a.text})" if a == b else f"unordered({a.text}, {b.text})")
-    text = f"{a.within(_SUM)} {_RELATIONS.get(relation, relation)} {b.within(_SUM)}"
+    sign = _RELATIONS[
+        relation[-2:]
+    ]  # "slt", "ult", "olt" are signed, unsigned, and of numbers that are not NaN
+    left = f"unsigned({a.text})" if relation[0] == "u" and rest.startswith("i") else a.within(_SUM)
+    text = f"{left} {sign} {b.within(_SUM)}"
     return Expression(text, _LOW, word == "icmp" and not rest.startswith("<"))
 
 
@@ -254,4 +257,11 @@ _FORMS: dict[str, Callable[[str, str, Values], Expression]] = {
     "shufflevector": _shuffle,
     "call": _call,
     "alloca": _alloca,
-} | dict.fromkeys(("sext", "zext", "trunc", "inttoptr", "sitofp", "fptosi", "bitcast"), _convert)
+    "sext": _convert,
+    "zext": _convert,
+    "trunc": _convert,
+    "inttoptr": _convert,
+    "sitofp": _convert,
+    "fptosi": _convert,
+    "bitcast": _convert,
+}

@@ -100,6 +100,8 @@ class _Function:
             self._say("else:")
             self._depth += 1
         elif kind in ("end", "done"):
+            if self.lines[-1] == _INDENT * (self._depth - 1) + self.lines[-1].strip():
+                self._say("pass")
             self._depth -= 1
 
     def _branch(self, condition: str, kind: str, other: str) -> None:
@@ -178,8 +180,12 @@ class _Function:
         old = found.continues
         if old in self._sums and not self._left[old]:
             self._names[target] = self._names[old]
-            self._sums.add(target)
-        return self._named(target)
+        elif found.text.startswith("fma(") and old.startswith("%"):
+            self._names[target] = self._numbered("sum")
+        else:
+            return self._named(target)
+        self._sums.add(target)
+        return self._names[target]
 
     def _value(self, name: str) -> Expression:
         if name in self._inlined:
@@ -191,7 +197,9 @@ class _Function:
     def _named(self, name: str) -> str:
         """Return a short name: the stem that the code gave, with a number from the second on."""
         if name not in self._names:
-            stem = re.sub(r"\d+$", "", name[1:])
-            self._taken[stem] += 1
-            self._names[name] = stem if self._taken[stem] == 1 else f"{stem}{self._taken[stem]}"
+            self._names[name] = self._numbered(re.sub(r"\d+$", "", name[1:]))
         return self._names[name]
+
+    def _numbered(self, stem: str) -> str:
+        self._taken[stem] += 1
+        return stem if self._taken[stem] == 1 else f"{stem}{self._taken[stem]}"

@@ -49,9 +49,19 @@ def compile_object(text: str, target: Target) -> bytes:
     Only the code generator runs: templates write what the optimiser would, and measured the same with it.
     """
     tm = machine(target)
+    return tm.emit_object(_module(text, target, tm))
+
+
+def machine_assembly(text: str, target: Target) -> str:
+    """Return what `compile_object` makes of LLVM assembly in the CPU's own assembly."""
+    tm = machine(target)
+    return tm.emit_assembly(_module(text, target, tm))
+
+
+def _module(text: str, target: Target, tm: llvm.TargetMachine) -> llvm.ModuleRef:
     module = llvm.parse_assembly(text)
     module.triple, module.data_layout = target.triple, str(tm.target_data)
-    return tm.emit_object(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Layout:
         arena_floats: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
+        self.names = [step.name for step in steps]
         self.problems = [[part.problem for part in step.parts] for step in steps]
         chosen = _Chosen(target)
         self.kernels = [[chosen[p] for p in [*problems, *_halos(problems)]] for problems in self.problems]

@@ -16,6 +16,7 @@ import numpy as np
 
 from regroup.errors import EngineError
 from regroup.kernels.machine.target import Target
+from regroup.kernels.program.code import Form, code_of_step, step_number
 from regroup.kernels.program.layout import Layout
 from regroup.kernels.program.runner import FIELDS
 from regroup.kernels.program.steps import Step
@@ -110,6 +111,18 @@ class Program:
         """
         call = Call(self, buffers[0], threads, image_per_thread, strides or [0] * (len(buffers) - 1), steps)
         call(images, buffers[1:])
+
+    def code(self, step: int | str, form: Form = "listing") -> str:
+        """Return the code of a step, which is what has been compiled.
+
+        Args:
+            step: its number from 0, or its name.
+            form: "listing" (loops and vector operations), "llvm" (LLVM assembly) or "asm" (the CPU's).
+
+        Raises:
+            ParameterError: there is no such step, or form.
+        """
+        return code_of_step(self.layout, step_number(self.layout.names, step), form)
 
     def pack(self, steps: Sequence[Step]) -> Program:
         """Return a program of the same code with the parameters of `steps` (same problems) in it."""

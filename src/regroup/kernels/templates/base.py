@@ -77,6 +77,7 @@ class Kernel(ABC):
     def _open(self, name: str) -> tuple[Code, list[Value]]:
         """Start the function: its code, and the pointers of the problem's views, then of the weights."""
         code = Code(self.target, name, views="ptr", low="i64", high="i64", scratch="ptr")
+        code.note(f"{self.template} {self.tile}".rstrip())
         names = [*self.problem.view_names, *(["weights"] if self.packed else [])]
         return code, [code.load_pointer(code.arguments[0], i, name) for i, name in enumerate(names)]
 
