@@ -6,6 +6,15 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser):
+    parser.addoption("--accept", action="store_true", help="keep generated code as it is now, as golden")
+
+
+@pytest.fixture
+def accept(request):
+    return request.config.getoption("--accept")
+
+
 def pytest_configure():
     """Let processes of tests run on one thread: those of two workers would wait for each other's."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")

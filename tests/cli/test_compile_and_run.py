@@ -41,6 +41,17 @@ def test_compile_prints_the_steps_as_a_table_or_as_data(capsys):
     assert json.loads(out)["segments"][0]["runs"] == "native"
 
 
+def test_compile_prints_the_code_of_a_step(capsys):
+    network = ("compile", "shufflenet_v1_g3_025", "--image", "64", "--quiet")
+    code, out, _ = _run(capsys, *network, "--code", "1")
+    assert code == 0
+    assert out.startswith("# step 1: ") and "for " in out and "store(" in out
+    code, llvm, _ = _run(capsys, *network, "--code", "1", "--llvm")
+    assert code == 0 and llvm.startswith("; step 1: ") and "define void @kernel(" in llvm
+    code, assembly, _ = _run(capsys, *network, "--code", "1", "--asm")
+    assert code == 0 and assembly.startswith("# step 1: ") and "kernel:" in assembly
+
+
 def test_run_names_the_most_probable_classes(capsys, image):
     code, out, _ = _run(capsys, "run", "shufflenet_v1_g3_025", "--image", image, "--top", "3", "--json")
     rows = json.loads(out)
@@ -70,6 +81,10 @@ def test_run_says_that_weights_are_random(capsys, image):
         (("compile", "shufflenet_v1_g3_025", "--image", "0"), "image=0"),
         (("run", "shufflenet_v1_g3_025", "--image", "no_such_file.jpg"), "no_such_file.jpg"),
         (("compile", "timm:resnet18", "--weights", "w.pth"), "weights"),
+        (("compile", "shufflenet_v1_g3_025", "--image", "64", "--code", "999"), "step='999': must be 0 to "),
+        (("compile", "shufflenet_v1_g3_025", "--image", "64", "--code", "?"), "must be the name of one step"),
+        (("compile", "shufflenet_v1_g3_025", "--asm"), "asm=True: must be left out where there is no --code"),
+        (("compile", "shufflenet_v1_g3_025", "--code", "0", "--json"), "json=True"),
     ],
 )
 def test_mistakes_are_one_line(capsys, argv, message):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from regroup.kernels.program.code import Form
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,28 @@ def run(options: Options) -> int:
         if options.threads < 1:
             raise ConfigError("threads", options.threads, "an int of at least 1")
         torch.set_num_threads(options.threads)
-    if (options.llvm or options.asm) and (options.code is None or (options.llvm and options.asm)):
-        word = "llvm" if options.llvm else "asm"
-        raise ConfigError(word, True, "one of two forms of --code STEP", "give --code and one of them")
+    form = _form(options)
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)
     fast = compiled(chosen, shape, quiet=options.quiet or options.json)
     if options.code is not None:
-        form = "llvm" if options.llvm else "asm" if options.asm else "listing"
         print(fast.code(options.code, form))
         return 0
     found = fast.explain(json=options.json, passes=options.passes)
     print(json.dumps(found, indent=1) if options.json else found)
     return 0
+
+
+def _form(options: Options) -> Form:
+    """Return in which form code is printed."""
+    from regroup.errors import ConfigError
+
+    if options.llvm and options.asm:
+        raise ConfigError("asm", True, "left out where --llvm is given")
+    for name in ("llvm", "asm"):
+        if getattr(options, name) and options.code is None:
+            raise ConfigError(name, True, "left out where there is no --code STEP", "give --code STEP")
+    for name in ("json", "passes"):
+        if getattr(options, name) and options.code is not None:
+            raise ConfigError(name, True, "left out where --code is given: it prints code alone")
+    return "llvm" if options.llvm else "asm" if options.asm else "listing"

@@ -11,7 +11,7 @@ _INT |= {"and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 
 _STEMS = {"ptr": "p", "i64": "n", "i32": "n", "i1": "yes", "float": "f"}
-"""Names of values that are given none."""
+"""Names of values that are given none, by their type."""
 
 
 class Builder:
@@ -45,7 +45,7 @@ class Builder:
 
     def emit(self, type: str, instruction: str, name: str = "") -> Value:
         """Append an instruction that has a result; `name` is for people, and gets a number."""
-        name = f"%{self.fresh(name or _STEMS.get(type, 'v'))}"
+        name = f"%{self.fresh(name or _stem(type))}"
         self.lines.append(f"{name} = {instruction}")
         return Value(self, name, type)
 
@@ -143,6 +143,10 @@ class Value:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _stem(type: str) -> str:
+    return _STEMS.get(type, "mask" if type.endswith("x i1>") else "v")
 
 
 Operand = Value | int | float

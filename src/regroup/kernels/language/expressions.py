@@ -109,11 +109,10 @@ def _binary(word: str, rest: str, values: Values) -> Expression:
 def _compare(word: str, rest: str, values: Values) -> Expression:
     relation, _, rest = rest.partition(" ")
     a, b = (values(each) for each in operands(rest))
-    if relation == "uno":
-        return Expression(f"isnan({a.text})" if a == b else f"unordered({a.text}, {b.text})")
-    sign = _RELATIONS[
-        relation[-2:]
-    ]  # "slt", "ult", "olt" are signed, unsigned, and of numbers that are not NaN
+    if relation in ("uno", "ord"):  # is there a NaN, or none
+        word = "isnan" if relation == "uno" else "isnumber"
+        return Expression(f"{word}({a.text})" if a == b else f"{word}({a.text}, {b.text})")
+    sign = _RELATIONS[relation[-2:]]  # of "slt" (signed), "ult" (unsigned), "olt" (false for NaN)
     left = f"unsigned({a.text})" if relation[0] == "u" and rest.startswith("i") else a.within(_SUM)
     text = f"{left} {sign} {b.within(_SUM)}"
     return Expression(text, _LOW, word == "icmp" and not rest.startswith("<"))

@@ -40,7 +40,7 @@ class Border(Kernel):
         view, halo = self.problem.y, self.problem.y.halo
 
         def columns(y: Operand, start: int, stop: int) -> None:
-            for x in code.each(start, stop, name="x") if stop > start else ():
+            for x in code.each(start, stop, name="column") if stop > start else ():
                 for c, count in vectors(code, view.channels):
                     code.store(code.vec(0.0), address(view, pointer, y, x) + c, count)
 

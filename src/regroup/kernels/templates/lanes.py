@@ -170,9 +170,9 @@ class _Writer:
         """Write loops over tiles of rows: (first row, rows)."""
         code, kernel = self.code, self.kernel
         whole = last - (last - first) % kernel.tile_rows
-        for y in code.each(first, whole, kernel.tile_rows, name="y"):
+        for y in code.each(first, whole, kernel.tile_rows, name="row"):
             yield y, kernel.tile_rows
-        for y in code.each(whole, last, kernel.rest, name="y") if kernel.rest else ():
+        for y in code.each(whole, last, kernel.rest, name="row") if kernel.rest else ():
             yield y, kernel.rest
 
     def _columns(self) -> Iterator[tuple[Operand, int]]:

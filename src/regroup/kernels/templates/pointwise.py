@@ -80,7 +80,7 @@ class _Writer:
             self._transposed_row(y, part)
             return
         static = work.order is not None
-        for x in code.each(0, work.y.width, name="x"):
+        for x in code.each(0, work.y.width, name="column"):
             source = address(work.x, self.x, y, x)
             channels = share(code, work.y.channels, part, self.kernel.per_unit)
             for c, count in self._static() if static else channels:

@@ -78,7 +78,7 @@ class Window(Kernel):
 
         def write(y: Operand, run: Run) -> None:
             for column in columns:
-                for x in code.each(column.first, column.first + column.count, name="x"):
+                for x in code.each(column.first, column.first + column.count, name="column"):
                     cut = rows[runs.index(run)], column
                     self._pixel(code, views, (code.value(y, "i64"), code.value(x, "i64")), part, cut)
 
@@ -108,7 +108,7 @@ class Window(Kernel):
         (top, bottom), (left, right) = self._inside(0), self._inside(1)
 
         def columns(low: int, high: int, edge: bool) -> None:
-            for x in code.each(low, high, name="x") if high > low else ():
+            for x in code.each(low, high, name="column") if high > low else ():
                 place = y, code.value(x, "i64")
                 if edge:
                     self._edge(code, views, place, part)
@@ -211,7 +211,7 @@ class Cells(Kernel):
         for item in code.each(low, high, name="item"):
             y, part = item // self.per_unit, item % self.per_unit
             top, bottom = self._bounds(code, y, pool.x.height, pool.y.height)
-            for x in code.each(0, pool.y.width, name="x"):
+            for x in code.each(0, pool.y.width, name="column"):
                 left, right = self._bounds(code, x, pool.x.width, pool.y.width)
                 out = address(pool.y, views[1], y, x)
                 for channel, count in share(code, pool.y.channels, part, self.per_unit):

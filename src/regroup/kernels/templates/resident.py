@@ -66,7 +66,7 @@ class Resident(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         writer = _Writer(self, code, views)
-        for y in code.each(low, high, name="y"):
+        for y in code.each(low, high, name="row"):
             for first, width, count in self.columns:
                 for i in code.each(0, count):
                     writer.tile(y, i * width + first, width)

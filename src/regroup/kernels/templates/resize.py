@@ -69,9 +69,9 @@ class Interpolate(Kernel):
         code, views = self._open(name)
         _, low, high, _ = code.arguments
         rows, columns = ([code.table(a.first.tolist()), code.table(a.second.tolist())] for a in self.axes)
-        for y in code.each(low, high, name="y"):
+        for y in code.each(low, high, name="row"):
             top, bottom = (code.load_int(table, y) for table in rows)
-            for x in code.each(0, self.resize.y.width, name="x"):
+            for x in code.each(0, self.resize.y.width, name="column"):
                 left, right = (code.load_int(table, x) for table in columns)
                 self._pixel(code, views, (y, x), (top, bottom), (left, right))
         return [code]

@@ -26,8 +26,8 @@ class _ByRow(Kernel):
     def _emit(self, name: str) -> list[Code]:
         code, views = self._open(name)
         _, low, high, _ = code.arguments
-        for y in code.each(low, high, name="y"):
-            for x in code.each(0, self.problem.y.width, name="x"):
+        for y in code.each(low, high, name="row"):
+            for x in code.each(0, self.problem.y.width, name="column"):
                 self._pixel(code, views, y, x)
         return [code]
 

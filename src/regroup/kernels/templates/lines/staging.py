@@ -176,7 +176,7 @@ class _Transfer:
                 b = code.load(source + (2 * x + code.lanes), far) if far else a
                 code.store(code.permute(a, even, b), to + x, count)
         else:
-            for x in code.each(0, len(inside), name="x"):
+            for x in code.each(0, len(inside), name="column"):
                 code.store_scalar(code.load_scalar(source + x * (axis.step * axis.stride)), to + x)
 
     def _give_pairs(self, row: Value, line: Value, phase: Triple) -> None:
@@ -186,7 +186,7 @@ class _Transfer:
         evens, odds = (other, line + 1) if axis.lead else (line, other)
         halves = [[i // 2 + i % 2 * lanes + half for i in range(lanes)] for half in (0, lanes // 2)]
         whole = axis.size // (2 * lanes)
-        for x in code.each(0, whole * lanes, lanes, name="x"):
+        for x in code.each(0, whole * lanes, lanes, name="column"):
             a, b = code.load(evens + x), code.load(odds + x)
             for i, picks in enumerate(halves):
                 code.store(code.permute(a, picks, b), row + (2 * x + i * lanes))
@@ -207,7 +207,7 @@ class _Transfer:
             for x, count in vectors(code, len(inside)):
                 code.store(code.load(source + x, count), to + x, count)
         else:
-            for x in code.each(0, len(inside), name="x"):
+            for x in code.each(0, len(inside), name="column"):
                 code.store_scalar(code.load_scalar(source + x), to + x * apart)
 
     # -- rows whose channels lie side by side ---------------------------------------------------------

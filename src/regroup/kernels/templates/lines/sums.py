@@ -201,7 +201,7 @@ class _Sums:
             if tile.rows:
                 for start, rows, count in split(height, tile.rows):
                     places = [i * pitch[1] for i in range(rows)]
-                    for y in code.each(0, count, name="y"):
+                    for y in code.each(0, count, name="row"):
                         row = (y * rows + start) * pitch[1]
                         for x, lanes in vectors(code, width):
                             self._tile(here + row + x, to + row + x, places, lanes, kept)
