@@ -65,6 +65,10 @@ class EngineError(RegroupError):
     """A compiled network is used in a way that it cannot serve."""
 
 
+class EngineWarning(UserWarning):
+    """Most of a compiled network does not run as native code."""
+
+
 class UnknownNameError(ParameterError, KeyError):
     """A name that no registry knows."""
 

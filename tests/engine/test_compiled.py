@@ -117,8 +117,6 @@ def test_nan_in_one_image_stays_in_that_image(fast):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.randn(1, 3, 12, 13), "compile it again"),
-        (torch.randn(1, 4, 12, 12), "compiled for"),
         (torch.randn(3, 12, 12), "compiled for"),
         (torch.randn(1, 3, 12, 12).double(), "float32"),
         (torch.randn(1, 3, 12, 12).to(torch.bfloat16), "float32"),

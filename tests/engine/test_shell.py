@@ -308,7 +308,7 @@ def test_nested_inputs_of_any_kind(args, kwargs):
         ((), {}, "called with none"),
         ((X.numpy(),), {}, "ndarray"),
         ((X,), {"gain": object()}, "type object"),
-        ((X[..., :5],), {}, "compile it again for another size"),
+        ((X[0],), {}, "compile it again for other dimensions"),
         ((X,), {"loudness": 3.0}, "loudness"),
     ],
 )

@@ -29,7 +29,7 @@ from regroup.engine.frontend.inputs import shapes
 from regroup.engine.frontend.recorder import Phantom, Recorder, StatefulError, leaves_of
 from regroup.engine.frontend.results import Parts, Results, finish, take_apart
 from regroup.engine.frontend.snapshot import Snapshot, is_followed
-from regroup.engine.graph import Graph
+from regroup.engine.graph import Graph, Node
 from regroup.errors import EngineError
 from regroup.ops.dynamic import as_one_operator
 
@@ -54,12 +54,14 @@ class Capture:
         storages: addresses of the memory of tensors that the model holds: their numbers are not copied.
         reads: those that were read, wherever the model's code has them (closures and globals too), and their
             versions then.
+        macs: of each node that multiplies, for the whole batch.
     """
 
     graph: Graph
     results: Results
     storages: set[int]
     reads: list[tuple[Tensor, int]]
+    macs: dict[Node, int]
 
 
 def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
@@ -177,7 +179,7 @@ class _Recording:
         graph.outputs = [tensor.value for tensor in tensors if isinstance(tensor, Phantom)]
         graph.remove_dead()
         reads = [read for read in self._recorder.reads.values() if _address(read[0]) in storages]
-        return Capture(graph, results, storages, reads)
+        return Capture(graph, results, storages, reads, self._recorder.macs)
 
     def put_back(self) -> tuple[dict[tuple[int, object], Change], str]:
         """Let the model be as it was; return the weights that are others now, and what else it changed."""

@@ -68,7 +68,12 @@ class Inputs:
     @cached_property
     def key(self) -> Hashable:
         """Equal for calls that one recording serves, at some batch sizes."""
-        return self.form, self.sizes
+        return self.form, self.sizes, self.shapes
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each tensor without its first size."""
+        return tuple(tuple(x.shape[1:]) for x in self.tensors)
 
     def named(self) -> list[tuple[str, Tensor]]:
         """Return what to call each tensor in a message: "input", "input 1", "input x", "input 0.mask"."""
@@ -148,8 +153,11 @@ def _word(key: Any) -> str:
     return str(next((getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)), key))
 
 
-def check_call(inputs: Inputs, example: Inputs) -> None:
-    """Raise an error for tensors that are not like those of the example, but for their batch sizes."""
+def check_call(inputs: Inputs, example: Inputs, *, dynamic: bool) -> None:
+    """Raise an error for tensors that are not like those of the example, but for their batch sizes.
+
+    With `dynamic`, all sizes may differ.
+    """
     wanted = example.tensors
     if len(inputs.tensors) != len(wanted):
         raise EngineError(
@@ -157,16 +165,21 @@ def check_call(inputs: Inputs, example: Inputs) -> None:
             f"{len(inputs.tensors) or 'none'}: of shapes {[tuple(x.shape) for x in inputs.tensors]}"
         )
     for i, (x, like) in enumerate(zip(inputs.tensors, wanted, strict=True)):
-        if x.dim() != like.dim() or x.shape[1:] != like.shape[1:]:
-            sizes = ", ".join(["any", *map(str, like.shape[1:])]) if like.dim() else ""
+        if x.dim() != like.dim() or (not dynamic and x.shape[1:] != like.shape[1:]):
+            sizes = "sizes" if x.dim() == like.dim() else "dimensions"
             raise EngineError(
                 f"{inputs.named()[i][0]} has shape {tuple(x.shape)}; this network was compiled for "
-                f"({sizes}): compile it again for another size"
+                f"{batched(like)}: compile it again for other {sizes}"
             )
         if x.dtype != like.dtype or x.dtype != torch.float32 or not _is_plain(x):
             check_tensors([inputs.named()[i]])
             if x.dtype != like.dtype:
                 raise EngineError(f"{inputs.named()[i][0]} is {x.dtype}; it was compiled for {like.dtype}")
+
+
+def batched(x: Tensor) -> str:
+    """Return the shape of a tensor in words, at any batch size: "(any, 3, 224, 224)"."""
+    return f"({', '.join(['any', *map(str, x.shape[1:])][: x.dim()])})"
 
 
 def check_tensors(named: Sequence[tuple[str, Tensor]]) -> None:

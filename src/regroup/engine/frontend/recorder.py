@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regroup.engine.graph import Graph, Node, Ref, Torch, Value
 from regroup.errors import EngineError
+from regroup.ops.formulas import macs_of
 
 _aten = torch.ops.aten
 
@@ -73,6 +74,7 @@ class Recorder(TorchDispatchMode):
         self.graph = Graph()
         self.phantoms: list[weakref.ref[Tensor]] = []
         self.reads: dict[int, tuple[Tensor, int]] = {}
+        self.macs: dict[Node, int] = {}
         self._shapes: dict[int, tuple[Tensor, Tensor]] = {}
 
     def input(self, position: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -122,8 +124,12 @@ class Recorder(TorchDispatchMode):
                 unknowns.append(leaf := self._unknown(leaf, name, values))
             return leaf
 
+        macs = macs_of(func, _mapped(self._meta, args), kwargs, result) or 0
         result = _mapped(named, result)
-        self.graph.nodes.append(Node(op, tuple(values), tuple(u.value for u in unknowns)))
+        node = Node(op, tuple(values), tuple(u.value for u in unknowns))
+        self.graph.nodes.append(node)
+        if macs:
+            self.macs[node] = macs
         return result
 
     def _sizes(self, function: Any, x: Tensor, shape: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ True
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,18 +22,15 @@ from torch import Tensor, fx, nn
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from regroup.engine.frontend.inputs import Inputs, check_call, check_tensors, light, of_example, take
+from regroup.engine.frontend.inputs import Inputs, batched, check_call, check_tensors, light, of_example, take
 from regroup.engine.running import explain as explaining
 from regroup.engine.running.bound import Bound, Function, as_module, does_not_fit, is_training, saved_by
 from regroup.engine.running.code import code as code_of
 from regroup.engine.running.plan import Plan
 from regroup.engine.running.prepared import Prepared, Progress
-from regroup.errors import EngineError
+from regroup.errors import EngineError, EngineWarning, ParameterError
 from regroup.kernels.machine.threads import Lock, within_fork
 from regroup.kernels.program.code import Form
-
-_MOST_FORMS = 8
-"""Kept at a time, each with plans of its own; the oldest goes."""
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -48,10 +46,14 @@ def compile(
     progress: Progress | None = None,
     *,
     frozen: bool = False,
+    dynamic: bool = True,
+    sizes: int = 8,
+    strict: bool = False,
 ) -> Compiled:
     """Compile `model` for inputs like `example`.
 
-    The result runs inference: what `model` computes in eval mode, without gradients, for any batch size. What
+    The result runs inference: what `model` computes in eval mode, without gradients, for any batch size and
+    (once each has been compiled, at its first call) any image size. What
     the engine has no kernel for runs in PyTorch in between; `explain()` says what and why. Code is kept on
     disk, so that compiling the same architecture again is quick.
 
@@ -64,13 +66,23 @@ def compile(
         progress: called as kernels become ready.
         frozen: compile a copy of the model, which nobody can change. Otherwise every call makes sure that the
             model is as it was, which takes 0.01 to 0.1 ms.
+        dynamic: inputs of other sizes than the example's are compiled for when they first come, which takes
+            a second or some; otherwise they are an error.
+        sizes: how many sizes, and other forms of a call, are kept at a time, each with weights and code of
+            its own; the oldest goes.
+
+        strict: it is an error, not a warning, if less than half of the multiply-adds run as native code.
+
+    Warns:
+        EngineWarning: less than half of the multiply-adds run as native code; says what does not, and why.
 
     Raises:
         EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
+        ParameterError: `sizes` is not at least 1.
     """
     if isinstance(model, Compiled):
         model, frozen = model.original, frozen or model.frozen
-    return Compiled(model, example, progress, frozen=frozen)
+    return Compiled(model, example, progress, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
 
 
 class Compiled(nn.Module):
@@ -103,16 +115,24 @@ class Compiled(nn.Module):
     torch.fx, torch.func, forward-mode derivatives, fake tensors) they see the model itself. Pickled and
     copied it is what it was made of, the model and the example's shapes, and is compiled anew.
 
-    Calls may differ from the example in batch sizes, in how inputs are passed, and in numbers and strings:
-    each such form of call is recorded when it first comes, and the last few are kept.
+    Calls may differ from the example in the sizes of tensors (unless `dynamic` is false), in how inputs are
+    passed, and in numbers and strings: each such form of call is compiled for when it first comes, and the
+    last `sizes` of them are kept; any batch size is the same form.
 
     Attributes:
         original: the model that was compiled; a copy of it, if frozen.
         frozen: whether it keeps the weights of the time of compilation.
+        dynamic: whether it takes other sizes than the example's.
+        sizes: how many forms of a call are kept.
+        strict: what it does where most of the network is left to PyTorch: raise an error; warn once; or, if
+            None, nothing.
     """
 
     original: Any
     frozen: bool
+    dynamic: bool
+    sizes: int
+    strict: bool | None
 
     def __init__(
         self,
@@ -121,14 +141,19 @@ class Compiled(nn.Module):
         progress: Progress | None = None,
         *,
         frozen: bool = False,
+        dynamic: bool = True,
+        sizes: int = 8,
+        strict: bool | None = False,
     ) -> None:
         super().__init__()
+        if not isinstance(sizes, int) or isinstance(sizes, bool) or sizes < 1:
+            raise ParameterError("sizes", sizes, "an int of at least 1")
         model = as_module(model)
         inputs = of_example(example)
         _check_example(model, inputs)
         with within_fork():
             model = _copied(model) if frozen else model
-        vars(self).update(original=model, frozen=frozen)
+        vars(self).update(original=model, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
         for registry in _REGISTRIES:
             found = getattr(model, registry, None)
             if isinstance(found, (dict, set)):  # the very same: what it has, the model has
@@ -136,6 +161,7 @@ class Compiled(nn.Module):
         self._inputs = replace(inputs, tensors=tuple(map(light, inputs.tensors)))
         self._progress, self._lock = progress, Lock()
         self._forms: dict[Any, Prepared] = {}
+        self._warned = False
         self._prepare(self._inputs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -143,6 +169,7 @@ class Compiled(nn.Module):
 
         Raises:
             EngineError: an input that this was not compiled for, or the model is now in training mode.
+            Exception: what the model raises, for sizes that it does not take.
         """
         if torch.compiler.is_compiling() or _is_traced():
             return self.original(*args, **kwargs)
@@ -153,8 +180,15 @@ class Compiled(nn.Module):
             return self.original(*args, **kwargs)
         if is_training(self.original):
             raise EngineError("the model is in training mode: call model.eval(); this is for inference only")
-        check_call(inputs, self._inputs)
-        return (self._forms.get(inputs.key) or self._prepare(inputs)).run(inputs.tensors)
+        check_call(inputs, self._inputs, dynamic=self.dynamic)
+        prepared = self._forms.get(inputs.key)
+        if prepared is not None:
+            return prepared.run(inputs.tensors)
+        try:
+            return self._prepare(inputs).run(inputs.tensors)
+        except Exception:  # the model does not take such an input: it is no form of call to be kept
+            self._forms.pop(inputs.key, None)
+            raise
 
     @property
     def _prepared(self) -> Prepared:
@@ -166,10 +200,17 @@ class Compiled(nn.Module):
             if found is None:
                 model = self.original if inputs.is_plain else Bound(self.original, inputs)
                 examples = tuple(map(light, inputs.tensors))
-                found = Prepared(model, examples, self._progress, frozen=self.frozen)
-                kept = list(self._forms.items())[1 - _MOST_FORMS :]
+                found = Prepared(model, examples, self._progress, frozen=self.frozen, complain=self._complain)
+                kept = list(self._forms.items())[len(self._forms) + 1 - self.sizes :]
                 self._forms = dict([*kept, (inputs.key, found)])
             return found
+
+    def _complain(self, text: str) -> None:
+        if self.strict:
+            raise EngineError(text)
+        if self.strict is not None and not self._warned:
+            self._warned = True
+            warnings.warn(text, EngineWarning, stacklevel=2)
 
     def refresh(self) -> None:
         """Take the weights as they are now, whatever has changed them.
@@ -192,13 +233,11 @@ class Compiled(nn.Module):
         """
         plan = self._plan()
         data = explaining.explain(plan, self._prepared.zeros(plan.batch))
+        data["sizes"] = [list(map(list, shapes)) for _, _, shapes in self._forms]
         if json:
             return data
-        return (
-            f"{explaining.passes_table(data)}\n\n{explaining.table(data)}"
-            if passes
-            else explaining.table(data)
-        )
+        tables = [explaining.passes_table(data), ""] if passes else []
+        return "\n".join([*tables, explaining.table(data)])
 
     def _plan(self) -> Plan:
         """Return the plan for as many images as the example's."""
@@ -252,7 +291,7 @@ class Compiled(nn.Module):
                 f"{_name(self.original)} is not pickled: save the model by {way}, and compile it again"
             )
         args, kwargs = self._inputs.put_back([_Like(tuple(x.shape), x.dtype) for x in self._inputs.tensors])
-        return _rebuild, (self.original, kwargs or args, self.frozen)
+        return _rebuild, (self.original, kwargs or args, self.frozen, self.dynamic, self.sizes, self.strict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         rebuild, arguments = self.__reduce__()
@@ -285,7 +324,7 @@ class Compiled(nn.Module):
         pass
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"(any, {', '.join(map(str, x.shape[1:]))})" for x in self._inputs.tensors)
+        shapes = ", ".join(map(batched, self._inputs.tensors)) + (", and other sizes" if self.dynamic else "")
         held = "a copy of it, frozen" if self.frozen else "changes of it are seen"
         return (
             f"Compiled(\n  {_name(self.original)}: {held}\n  inputs: {shapes}\n  {self.summary()}\n"
@@ -301,13 +340,16 @@ class _Like:
     dtype: torch.dtype
 
 
-def _rebuild(model: Any, example: Any, frozen: bool) -> Compiled:
+def _rebuild(
+    model: Any, example: Any, frozen: bool, dynamic: bool, sizes: int, strict: bool | None
+) -> Compiled:
     """Compile anew what was pickled or copied."""
 
     def tensor(leaf: object) -> object:
         return torch.zeros((), dtype=leaf.dtype).expand(leaf.shape) if isinstance(leaf, _Like) else leaf
 
-    return Compiled(model, pytree.tree_map(tensor, example), frozen=frozen)
+    inputs = pytree.tree_map(tensor, example)
+    return Compiled(model, inputs, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
 
 
 def _name(model: nn.Module) -> str:

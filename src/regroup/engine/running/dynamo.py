@@ -122,7 +122,7 @@ def _compile(
 ) -> tuple[_Bound, Compiled | None]:
     bound = _Bound(graph, args, weights)
     try:
-        compiled = Compiled(bound, inputs)
+        compiled = Compiled(bound, inputs, strict=None)  # `reports` tells
     except EngineError as error:  # not float32, no input at all
         report.calls[_words(key)] = f"in PyTorch: {error}"
         return bound, None

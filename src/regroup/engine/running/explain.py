@@ -147,6 +147,9 @@ def table(data: dict[str, Any]) -> str:
             lines += _rows(number, step)
             number += 1
     total = data["total"]
+    sizes = [", ".join("x".join(map(str, shape)) for shape in form) for form in data.get("sizes", ())]
+    if len(sizes) > 1:
+        lines.append(f"compiled for inputs of {'; '.join(sizes)}")
     if data["segments"]:
         sizes = data["batch_sizes"]
         shown = ", ".join(map(str, sizes[:_SIZES_SHOWN])) + (", ..." if len(sizes) > _SIZES_SHOWN else "")

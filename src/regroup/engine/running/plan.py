@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ _SHARED_WEIGHTS = 8 << 20
 With fewer, each thread takes whole images and needs no barriers; the weights come from the shared cache.
 """
 
+
+_MOST_REASONS = 3
+"""Named in a warning."""
 
 _MOST_ARENAS = 2 * (os.cpu_count() or 1)
 """Kept for calls to come; more calls than this at the same time take and return memory."""
@@ -136,6 +140,7 @@ class Plan:
         why: the reason for that.
         stateful: the reason is that the model changes what it holds, or draws random numbers.
         batch_sizes: those that it is known to be right for.
+        complaint: what to tell the user where most of the network is left to PyTorch.
     """
 
     batch: int
@@ -146,6 +151,7 @@ class Plan:
     why: str = ""
     stateful: bool = False
     batch_sizes: list[int] = field(default_factory=list)
+    complaint: str = ""
 
     @property
     def summary(self) -> str:
@@ -188,5 +194,21 @@ def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], Non
             segments.append(TorchSegment(part.graph, own))
         else:
             segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
-    recorded.graph.nodes = []  # with them go the weights, which the programs have in their own order
-    return Plan(batch, segments, recorded, changes)
+    plan = Plan(batch, segments, recorded, changes, complaint=_complaint(recorded, reasons))
+    recorded.graph.nodes, recorded.macs = (
+        [],
+        {},
+    )  # with them go the weights, which the programs have in their own order
+    return plan
+
+
+def _complaint(recorded: Capture, reasons: dict[Node, str]) -> str:
+    """Return what to tell the user if less than half of the multiply-adds run as native code."""
+    total, left = sum(recorded.macs.values()), Counter[str]()
+    for node, why in reasons.items():
+        left[why] += recorded.macs.get(node, 0)
+    if 2 * left.total() <= total:
+        return ""
+    worst = "; ".join(f"{macs / total:.0%}: {why}" for why, macs in left.most_common(_MOST_REASONS) if macs)
+    native = f"only {1 - left.total() / total:.0%} of the network's multiply-adds run as native code"
+    return f"{native}; PyTorch does {worst}: see explain()"

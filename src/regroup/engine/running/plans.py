@@ -16,7 +16,7 @@ from regroup.engine.frontend.fingerprint import fingerprint
 from regroup.engine.frontend.recognise import record
 from regroup.engine.frontend.recorder import StatefulError
 from regroup.engine.running.plan import Plan, build_plan
-from regroup.errors import EngineError
+from regroup.errors import EngineError, EngineWarning
 
 _MOST_PLANS = 8
 """Kept at a time; the oldest goes. Each holds the network's weights and code."""
@@ -65,11 +65,12 @@ class Plans:
             return self._recorded(batch)
         except EngineError as error:
             stateful = isinstance(error, StatefulError)
-            return Plan(batch, fallback=self._model, why=str(error), stateful=stateful)
+            complaint = f"all of the network runs in PyTorch: {error}"
+            return Plan(batch, fallback=self._model, why=str(error), stateful=stateful, complaint=complaint)
         except Exception as error:  # a fault of ours must not be one of the network's
             why = f"a fault of regroup's ({type(error).__name__}: {error}): please report it"
-            warnings.warn(f"the network runs in PyTorch: {why}", stacklevel=2)
-            return Plan(batch, fallback=self._model, why=why)
+            warnings.warn(f"the network runs in PyTorch: {why}", EngineWarning, stacklevel=2)
+            return Plan(batch, fallback=self._model, why=why, complaint=f"the network runs in PyTorch: {why}")
 
     def _recorded(self, batch: int) -> Plan:
         recorded = record(self._model, self._examples, batch)

@@ -30,14 +30,21 @@ class Prepared:
         examples: inputs; only shapes and types are looked at.
         progress: called as kernels become ready.
         frozen: the model does not change any more: do not watch it.
+        complain: called, before each use, for plans that leave most of the network to PyTorch.
     """
 
     def __init__(
-        self, model: nn.Module, examples: Sequence[Tensor], progress: Progress | None, *, frozen: bool
+        self,
+        model: nn.Module,
+        examples: Sequence[Tensor],
+        progress: Progress | None,
+        *,
+        frozen: bool,
+        complain: Callable[[str], None],
     ) -> None:
         self._model = model
         self._examples, self._progress = tuple(examples), progress
-        self._lock = Lock()
+        self._lock, self._complain = Lock(), complain
         self._watch = None if frozen else Watch(model)
         self._plans = Plans(model, self._examples, progress)
         self._changing = 0
@@ -54,6 +61,7 @@ class Prepared:
     def plan(self, batch: int) -> Plan:
         """Return the plan for `batch` images, made of the weights as they are now."""
         if self._final is not None:
+            self._complain(self._final.complaint)
             return self._final
         if self._watch is not None and not self._watch.unchanged():
             with self._lock, within_fork():
@@ -65,6 +73,8 @@ class Prepared:
                 found = self._plans.make(batch)
                 if self._watch is not None and found.capture is not None:
                     self._watch.follow(found.capture.reads)
+        if found.complaint:
+            self._complain(found.complaint)
         return found
 
     def known(self, batch: int) -> Plan | None:
