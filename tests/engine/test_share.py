@@ -14,7 +14,7 @@ from regroup.errors import EngineError, EngineWarning
 
 
 class Mostly(nn.Module):
-    """A convolution that runs natively and a product of matrices that does not, each any share of the work."""
+    """A convolution, which runs natively, and a product of matrices, which does not."""
 
     def __init__(self, native: int, left: int) -> None:
         super().__init__()

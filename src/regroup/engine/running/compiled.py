@@ -160,8 +160,8 @@ class Compiled(nn.Module):
                 vars(self)[registry] = found
         self._inputs = replace(inputs, tensors=tuple(map(light, inputs.tensors)))
         self._progress, self._lock = progress, Lock()
-        self._forms: dict[Any, Prepared] = {}
         self._warned = False
+        self._forms: dict[Any, Prepared] = {}
         self._prepare(self._inputs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

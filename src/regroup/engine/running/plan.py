@@ -195,10 +195,8 @@ def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], Non
         else:
             segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
     plan = Plan(batch, segments, recorded, changes, complaint=_complaint(recorded, reasons))
-    recorded.graph.nodes, recorded.macs = (
-        [],
-        {},
-    )  # with them go the weights, which the programs have in their own order
+    # with the nodes go the weights, which the programs have in their own order
+    recorded.graph.nodes, recorded.macs = [], {}
     return plan
 
 
