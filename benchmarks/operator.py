@@ -28,7 +28,7 @@ from torch.nn import functional as F
 import regroup
 from regroup.kernels.program.peak import peak_gflops
 from regroup.networks.anywhere import create_any_model
-from regroup.ops.operator import backends
+from regroup.ops.backends import backends
 from regroup.ops.passes import PASSES, Call
 from regroup.profiling.machine import machine
 

@@ -12,11 +12,11 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from regroup.errors import ParameterError, SpecError
+from regroup.ops.backends import backend, backends
 from regroup.ops.bounds import rounding_bound, worst_ratio
 from regroup.ops.counting import Counter
 from regroup.ops.functional import conv, conv1d, conv2d, conv3d, explain
 from regroup.ops.layers import block_diagonal
-from regroup.ops.operator import backend, backends
 from regroup.ops.passes import PASSES, Call
 
 from .convolutions import ATEN, LAYOUTS, Case, cases, definition, gradients, lay_out

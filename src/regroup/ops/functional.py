@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from regroup.errors import SpecError
-from regroup.ops.operator import backends, complex_convolution, convolution
+from regroup.ops.backends import backends
+from regroup.ops.operator import complex_convolution, convolution
 from regroup.ops.passes import PASSES, Call, Pass
 from regroup.spec import integer
 

@@ -13,11 +13,8 @@ where h is the gradient of the pass's own result.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from regroup.errors import ParameterError, SpecError
-from regroup.ops.passes import Aten, Backend, Call, Pass, Reference, memory_format
+from regroup.errors import SpecError
+from regroup.ops.backends import choose
+from regroup.ops.passes import Call, memory_format
 
 _SIZES = "int[] stride, int[] padding, int[] dilation, int groups) -> Tensor"
 _NAMES = ("convolution", "convolution_input_gradient", "convolution_weight_gradient")
@@ -42,48 +40,6 @@ for _name, _tensors in zip(
     torch.library.define(f"regroup::{_name}", f"({_tensors}, {_SIZES}", tags=(torch.Tag.pt2_compliant_tag,))
 
 
-@functools.cache
-def backends() -> dict[str, Backend]:
-    """Return all backends by name, in order of preference: the first that can compute a pass is chosen."""
-    from regroup.ops.native import Native
-
-    return {backend.name: backend for backend in (Native(), Aten(), Reference())}
-
-
-_chosen: ContextVar[str | None] = ContextVar("regroup_backend", default=None)
-
-
-@contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Let the backend called `name` compute every pass inside of the `with`.
-
-    Raises:
-        ParameterError: there is none of that name; inside, when it cannot compute something.
-    """
-    if name not in backends():
-        raise ParameterError("backend", name, f"one of {', '.join(backends())}")
-    token = _chosen.set(name)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
-
-
-def choose(which: Pass, call: Call) -> Backend:
-    """Return who computes a pass.
-
-    Raises:
-        ParameterError: the backend that was asked for cannot.
-    """
-    name = _chosen.get()
-    if name is None:
-        return next(b for b in backends().values() if b.why_not(which, call) is None)
-    reason = backends()[name].why_not(which, call)
-    if reason:
-        raise ParameterError("backend", name, "one that can compute this", reason)
-    return backends()[name]
-
-
 def _call(tensors: Sequence[Tensor | None], x: Sequence[int], weight: Sequence[int], *sizes: Any) -> Call:
     """Return what is asked for; all its tensors are of one type: machine code takes them at their word."""
     like, *others = (tensor for tensor in tensors if tensor is not None)
@@ -93,7 +49,8 @@ def _call(tensors: Sequence[Tensor | None], x: Sequence[int], weight: Sequence[i
             raise SpecError("a tensor of the convolution", kind, f"{wanted} like the others", "convert it")
     stride, padding, dilation, groups = sizes
     places = tuple(stride), tuple(padding), tuple(dilation)
-    return Call(tuple(x), tuple(weight), *places, groups, like.dtype, like.device.type)
+    last = memory_format(like) is not torch.contiguous_format
+    return Call(tuple(x), tuple(weight), *places, groups, like.dtype, like.device.type, last)
 
 
 @torch.library.impl("regroup::convolution", "default")

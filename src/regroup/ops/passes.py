@@ -36,6 +36,7 @@ class Call:
         groups: number of groups.
         dtype: of all tensors.
         device: type of it, such as "cpu".
+        channels_last: whether the tensor that is read has its channels side by side.
     """
 
     x: Sizes
@@ -46,6 +47,7 @@ class Call:
     groups: int
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    channels_last: bool = False
 
     @property
     def out(self) -> Sizes:
@@ -100,6 +102,10 @@ class Backend(ABC):
         """Return why it cannot compute a pass, None if it can."""
 
     @abstractmethod
+    def expected(self, which: Pass, call: Call) -> float:
+        """Return the seconds that a pass is expected to take; of those who can, the quickest is chosen."""
+
+    @abstractmethod
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Return y, (N, K, *out), in the memory format of x."""
 
@@ -126,6 +132,10 @@ class Reference(Backend):
         """Return None: the definition is for all."""
         return None
 
+    def expected(self, which: Pass, call: Call) -> float:
+        """Return infinity: it is there to be compared with."""
+        return math.inf
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Return y by the definition."""
         windows, rank = _windows(x, call), len(call.stride)
@@ -146,36 +156,6 @@ class Reference(Backend):
         """Return the gradient of the weights through the definition, which is linear in them."""
         start = g.new_zeros(call.weight)
         return torch.func.vjp(lambda weight: self.forward(x, weight, None, call), start)[1](g)[0]
-
-
-class Aten(Backend):
-    """PyTorch's own operators."""
-
-    name = "aten"
-
-    def why_not(self, which: Pass, call: Call) -> str | None:
-        """Return None: PyTorch has every pass."""
-        return None
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-        """Return y."""
-        sizes = call.stride, call.padding, call.dilation, False, (0,) * len(call.stride)
-        return torch.ops.aten.convolution(x, weight, bias, *sizes, call.groups)
-
-    def input_gradient(self, g: Tensor, weight: Tensor, call: Call) -> Tensor:
-        """Return the gradient of x."""
-        return self._backward(g, g.new_empty(1).expand(call.x), weight, call, (True, False, False))[0]
-
-    def weight_gradient(self, x: Tensor, g: Tensor, call: Call) -> Tensor:
-        """Return the gradient of the weights."""
-        return self._backward(g, x, g.new_empty(1).expand(call.weight), call, (False, True, False))[1]
-
-    @staticmethod
-    def _backward(
-        g: Tensor, x: Tensor, weight: Tensor, call: Call, wanted: tuple[bool, bool, bool]
-    ) -> tuple[Tensor, ...]:
-        sizes = call.stride, call.padding, call.dilation, False, (0,) * len(call.stride)
-        return torch.ops.aten.convolution_backward(g, x, weight, None, *sizes, call.groups, wanted)
 
 
 def _windows(x: Tensor, call: Call) -> Tensor:
