@@ -30,11 +30,7 @@ import regroup.engine.running.compiled
 from regroup.networks.anywhere import create_any_model
 from regroup.profiling.clock import Timing
 from regroup.profiling.machine import machine
-
-NETWORKS = (
-    "condensenet_74_g4", "igcv3_100", "shufflenet_v1_g3_100", "mixnet_s", "mobilenet_v2_100",
-    "resnext50_32x4d", "googlenet_bn", "mobilenet_v1_100", "squeezenet1_1", "resnet50",
-)  # fmt: skip
+from regroup.testing.workloads import NETWORKS
 
 Runtime = Callable[[], Tensor]
 

@@ -21,12 +21,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks.engine import NETWORKS, Runtime, prepared
+from benchmarks.engine import Runtime, prepared
 from rich.console import Console
 from rich.table import Table
 
 import regroup.engine.running.compiled
 from regroup.networks.anywhere import create_any_model
+from regroup.testing.workloads import NETWORKS
 
 _CALLS = 20
 _MIB = 1 << 20

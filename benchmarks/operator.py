@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -31,51 +31,17 @@ from regroup.networks.anywhere import create_any_model
 from regroup.ops.backends import backends
 from regroup.ops.passes import PASSES, Call
 from regroup.profiling.machine import machine
+from regroup.testing.workloads import TRAINED, Workload, narrow
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _PAUSE, _BURST, _ROUNDS = 0.02, 0.04, 5
 """Seconds before and of a burst, and bursts of each contender."""
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution of some network."""
-
-    where: str
-    channels: int
-    size: int
-    kernel: int
-    groups: int
-    stride: int = 1
-
-    @property
-    def kind(self) -> str:
-        """Depthwise, or how wide its groups are, and the kernel."""
-        width = self.channels // self.groups
-        return f"{'depthwise' if width == 1 else f'width {width}'} {self.kernel}x{self.kernel}"
-
-
-LAYERS = (
-    Layer("mobilenet_v2", 96, 112, 3, 96, 2),
-    Layer("mobilenet_v2", 144, 56, 3, 144),
-    Layer("mobilenet_v2", 384, 14, 3, 384),
-    Layer("mobilenet_v2", 960, 7, 3, 960),
-    Layer("mixnet_s", 120, 28, 5, 120),
-    Layer("mixnet_s", 120, 28, 7, 120, 2),
-    Layer("efficientnet_b0", 672, 14, 5, 672),
-    Layer("mixnet_l", 120, 14, 9, 120),
-    Layer("convnext", 96, 56, 7, 96),
-    Layer("resnext 64x2", 128, 56, 3, 64),
-    Layer("resnext50_32x4d", 128, 56, 3, 32),
-    Layer("resnext50_32x4d", 256, 28, 3, 32),
-    Layer("resnext50_32x4d", 512, 14, 3, 32),
-    Layer("resnext50_32x4d", 256, 56, 3, 32, 2),
-)
-
-NETWORKS = (
-    "shufflenet_v1_g3_100", "mobilenet_v1_100", "mobilenet_v2_100", "mixnet_s", "igcv3_100",
-    "timm:efficientnet_b0", "resnext50_32x4d",
-)  # fmt: skip
+def kind(layer: Workload) -> str:
+    """Return whether it is depthwise, or how wide its groups are, and its kernel."""
+    width = "depthwise" if layer.group_width == 1 else f"width {layer.group_width}"
+    return f"{width} {layer.kernel}x{layer.kernel}"
 
 
 def measure(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -95,13 +61,13 @@ def measure(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
     return found
 
 
-def passes(layer: Layer, batch: int) -> dict[str, dict[str, float]]:
+def passes(layer: Workload, batch: int) -> dict[str, dict[str, float]]:
     """Return the seconds of each pass of a layer by contender."""
     padding, found = (layer.kernel // 2,) * 2, {}
-    weight = torch.randn(layer.channels, layer.channels // layer.groups, layer.kernel, layer.kernel)
+    weight = torch.randn(layer.outputs, layer.group_width, layer.kernel, layer.kernel)
     contenders: dict[str, dict[str, Callable[[], Tensor]]] = {which: {} for which in PASSES}
     for name, layout in FORMATS.items():
-        x = torch.randn(batch, layer.channels, layer.size, layer.size).contiguous(memory_format=layout)
+        x = torch.randn(batch, layer.inputs, layer.size, layer.size).contiguous(memory_format=layout)
         strides = (layer.stride,) * 2
         g = F.conv2d(x, weight, None, strides, padding, 1, layer.groups)
         g = torch.randn_like(g).contiguous(memory_format=layout)
@@ -116,11 +82,10 @@ def passes(layer: Layer, batch: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def roof(layer: Layer, batch: int, bandwidth: float) -> float:
+def roof(layer: Workload, batch: int, bandwidth: float) -> float:
     """Return the least seconds of a pass: of its arithmetic, or of reading and writing its tensors once."""
-    out = layer.size // layer.stride
-    flops = 2 * batch * layer.channels * (layer.channels // layer.groups) * layer.kernel**2 * out**2
-    moved = 4 * batch * layer.channels * (layer.size**2 + out**2)
+    flops = 2 * batch * layer.macs
+    moved = 4 * batch * (layer.inputs * layer.size**2 + layer.outputs * layer.out**2)
     return max(flops / (peak_gflops() * torch.get_num_threads() * 1e9), moved / bandwidth)
 
 
@@ -168,15 +133,15 @@ def show_layers(rows: list[dict], bandwidth: float) -> None:
     for column in ("layer", "of", "batch", *PASSES, "together", "of the roof"):
         table.add_column(column.replace("_", " "), justify="left" if column in ("layer", "of") else "right")
     for row in rows:
-        layer, cells = Layer(**row["layer"]), []
+        layer, cells = Workload(**row["layer"]), []
         totals = {who: sum(best(row["seconds"][w], who) for w in PASSES) for who in ("PyTorch", "regroup")}
         for which in PASSES:
             theirs, ours = (best(row["seconds"][which], who) * 1e3 for who in ("PyTorch", "regroup"))
             cells.append(f"{theirs:.2f} / {ours:.2f} = {theirs / ours:.2f}x")
         together = f"{totals['PyTorch'] / totals['regroup']:.2f}x"
         share = 3 * roof(layer, row["batch"], bandwidth) / totals["regroup"]
-        what = f"{layer.kind}, {layer.channels} at {layer.size}" + (", stride 2" if layer.stride > 1 else "")
-        table.add_row(what, layer.where, str(row["batch"]), *cells, together, f"{share:.0%}")
+        what = f"{kind(layer)}, {layer.outputs} at {layer.size}" + (", stride 2" if layer.stride > 1 else "")
+        table.add_row(what, layer.network, str(row["batch"]), *cells, together, f"{share:.0%}")
     Console(width=170).print("milliseconds: PyTorch's better format / regroup's = speed-up", table)
 
 
@@ -198,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=("layers", "steps"))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", default=list(TRAINED))
     parser.add_argument("--image", type=int, default=128)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
@@ -207,7 +172,7 @@ def main() -> None:
     bandwidth = memory_bandwidth()
     result: dict = {"machine": machine().to_dict(), "bandwidth": bandwidth, "layers": [], "steps": []}
     if args.only != "steps":
-        for layer in LAYERS:
+        for layer in narrow():
             for batch in args.batch:
                 row = {"layer": asdict(layer), "batch": batch, "seconds": passes(layer, batch)}
                 result["layers"].append(row)
