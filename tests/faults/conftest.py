@@ -13,7 +13,9 @@ _TRIED = pytest.StashKey[dict]()
 def tell(request):
     """Show a line at once, whatever pytest captures; in the long form only."""
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    return reporter.write_line if LONG and reporter else lambda line: None
+    if not LONG or reporter is None:
+        return lambda line: None
+    return lambda line: reporter.write(f"{line}\n", flush=True)
 
 
 @pytest.fixture(scope="session")

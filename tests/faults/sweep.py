@@ -30,6 +30,7 @@ KINDS = {
     "documents": sweep_readers.documents,
     "tensors": sweep_readers.tensors,
     "caches": sweep_readers.caches,
+    "directories": sweep_commands.directories,
     "commands": sweep_commands.commands,
     "sets": sweep_sets.sets,
 }

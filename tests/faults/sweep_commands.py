@@ -140,6 +140,9 @@ COMMANDS = (
 )
 
 
+_GOING_ON = ("train --resume", "compare")
+
+
 def made(sweep, place):
     """Make all that the commands read, as they leave it themselves."""
     for split in ("train", "val"):
@@ -165,12 +168,12 @@ def made(sweep, place):
 class Stand:
     """The files of a sweep, whole, and a copy of them in which one at a time is damaged."""
 
-    def __init__(self, sweep):
+    def __init__(self, sweep, commands):
         self.sweep, self.whole, self.place = sweep, sweep.directory / "whole", sweep.directory / "place"
         made(sweep, self.whole)
         shutil.copytree(self.whole, self.place)
         self.right = {}
-        for command in COMMANDS:
+        for command in commands:
             status, out = self.do(command, "whole")
             assert status == 0, sweep.said
             self.right[command] = command.result and command.result(self.place, out)
@@ -207,10 +210,20 @@ class Stand:
             shutil.copytree(self.whole / part, self.place / part)
 
 
-def commands(sweep):
-    """One file at a time is damaged before each command."""
+def swept(sweep, commands):
+    """Damage one file at a time before each command."""
     with runs.registered():
-        stand = Stand(sweep)
+        stand = Stand(sweep, commands)
         for _ in sweep.turns():
-            for command in COMMANDS:
+            for command in commands:
                 stand.damaged(command)
+
+
+def directories(sweep):
+    """What is gone on with in a damaged directory: a run, and a comparison."""
+    swept(sweep, [command for command in COMMANDS if command.name in _GOING_ON])
+
+
+def commands(sweep):
+    """All other commands."""
+    swept(sweep, [command for command in COMMANDS if command.name not in _GOING_ON])

@@ -1,9 +1,13 @@
-"""Every file operation of a command that reads fails in turn: it works, or says why in one line."""
+"""Every file operation of the other commands fails in turn, or is the last one; then it is run again.
+
+`train` and `compare` are in `test_runs`. These read a run, and write the cache of kernels.
+"""
 
 import io
 import json
-import os
 import random
+import shutil
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -12,9 +16,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 from regroup.cli import main
 from regroup.training.data import load_data
 
-from .system import ERRORS, Fault, faults
+from . import runs
+from .programs import LONG
+from .system import ERRORS, Crash, Fault, faults
 
-STEP = 1 if "REGROUP_FAULTS" in os.environ else 40
+STEP = 1 if LONG else 40
 
 
 def call(capsys, *argv):
@@ -25,36 +31,99 @@ def call(capsys, *argv):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a run and an image."""
+    """A directory with a run, one of a tiny network, and an image."""
     place = tmp_path_factory.mktemp("place")
-    options = ("--epochs", 1, "--display", "quiet", "--device", "cpu", "--output", place / "run")
+    options = ("train", "--epochs", "1", "--display", "quiet", "--device", "cpu", "--output")
     with pytest.raises(SystemExit):
-        main(list(map(str, ("train", *options))))
+        main([*options, str(place / "run")])
+    with runs.registered(), pytest.raises(SystemExit):
+        main([*options, str(place / "tiny"), "--model", "tiny", "--data", "tiny", "--batch-size", "16"])
     to_pil_image(load_data("digits").test[0][0]).save(place / "a.png")
     return place
 
 
+def options(command, place, run="run"):
+    """Return the arguments of a command that looks at a run."""
+    more = {
+        "run": ["--image", place / "a.png", "--json"],
+        "profile": ["--no-time", "--json"],
+        "compile": ["--json"],
+    }
+    return (command, place / run, *more[command])
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", ["run", "profile"])
-def test_operations_that_fail_cost_a_line_at_most(command, place, capsys, monkeypatch):
+def test_operations_that_fail_cost_a_line_at_most(command, place, capsys, monkeypatch, tell, tried):
     monkeypatch.setenv("REGROUP_CACHE", str(place / "cache"))
-    more = ["--image", place / "a.png", "--json"] if command == "run" else ["--no-time", "--json"]
-    code, right, _ = call(capsys, command, place / "run", *more)
+    argv = options(command, place)
+    code, right, _ = call(capsys, *argv)
     assert code == 0 and json.loads(right)
     points = 0
     for number in ERRORS:
         for last in count(random.randrange(min(STEP, 8)), STEP):
             fault = Fault(last, number)
             with faults(monkeypatch, fault, place):
-                code, out, err = call(capsys, command, place / "run", *more)
-            lines = [line for line in err.splitlines() if not line.startswith("the cache")]
-            assert code in (0, 1) and len(lines) == code and "should not have happened" not in err, err
+                code, out, err = call(capsys, *argv)
+            check(code, err)
             assert code == 1 or out == right
             if fault.seen <= last:
                 break
             points += 1
+        tell(f"operations of {command} that fail: {points}")
     assert points >= len(ERRORS)
-    assert call(capsys, command, place / "run", *more)[:2] == (0, right)
+    assert call(capsys, *argv)[:2] == (0, right)
+    tried(f"file operations of {command} that failed", points)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("command", ["run", "compile"])
+def test_a_cache_that_is_written_may_fail_or_end_at_any_operation(
+    command, place, capsys, monkeypatch, tell, tried
+):
+    """The work is done all the same, or there is a line; what a crash leaves is in nobody's way.
+
+    What is counted are operations on paths in the cache, and on whatever descriptor.
+    """
+    argv, cache, points = options(command, place, "tiny"), place / "cache", 0
+
+    def ran(cached):
+        monkeypatch.setenv("REGROUP_CACHE", str(cache) if cached else "")
+        with runs.registered():
+            return call(capsys, *argv)
+
+    right = found(ran(cached=False)[1])
+    for number in (None, *ERRORS):
+        for last in count(random.randrange(min(STEP, 8)), STEP):
+            shutil.rmtree(cache, ignore_errors=True)
+            fault = Fault(last, number)
+            with faults(monkeypatch, fault, cache), suppress(Crash):
+                code, out, err = ran(cached=True)
+                if number is not None:
+                    check(code, err)
+                    assert code == 1 or found(out) == right
+            if fault.seen <= last:
+                break
+            code, out, err = ran(cached=True)
+            assert code == 0 and found(out) == right, err
+            points += 1
+        tell(f"operations of {command} in its cache: {points}")
+    assert points >= len(ERRORS)
+    tried(f"operations in the cache of {command} that failed or were the last one", points)
+
+
+def check(code, err):
+    """Require that a command worked and said nothing, or that it failed and one line says why."""
+    lines = [line for line in err.splitlines() if not line.startswith("the cache")]
+    assert code in (0, 1) and len(lines) == code and "should not have happened" not in err, err
+
+
+def found(printed):
+    """Return what a command printed, without times."""
+    value = json.loads(printed)
+    if isinstance(value, list):
+        return [(row["class"], row["probability"]) for row in value]
+    return [(step["runs"], step.get("names")) for step in value["segments"]]
 
 
 def test_the_layer_sees_what_pathlib_opens(tmp_path, monkeypatch):

@@ -11,7 +11,15 @@ import pytest
 
 from tests.faults import programs
 
-SHORT = {"images": 60, "documents": 60, "tensors": 60, "caches": 60, "commands": 6, "sets": 30}
+SHORT = {
+    "images": 60,
+    "documents": 60,
+    "tensors": 60,
+    "caches": 60,
+    "directories": 20,
+    "commands": 6,
+    "sets": 30,
+}
 """Turns of each kind; in the long form 3,000, of commands 2,000."""
 
 
@@ -21,7 +29,7 @@ def turns(kind):
 
 @pytest.mark.timeout(300 + 80 * programs.LONG)
 @pytest.mark.parametrize(
-    "kinds", [["images", "documents", "tensors", "caches"], ["commands", "sets"]], ids="-".join
+    "kinds", [["images", "documents", "tensors", "caches"], ["directories", "commands", "sets"]], ids="-".join
 )
 def test_damaged_files_are_read_or_refused_in_one_line(kinds, tmp_path, tell, tried):
     seed = random.SystemRandom().randrange(10**6) if programs.LONG else 101

@@ -14,6 +14,7 @@ from regroup.errors import CheckpointError
 from regroup.files.documents import build
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint, save_weights
 from regroup.training.directory import Record
+from tests.faults import runs
 from tests.training.cases import data
 
 
@@ -75,6 +76,51 @@ def test_another_run_is_not_written_over(tmp_path, capsys):
     assert short(tmp_path) == 0
     assert short(tmp_path) == 1
     assert "holds no run yet" in capsys.readouterr().err
+
+
+OTHERS = {
+    "strategy": [
+        ("groupable", "groupable:groups=8"),
+        ("dynamic", "dynamic:gate=0.25"),
+        ("shifted", "shifted:bits=3"),
+        ("grouped:groups=2", "grouped:groups=4"),
+        ("shuffled", "grouped:groups=2"),
+    ],
+    "where": [("0", "3"), ("*", "3")],
+    "model": [("tiny", "resnet_small")],
+    "data": [("tiny", "digits")],
+    "lr": [("0.05", "0.06")],
+    "seed": [("1", "2")],
+    "teacher": [("TEACHER", "")],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "begun", "other"), [(o, *pair) for o, pairs in OTHERS.items() for pair in pairs]
+)
+def test_a_run_is_not_resumed_as_another_though_every_tensor_fits(option, begun, other, tmp_path, capsys):
+    """Both sides are named; nothing in the directory changes."""
+    choices = {"model": "tiny", "data": "tiny", "batch-size": "16", "epochs": "1"}
+    if option == "where":
+        choices["strategy"] = "grouped:groups=2"
+    common = ("--display", "quiet", "--device", "cpu", "--output", tmp_path / "run")
+
+    def run(value, *more):
+        chosen = {**choices, option: value}
+        return regroup_train(*(w for n, v in chosen.items() if v for w in (f"--{n}", v)), *common, *more)
+
+    with runs.registered():
+        if option == "teacher":
+            begun = str(tmp_path / "teacher")
+            assert regroup_train("--model", "tiny", "--data", "tiny", "--epochs", "1", "--out", begun) == 0
+        assert run(begun) == 0
+        before = runs.contents(tmp_path / "run")
+        capsys.readouterr()
+        assert run(other, "--resume") == 1
+        assert runs.contents(tmp_path / "run") == before
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert option in said and "as in the run to resume" in said
+        assert run(begun, "--resume") == 0
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Options)])

@@ -300,10 +300,11 @@ def prepare(directory: Path) -> None:
     """
     try:
         make_directories(directory)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            directory, f"cannot be made: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    except OSError as error:
+        above = "" if error.filename in (None, str(directory)) else f": {error.filename}"
+        raise CheckpointError(directory, f"cannot be made: {error.strerror or error}{above}") from error
+    except ValueError as error:  # a zero in the name
+        raise CheckpointError(directory, f"cannot be made: {error}") from error
     try:
         try_writing(directory)
     except OSError as error:
