@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "udiv": "//", "sdiv": "//", "urem": "%", "shl": "<<"}
 _OPERATORS |= {"fadd": "+", "fsub": "-", "fmul": "*", "fdiv": "/", "and": "&", "or": "|", "xor": "^"}
 _RELATIONS = {"lt": "<", "gt": ">", "ge": ">=", "le": "<=", "eq": "==", "ne": "!="}
-_LOW, _SUM, _PRODUCT, _ATOM = range(4)
+_RELATION, _BITS, _SUM, _PRODUCT, _ATOM = range(5)
 _BINDS = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "//": _PRODUCT, "%": _PRODUCT}
 _CALLS = {"fmuladd": "fma", "smin": "min", "smax": "max", "fabs": "abs"}
 _SIMPLE = ("nsw ", "inbounds ", "nuw ")
@@ -62,6 +62,8 @@ def constant(text: str) -> str:
     if text == "zeroinitializer":
         return "0"
     text = re.sub(r"^splat \(\w+ (.*)\)$", r"\1", text)
+    if text.startswith("<i1 "):
+        return f"lanes({_first(text)})"
     if re.fullmatch(r"0x[0-9a-f]{16}", text):
         number = struct.unpack(">d", bytes.fromhex(text[2:]))[0]
         return _shortest(number)
@@ -99,8 +101,8 @@ def _renamed(text: str, values: Values) -> str:
 
 def _binary(word: str, rest: str, values: Values) -> Expression:
     a, b = operands(rest)
-    sign, binds = _OPERATORS[word], _BINDS.get(_OPERATORS[word], _LOW)
-    left = values(a).within(binds)
+    sign, binds = _OPERATORS[word], _BINDS.get(_OPERATORS[word], _BITS)
+    left = values(a).within(binds + (binds == _BITS))
     right = values(b).within(binds if sign == "+" else binds + 1)
     continues = a if word == "fadd" else ""
     return Expression(f"{left} {sign} {right}", binds, word[0] != "f" and not rest.startswith("<"), continues)
@@ -115,7 +117,7 @@ def _compare(word: str, rest: str, values: Values) -> Expression:
     sign = _RELATIONS[relation[-2:]]  # of "slt" (signed), "ult" (unsigned), "olt" (false for NaN)
     left = f"unsigned({a.text})" if relation[0] == "u" and rest.startswith("i") else a.within(_SUM)
     text = f"{left} {sign} {b.within(_SUM)}"
-    return Expression(text, _LOW, word == "icmp" and not rest.startswith("<"))
+    return Expression(text, _RELATION, word == "icmp" and not rest.startswith("<"))
 
 
 def _address(word: str, rest: str, values: Values) -> Expression:
@@ -133,9 +135,16 @@ def _address(word: str, rest: str, values: Values) -> Expression:
 def _load(word: str, rest: str, values: Values) -> Expression:
     kind, pointer = operands(rest)[:2]
     at = values(pointer)
-    if "float" not in kind:
-        return Expression(at.text, _ATOM, at.text.startswith("offsets"))
+    if kind.startswith("<") and "float" not in kind:
+        return Expression(f"load_ints{_width(kind)}({at.text})")
+    if kind != "float" and not kind.startswith("<"):
+        return Expression(_place(at), _ATOM, at.text.startswith("offsets"))
     return Expression(f"load{_width(kind)}({at.text})")
+
+
+def _place(at: Expression) -> str:
+    """Return the word at an address."""
+    return at.text if at.text.endswith("]") else f"{at.within(_ATOM)}[0]"
 
 
 def _width(kind: str) -> str:
@@ -147,8 +156,7 @@ def _store(word: str, rest: str, values: Values) -> Expression:
     kind = rest.partition(" ")[0]
     at = values(pointer)
     if kind in ("ptr", "i32", "i64"):
-        place = at.text if at.text.endswith("]") else f"{at.within(_ATOM)}[0]"
-        return Expression(f"{place} = {values(what).text}")
+        return Expression(f"{_place(at)} = {values(what).text}")
     return Expression(f"store{_width(kind)}({at.text}, {values(what).text})")
 
 
@@ -210,6 +218,8 @@ def _call(word: str, rest: str, values: Values) -> Expression:
     if parts[1] == "prefetch":
         return Expression(f"prefetch({texts[0]})")
     short = parts[4] if parts[1] == "x86" and parts[3] == "mask" else parts[3 if parts[1] == "x86" else 1]
+    if parts[1:3] == ["vector", "reduce"]:
+        short = f"{parts[3]}_lanes"
     continues = arguments[2] if short == "fmuladd" else ""
     shown = f"{_CALLS.get(short, short)}({', '.join(texts)})"
     return Expression(shown, _ATOM, kind == "i64", continues)
@@ -226,8 +236,8 @@ def _masked(which: str, arguments: list[str], values: Values) -> Expression:
 
 def _first(mask: str) -> str:
     lanes = [lane.endswith("true") for lane in mask.strip("<>").split(", ")]
-    count = sum(lanes)
-    return str(count) if all(lanes[:count]) else f"lanes {[i for i, lane in enumerate(lanes) if lane]}"
+    count, chosen = sum(lanes), [str(i) for i, lane in enumerate(lanes) if lane]
+    return str(count) if all(lanes[:count]) else f"[{_ranges(chosen)}]"
 
 
 def _convert(word: str, rest: str, values: Values) -> Expression:

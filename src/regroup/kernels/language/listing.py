@@ -48,7 +48,7 @@ class _Function:
         start = next(i for i, line in enumerate(text) if line.startswith("define"))
         self._body = text[start + 2 : -2]  # without its head, the first label, the return and the brace
         self.lines: list[str] = []
-        self._depth, self._whole = 0, (f"load{code.lanes}(", f"store{code.lanes}(")
+        self._depth, self._whole = 0, tuple(f"{word}{code.lanes}(" for word in ("load", "load_ints", "store"))
         self._names: dict[str, str] = {}
         self._taken: Counter[str] = Counter()
         self._inlined: dict[str, Expression] = {}
