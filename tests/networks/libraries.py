@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torchvision
 from torch import nn
@@ -19,6 +20,19 @@ class Reference:
     options: dict[str, object] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
     """Our parameters that it does not have: fixed at zero there."""
+
+    @property
+    def recipe(self) -> Hashable:
+        """What it is built from. References of one recipe are the same network."""
+        return _recipe(self.build)
+
+
+def _recipe(part: object) -> Hashable:
+    if isinstance(part, partial):
+        return _recipe(part.func), tuple(map(_recipe, part.args)), _recipe(part.keywords)
+    if isinstance(part, dict):
+        return tuple((key, _recipe(value)) for key, value in sorted(part.items()))
+    return part
 
 
 def of_torchvision(name: str, ours: dict[str, object] | None = None, **options: object) -> Reference:

@@ -6,6 +6,8 @@ of the second one's kind, and the claims hold the full depth.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torchvision
 from torch import nn
@@ -39,30 +41,28 @@ def _resnets() -> dict[str, list[Reference]]:
     """Torchvision's class builds every ResNet and ResNeXt; the others have some of them."""
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    found = {}
+    found, two = {}, {"depths": (2, 2, 2, 2)}
     for name in list_models("resne*"):
         c = networks[name].config
         if c.small or name.startswith(("resnet50_", "resnet_")):
             continue
-
-        def build(c=c) -> nn.Module:
-            block = Bottleneck if c.bottleneck else BasicBlock
-            return ResNet(block, [2, 2, 2, 2], groups=c.groups, width_per_group=c.group_width)
-
-        found[name] = [Reference("torchvision", build, {"depths": (2, 2, 2, 2)})]
+        block = Bottleneck if c.bottleneck else BasicBlock
+        build = partial(ResNet, block, two["depths"], groups=c.groups, width_per_group=c.group_width)
+        found[name] = [Reference("torchvision", build, two)]
     for name in ("resnet18", "resnet50", "resnext50_32x4d"):
         found[name].append(of_timm(name))
-    found["resnet18"].append(of_pytorchcv("resnet", "resnet18"))
-    found["resnet50"].append(of_pytorchcv("resnet", "resnet50b"))
-    found["resnext50_32x4d"].append(of_pytorchcv("resnext", "resnext50_32x4d"))
+    found["resnet18"].append(of_pytorchcv("resnet", "resnet18", two))
+    found["resnet50"].append(of_pytorchcv("resnet", "resnetbc26b", two))
+    found["resnext50_32x4d"].append(of_pytorchcv("resnext", "resnext26_32x4d", two))
     for name in ("resnet20", "resnet56", "resnet110"):
         found[name] = [of_pytorchcv("resnet_cifar", f"{name}_cifar10")]
-    shape = {"blocks": 29, "cardinality": 8, "bottleneck_width": 64, "num_classes": 10}
-    found["resnext29_8x64d"] = [of_pytorchcv("resnext_cifar", "get_resnext_cifar", **shape)]
+    for name in list_models("resnext29_*"):
+        cardinality, _, width = name.removeprefix("resnext29_").removesuffix("d").partition("x")
+        shape = {"cardinality": int(cardinality), "bottleneck_width": int(width), "num_classes": 10}
+        ours = {"depths": (2, 2, 2)}
+        found[name] = [of_pytorchcv("resnext_cifar", "get_resnext_cifar", ours, blocks=20, **shape)]
     shape = {"channels": [[16], [32], [64]], "init_block_channels": 16, "bottleneck": False}
     found["resnet_small"] = [of_pytorchcv("resnet_cifar", "CIFARResNet", num_classes=10, **shape)]
-    for name in ("resnext29_32x4d", "resnext29_16x64d"):
-        found[name] = [of_pytorchcv("resnext_cifar", f"{name}_cifar10")]
     return found
 
 

@@ -7,6 +7,15 @@ from regroup.networks import Network, list_models, networks
 LARGEST = 40_000
 """Million MACs. A larger network is built by the registry's sweeps, and compared narrowed."""
 
+NARROW = (
+    ("hidden", 64),
+    ("middle", (16, 32, 64, 128)),  # G-ResNeXt's widths
+    ("middle", 1),  # Xception's modules
+    ("entry", (64, 128, 256)),
+    ("exit", (256, 384, 512)),
+    ("halves", (32, 64, 128, 256)),
+)
+
 
 def representatives() -> list[str]:
     """Return the name with the fewest MACs for each combination of backbone and yes-or-no options."""
@@ -23,17 +32,24 @@ def representatives() -> list[str]:
 
 
 def side(name: str, least: int = 64) -> int:
-    """Return a small image side that the network takes."""
+    """Return a small image side whose last map is more than one pixel: norms of few numbers tell little."""
     network = networks[name]
     wanted = 32 if network.claims.size[0] < 64 else least
-    return max(wanted, network.build.min_size)
+    return wanted if network.build.min_size <= wanted else network.build.min_size + 32
 
 
 def small(name: str, **options: object) -> dict[str, object]:
     """Return options that make a network light: narrow layers, few blocks and classes, no dropout."""
-    narrow = {"hidden": 64, "middle": (16, 32, 64, 128)}
     config = networks[name].config
-    light = {key: value for key, value in narrow.items() if type(getattr(config, key, None)) is type(value)}
-    if sum(getattr(config, "depths", ())) > 40:
-        light["depths"] = (1, 2, *[1] * (len(config.depths) - 2))
-    return {"num_classes": 4, "drop_rate": 0.0, **light, **options}
+    light = {key: value for key, value in NARROW if type(getattr(config, key, None)) is type(value)}
+    return {"num_classes": 4, "drop_rate": 0.0, **light, **_shallow(config), **options}
+
+
+def _shallow(config: object) -> dict[str, object]:
+    """Return options for one block in each stage, and one more in the second, whose shape it keeps."""
+    published = getattr(config, "depths", ())
+    depths = tuple(min(depth, 2 if stage == 1 else 1) for stage, depth in enumerate(published))
+    if hasattr(config, "structure"):  # ScaleNets say each block's outputs
+        return {"structure": tuple(s[:n] for s, n in zip(config.structure, depths, strict=True))}
+    each = ("kernels", "scales") if hasattr(config, "kernels") else ()  # of each block, found by search
+    return {key: getattr(config, key)[: sum(depths)] for key in each} | ({"depths": depths} if depths else {})
