@@ -19,7 +19,7 @@ check: .venv/.installed-dev         ## style, types, floors
 fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems a template, N/10 models; every network
 	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest $$(grep -rl REGROUP_FUZZ tests --include='test_*.py')
 
-faults: .venv/.installed-dev        ## the long fault runs: 200 kills and forks, 5,000 changes, every write interrupted
+faults: .venv/.installed-dev        ## the long fault runs (hours, N=20: a tenth): kills, forks, damage, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults
 
 bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machine

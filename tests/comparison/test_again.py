@@ -139,7 +139,7 @@ def test_a_plugin_that_changes_a_network_of_others_is_part_of_the_run(tmp_path, 
     del runs.Tiny.forward
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "record"])
+@pytest.mark.parametrize("what", ["checkpoint", "record", "lock"])
 def test_what_cannot_be_gone_on_with_is_set_aside_and_trained_anew(what, tmp_path):
     """Though its seals are whole: else the row would stay "not run" for ever."""
     whole = runs.compared(tmp_path)
@@ -148,6 +148,9 @@ def test_what_cannot_be_gone_on_with_is_set_aside_and_trained_anew(what, tmp_pat
         (path,) = list_checkpoints(run)
         files = {p.name: p.read_bytes() for p in path.iterdir() if p.suffix in (".json", ".safetensors")}
         write_sealed(path, {n: c for n, c in files.items() if "m" not in n}, replace=True)  # model, optimizer
+    elif what == "lock":
+        (run / "run.lock").unlink()
+        (run / "run.lock").symlink_to("run.lock")
     else:
         record = Record.read(run)
         other = replace(record, identity=record.identity.with_config(lr=9.0))

@@ -1,6 +1,6 @@
 """A program that puts damaged files before everything that reads them, and prints what went wrong, as JSON.
 
-    python -m tests.faults.sweep DIRECTORY COUNT SEED KIND...
+    python -m tests.faults.sweep DIRECTORY SEED KIND=COUNT...
 
 It is a process of its own because its memory is limited: what is allocated beyond `memory` is a failure.
 """
@@ -120,14 +120,14 @@ def hang(number, frame):
     raise Hang
 
 
-def main(directory, count, seed, kinds):
+def main(directory, seed, counts):
     os.environ["REGROUP_CACHE"] = str(directory / "cache")
     os.fsync = lambda handle: None  # nobody pulls the plug here
     signal.signal(signal.SIGALRM, hang)
     torch.set_num_threads(1)
     Image.init()
     results = {}
-    for kind in kinds:
+    for kind, count in counts.items():
         (directory / kind).mkdir()
         sweep = Sweep(kind, directory / kind, count, seed)
         start = time.process_time()
@@ -139,4 +139,5 @@ def main(directory, count, seed, kinds):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    wanted = dict(argument.split("=") for argument in sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), {kind: int(count) for kind, count in wanted.items()})

@@ -15,20 +15,8 @@ def sets(sweep):
         make(whole / name / "data")
     shutil.copytree(whole, place)
     os.environ["REGROUP_CACHE"] = ""
-    argv = (
-        "train",
-        "--model",
-        "tiny",
-        "--image",
-        "8",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "4",
-        "--out",
-        "../new",
-    )
-    argv = (*argv, "--display", "quiet", "--device", "cpu", "--data")
+    argv = ["train", "--model", "tiny", "--image", "8", "--epochs", "1", "--batch-size", "4"]
+    argv += ["--display", "quiet", "--device", "cpu", "--out", "../new", "--data"]
     before = Path.cwd()
     with runs.registered(), no_hashes():
         for name in LAYOUTS:

@@ -178,6 +178,15 @@ def test_an_average_that_is_still_its_beginning_says_so(capsys):
         assert ("will still be 100 % what it began with" in capsys.readouterr().err) is not warmup
 
 
+def test_an_optimiser_of_wrong_values_is_named_though_its_seal_is_whole(run):
+    (path, *_) = list_checkpoints(run)
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name != "manifest.json"}
+    files["optimizer.json"] = files["optimizer.json"].replace(b'"momentum"', b'"momentun"')
+    write_sealed(path, files, replace=True)
+    with pytest.raises(CheckpointError, match="is of another optimiser: KeyError"):
+        runs.trained(run, epochs=3)
+
+
 def test_one_image_at_a_time_through_1x1_maps_is_refused_before_training():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 6), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
     with pytest.raises(ConfigError, match="batch_size=1: must be at least 2"):

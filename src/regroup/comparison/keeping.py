@@ -24,6 +24,7 @@ from regroup.comparison.timing import TIMES
 from regroup.errors import CheckpointError, DataError, LockedError, ReportError
 from regroup.files.sealed import MANIFEST
 from regroup.training.checkpoint import latest_valid
+from regroup.training.directory import LOCK as RUN_LOCK
 from regroup.training.directory import RUN, Record, RunDirectory, prepare
 from regroup.training.identity import Identity
 
@@ -68,6 +69,7 @@ def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say
         _say_what_differs(folder, seed, identity, say)
         return path
     try:
+        _require_file(path / RUN_LOCK)
         record = Record.read(path)
         if record is None:
             latest_valid(path)
@@ -80,6 +82,11 @@ def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say
     except CheckpointError as error:
         _set_aside(path, error, say)
     return path
+
+
+def _require_file(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise CheckpointError(path, "is no file")
 
 
 class SetAside(Exception):

@@ -170,8 +170,7 @@ def _step(run: Run, batches: Iterator[Batch]) -> None:
             run.scaler.scale(loss).backward()
         run.epoch_loss += loss.detach()
     _clip(run)
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
+    run.update_weights()
     run.optimizer.zero_grad()
     run.step += 1
     if run.ema is not None:

@@ -94,6 +94,7 @@ class Run:
         self.epoch_loss = self._zero()
         self.history = History([])
         self.directory: RunDirectory | None = None
+        self._resumed_from: Path | None = None  # until a step has been done
 
     @property
     def evaluated(self) -> nn.Module:
@@ -126,6 +127,22 @@ class Run:
                 wanted = self.teacher(images).float()
             loss = torch.lerp(loss, self._distillation(scores, wanted), self.config.distillation_alpha)
         return loss + penalty(self.model) if self.learns else loss
+
+    def update_weights(self) -> None:
+        """Let the optimiser do its step.
+
+        Raises:
+            CheckpointError: it is the first after a resume, and trips over what the checkpoint has of it.
+        """
+        try:
+            self.scaler.step(self.optimizer)
+        except Exception as error:  # each optimiser trips in its own way over what is not its own
+            if self._resumed_from is None:
+                raise
+            reason = f"is of another optimiser: {type(error).__name__}: {first_line(error)}"
+            raise CheckpointError(self._resumed_from, reason) from error
+        self.scaler.update()
+        self._resumed_from = None
 
     def set_progress(self) -> None:
         """Tell modules that learn their grouping how much of the run is done."""
@@ -278,6 +295,7 @@ class Run:
         except Exception as error:  # each optimiser trips in its own way over what is not its own
             reason = f"is of another optimiser: {type(error).__name__}: {first_line(error)}"
             raise CheckpointError(path, reason) from error
+        self._resumed_from = path
         self.step, self.history = training.step, History(training.history)
         self.epoch_loss = training.epoch_loss.to(self.device) if self.processes.first else self._zero()
 
