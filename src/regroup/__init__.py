@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from regroup.networks import list_models as list_models
     from regroup.ops.accelerate import accelerate as accelerate
     from regroup.ops.accelerate import decelerate as decelerate
+    from regroup.ops.explain import explain as explain
     from regroup.profiling.profile import profile as profile
     from regroup.spec import ConvSpec as ConvSpec
     from regroup.spec import Cost as Cost
@@ -53,6 +54,7 @@ _HOME = {
     "decelerate": "ops.accelerate",
     "deploy": "strategies.learning",
     "evaluate": "training",
+    "explain": "ops.explain",
     "groupings": "strategies.learning",
     "list_models": "networks",
     "load_data": "training",

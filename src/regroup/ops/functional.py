@@ -3,13 +3,13 @@
 >>> x, weight = torch.randn(1, 8, 5, 5), torch.randn(6, 4, 3, 3)
 >>> conv2d(x, weight, padding=1, groups=2).shape
 torch.Size([1, 6, 5, 5])
->>> explain(x, weight, padding=1, groups=2)["forward"]["reference"]
-'yes'
+>>> call_of(x, weight, padding=1, groups=2).macs
+5400
 
 They compute what those of `torch.nn.functional` compute, and can be differentiated any number of times
 (forward-mode derivatives are PyTorch's convolutions), compiled, exported, traced and mapped (`torch.vmap`).
-Each of their three passes (forward, gradient of the input, gradient of the weights) is computed by the first
-backend that can: `operator.py`.
+Each of their three passes (forward, gradient of the input, gradient of the weights) is computed by the
+backend that is expected to be the quickest: `backends.py`.
 
 Shape letters: N images, C input channels, K output channels, G groups.
 """
@@ -27,9 +27,8 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from regroup.errors import SpecError
-from regroup.ops.backends import backends
 from regroup.ops.operator import complex_convolution, convolution
-from regroup.ops.passes import PASSES, Call, Pass
+from regroup.ops.passes import Call, memory_format
 from regroup.spec import integer
 
 Sizes = int | Sequence[int]
@@ -72,13 +71,7 @@ def conv(
         return conv(x[None], weight, bias, stride, padding, dilation, groups)[0]
     if x.dim() != rank + 2:
         raise SpecError("x.dim()", x.dim(), f"{rank + 2}, or {rank + 1} for one without a batch")
-    steps, distances = _numbers("stride", stride, rank), _numbers("dilation", dilation, rank)
-    # of a single tap it means nothing, but oneDNN (3.12, float16) then reads where no memory is
-    distances = [1 if k == 1 else d for k, d in zip(weight.shape[2:], distances, strict=True)]
-    if isinstance(padding, str):
-        x, zeros = _padded(x, weight.shape[2:], padding, steps, distances)
-    else:
-        x, zeros = _cropped(x, _numbers("padding", padding, rank))
+    x, steps, zeros, distances = _sizes(x, weight, stride, padding, dilation)
     if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         x, weight, bias = _lowered(x), _lowered(weight), None if bias is None else _lowered(bias)
     groups = _divisor(groups, x.shape[1], weight.shape[0])
@@ -118,25 +111,36 @@ for _function in (conv, conv1d, conv2d, conv3d):
     vars(_function)["__prepare_scriptable__"] = _no_script  # which torch.jit.script calls first
 
 
-def explain(
+def call_of(
     x: Tensor,
     weight: Tensor,
     stride: Sizes = 1,
-    padding: Sizes = 0,
+    padding: Sizes | str = 0,
     dilation: Sizes = 1,
     groups: int = 1,
-) -> dict[Pass, dict[str, str]]:
-    """Return for each pass, and each backend in order of preference, "yes" or why it cannot compute it."""
-    rank = weight.dim() - 2
-    places = ("stride", stride), ("padding", padding), ("dilation", dilation)
-    steps, zeros, distances = (tuple(_numbers(name, value, rank)) for name, value in places)
-    shapes = tuple(x.shape), tuple(weight.shape)
+) -> Call:
+    """Return what backends are asked for by `conv` of the same arguments, x being (N, C, *size)."""
+    x, steps, zeros, distances = _sizes(x, weight, stride, padding, dilation)
     divisor = _divisor(groups, x.shape[1], weight.shape[0])
-    call = Call(*shapes, steps, zeros, distances, divisor, x.dtype, x.device.type)
-    return {
-        which: {name: backend.why_not(which, call) or "yes" for name, backend in backends().items()}
-        for which in PASSES
-    }
+    _check(x, weight, None, steps, zeros, distances, divisor)
+    places = tuple(steps), tuple(zeros), tuple(distances)
+    last = memory_format(x) is not torch.contiguous_format
+    return Call(tuple(x.shape), tuple(weight.shape), *places, divisor, x.dtype, x.device.type, last)
+
+
+def _sizes(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes | str, dilation: Sizes
+) -> tuple[Tensor, list[int], list[int], list[int]]:
+    """Return the input, cropped or padded as no operator does it, and steps, zeros, distances."""
+    rank = weight.dim() - 2
+    steps, distances = _numbers("stride", stride, rank), _numbers("dilation", dilation, rank)
+    # of a single tap it means nothing, but oneDNN (3.12, float16) then reads where no memory is
+    distances = [1 if k == 1 else d for k, d in zip(weight.shape[2:], distances, strict=True)]
+    if isinstance(padding, str):
+        x, zeros = _padded(x, weight.shape[2:], padding, steps, distances)
+    else:
+        x, zeros = _cropped(x, _numbers("padding", padding, rank))
+    return x, steps, zeros, distances
 
 
 def _numbers(name: str, value: object, rank: int) -> list[int]:

@@ -19,6 +19,7 @@ from regroup.kernels.machine.threads import Lock, usable
 from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
 from regroup.ops.aten import Aten
+from regroup.ops.costs import seconds
 from regroup.ops.passes import WIDEST, Backend, Call, Pass, memory_format
 
 _PARTS = 16
@@ -50,8 +51,8 @@ class Native(Backend):
         return None
 
     def expected(self, which: Pass, call: Call) -> float:
-        """Return the seconds of products at a tenth of the peak."""
-        return 1e-11 * call.macs
+        """Return the seconds of one thread."""
+        return seconds(self.name, which, call)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Return y, (N, K, *out), in the memory format of x."""

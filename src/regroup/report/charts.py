@@ -45,7 +45,7 @@ def tradeoff(comparison: Comparison, cost: str) -> str:
         cost: "macs", "eager" or "compiled".
     """
     rows = [r for r in comparison.rows if r.accuracy is not None and (cost == "macs" or cost in r.times)]
-    with _figure(10.4, 5.2, f"tradeoff-{cost}") as (figure, texts):
+    with drawing(10.4, 5.2, f"tradeoff-{cost}") as (figure, texts):
         axes = figure.add_subplot()
         palette = colours(comparison.rows)
         front = comparison.pareto(cost)
@@ -69,7 +69,7 @@ def tradeoff(comparison: Comparison, cost: str) -> str:
             dot.set_gid(f"dot-{cost}-{i}")
             texts[f"dot-{cost}-{i}"] = f"{row.strategy}: {y:.2f} %, {_cost_text(row, cost)}"
         axes.set_xscale("log")
-        _plain_log_ticks(axes)
+        plain_log_ticks(axes)
         axes.set_xlabel(_COSTS[cost])
         axes.set_ylabel("test accuracy, per cent")
         axes.margins(x=0.1, y=0.08)
@@ -87,7 +87,7 @@ def curves(comparison: Comparison, name: str, label: str) -> str:
     """
     from matplotlib.ticker import MaxNLocator
 
-    with _figure(7.4, 4.2, f"curves-{name}") as (figure, texts):
+    with drawing(7.4, 4.2, f"curves-{name}") as (figure, texts):
         axes = figure.add_subplot()
         palette = colours(comparison.rows)
         ends = []
@@ -125,7 +125,7 @@ def matrices(rows: Sequence[Row], key: str, colour_map: str) -> str:
     rows = [r for r in rows if getattr(r, key).get("matrix")]
     columns = 8
     lines = max(1, math.ceil(len(rows) / columns))
-    with _figure(10.4, 1.5 * lines + 0.1, f"matrices-{key}") as (figure, _):
+    with drawing(10.4, 1.5 * lines + 0.1, f"matrices-{key}") as (figure, _):
         for i, row in enumerate(rows):
             axes = figure.add_subplot(lines, columns, i + 1)
             axes.imshow(getattr(row, key)["matrix"], cmap=colour_map, vmin=0, vmax=1, interpolation="nearest")
@@ -139,7 +139,7 @@ def matrices(rows: Sequence[Row], key: str, colour_map: str) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float, salt: str) -> Iterator[tuple[Figure, dict[str, str]]]:
+def drawing(width: float, height: float, salt: str) -> Iterator[tuple[Figure, dict[str, str]]]:
     """Give a figure and a dict for hover texts by element id; leaves the SVG as `figure.svg`."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -210,7 +210,8 @@ def _legend(axes: Axes, palette: dict[str, str], used: set[str]) -> None:
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7.5)
 
 
-def _plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axes: Axes) -> None:
+    """Label a logarithmic horizontal axis with 1, 2, 5, 10, ..."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
