@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from docs import learned
@@ -12,6 +10,7 @@ from regroup import ConvSpec
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.strategies import parse_strategy, strategies
 from regroup.strategies.learning import Learned
+from tests.processes import in_fork
 
 
 def test_the_page_is_what_its_data_make():
@@ -28,7 +27,7 @@ def test_every_learned_strategy_is_on_the_page():
 
 def test_the_code_on_the_page_runs():
     (block, lightning) = re.findall(r"```python\n(.*?)```", learned.PAGE.read_text(), re.DOTALL)
-    ran = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=240)
+    ran = in_fork(exec, block, {"__name__": "__main__"})
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "[16, 16, 16, 16]\ntorch.Size([1, 10])\n"
     compile(lightning, "page", "exec")

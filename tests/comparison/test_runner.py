@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from regroup.cli import main
 from regroup.comparison import pictures, runner
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError, UnknownNameError
@@ -14,6 +15,7 @@ from regroup.ops.layers import conv
 from regroup.ops.reach import listed
 from regroup.strategies import Strategy, strategies, strategy
 from regroup.testing import check_strategy
+from tests.processes import in_fork
 
 
 def compare(*strategies, out, **options):
@@ -117,7 +119,7 @@ def test_the_command_writes_the_report_and_prints_json_when_asked(tmp_path):
     assert [r["strategy"] for r in json.loads(output.stdout)["rows"]] == ["grouped:groups=4", "dense"]
     assert output.stderr == ""
     assert {"index.html", "comparison.json", "comparison.csv"} <= {p.name for p in tmp_path.iterdir()}
-    wrong = subprocess.run([*command, "--backbone", "resnet5O"], capture_output=True, text=True)
+    wrong = in_fork(main, [*map(str, command[1:]), "--backbone", "resnet5O"])
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("regroup compare: model='resnet5O'")
     assert len(wrong.stderr.splitlines()) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
@@ -10,6 +9,7 @@ from statistics import mean
 import pytest
 
 from examples import detect, segment
+from tests.processes import run_script
 
 FAMILIES = ["shufflenet_v1_g3_050", "mixnet_s", "condensenetv2_a", "oct_mobilenetv2_100_a0375"]
 ROOT = Path(__file__).parents[2]
@@ -25,15 +25,14 @@ def test_loss_falls_and_a_picture_is_drawn(example, network: str, tmp_path: Path
     assert picture.stat().st_size > 0
 
 
-def test_without_segmentation_models_the_example_says_what_to_install() -> None:
-    code = "import sys; sys.modules['segmentation_models_pytorch'] = None; import examples.segment"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+def test_without_segmentation_models_the_example_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    result = run_script(str(ROOT / "examples/segment.py"))
     assert result.returncode == 1
     assert result.stderr == "this example needs: pip install segmentation-models-pytorch\n"
 
 
 @pytest.mark.parametrize("name", ["detect", "segment"])
 def test_an_example_explains_itself(name: str) -> None:
-    command = [sys.executable, f"examples/{name}.py", "--help"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = run_script(str(ROOT / f"examples/{name}.py"), "--help")
     assert result.returncode == 0 and "--network" in result.stdout

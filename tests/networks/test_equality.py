@@ -90,7 +90,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Return the largest absolute difference, in fewer passes over large tensors than by its absolute values."""
+    """Return the largest absolute difference, in fewer passes than by the absolute values."""
     low, high = torch.sub(ours.detach(), theirs.detach()).aminmax()
     return float(torch.maximum(-low, high))
 
