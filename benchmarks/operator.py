@@ -4,9 +4,9 @@ python -m benchmarks.operator
 python -m benchmarks.operator --only layers --batch 8 --json operator.json
 
 Layers: each of the three passes by itself. Steps: forward, loss, backward and SGD of whole networks, plain
-and accelerated. All in one process, in bursts after pauses, each contender in turn; the best of the bursts
-counts, since a neighbour's load slows whole bursts. The share of the roof is the least time that the
-machine's arithmetic and memory allow, over the time taken.
+and accelerated. Issue: the script of PyTorch's issue 70954. All in one process, in bursts after pauses, each
+contender in turn; the best of the bursts counts, since a neighbour's load slows whole bursts. The share of
+the roof is the least time that the machine's arithmetic and memory allow, over the time taken.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 import regroup
 from regroup.kernels.program.peak import peak_gflops
 from regroup.networks.anywhere import create_any_model
-from regroup.ops.backends import backends
+from regroup.ops.backends import backends, quickest
 from regroup.ops.passes import PASSES, Call
 from regroup.profiling.machine import machine
 from regroup.testing.workloads import TRAINED, Workload, narrow
@@ -71,12 +71,13 @@ def passes(layer: Workload, batch: int) -> dict[str, dict[str, float]]:
         strides = (layer.stride,) * 2
         g = F.conv2d(x, weight, None, strides, padding, 1, layer.groups)
         g = torch.randn_like(g).contiguous(memory_format=layout)
-        call = Call(tuple(x.shape), tuple(weight.shape), strides, padding, (1, 1), layer.groups)
-        for who, b in (("regroup", backends()["llvm"]), ("PyTorch", backends()["aten"])):
-            label = f"{who}, {name}"
-            contenders["forward"][label] = partial(b.forward, x, weight, None, call)
-            contenders["input_gradient"][label] = partial(b.input_gradient, g, weight, call)
-            contenders["weight_gradient"][label] = partial(b.weight_gradient, x, g, call)
+        shapes, last = (tuple(x.shape), tuple(weight.shape)), name == "channels_last"
+        call = Call(*shapes, strides, padding, (1, 1), layer.groups, channels_last=last)
+        for who in ("regroup", "PyTorch"):
+            able = {w: quickest(w, call) if who == "regroup" else backends()["aten"] for w in PASSES}
+            for which, arguments in zip(PASSES, ((x, weight, None), (g, weight), (x, g)), strict=True):
+                run = getattr(able[which], which)
+                contenders[which][f"{who}, {name}"] = partial(run, *arguments, call)
     for which in PASSES:
         found[which] = measure(contenders[which])
     return found
@@ -107,16 +108,57 @@ def steps(name: str, batch: int, size: int) -> dict[str, float]:
                 regroup.accelerate(model)
             optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
             x = torch.randn(batch, 3, size, size).contiguous(memory_format=layout)
-            contenders[f"{'regroup' if ours else 'PyTorch'}, {label}"] = _step(model, optimizer, x)
+            contenders[f"{'regroup' if ours else 'PyTorch'}, {label}"] = _step(
+                model, optimizer, x, torch.arange(len(x)) % 100
+            )
     return measure(contenders)
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> Callable[[], None]:
-    y = torch.arange(len(x)) % 100
+def issue(groups: int, batch: int, size: int, ours: bool) -> dict[str, Callable[[], None]]:
+    """Return the training steps of PyTorch's issue 70954, by format: ten 3x3 layers of 128 channels."""
+    steps = {}
+    for label, layout in FORMATS.items():
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Conv2d(3, 128, 1)]
+        for _ in range(10):
+            layers += [nn.Conv2d(128, 128, 3, padding=1, groups=groups), nn.ReLU()]
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1), nn.Sigmoid())
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        if ours:
+            regroup.accelerate(model)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        x = torch.randn(batch, 3, size, size).contiguous(memory_format=layout)
+        y = torch.arange(batch).view(-1, 1).remainder(2).float()
+        steps[label] = _step(model, optimizer, x, y, F.binary_cross_entropy)
+    return steps
 
+
+def show_issue(batch: int, size: int) -> dict[str, float]:
+    """Print and return how much faster training is with 8 groups and more than without."""
+    contenders = {"1 PyTorch": issue(1, batch, size, False)}
+    for groups in (8, 16, 32, 64, 128):
+        contenders |= {f"{groups} PyTorch": issue(groups, batch, size, False)}
+        contenders |= {f"{groups} regroup": issue(groups, batch, size, True)}
+    flat = {f"{name}, {label}": run for name, by in contenders.items() for label, run in by.items()}
+    seconds = measure(flat)
+    dense = best(seconds, "1 PyTorch")
+    print(f"PyTorch's issue 70954, {batch} images of {size}x{size}: dense {1e3 * dense:.1f} ms a step")
+    for groups in (8, 16, 32, 64, 128):
+        theirs, ours = (best(seconds, f"{groups} {who}") for who in ("PyTorch", "regroup"))
+        print(f"{groups} groups: PyTorch {dense / theirs:.2f}x, regroup {dense / ours:.2f}x")
+    return seconds
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
+        loss(model(x), y).backward()
         optimizer.step()
 
     return step
@@ -161,7 +203,7 @@ def show_steps(rows: list[dict]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=("layers", "steps"))
+    parser.add_argument("--only", choices=("layers", "issue", "steps"))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--networks", nargs="+", default=list(TRAINED))
     parser.add_argument("--image", type=int, default=128)
@@ -171,13 +213,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     bandwidth = memory_bandwidth()
     result: dict = {"machine": machine().to_dict(), "bandwidth": bandwidth, "layers": [], "steps": []}
-    if args.only != "steps":
+    if args.only in (None, "layers"):
         for layer in narrow():
             for batch in args.batch:
                 row = {"layer": asdict(layer), "batch": batch, "seconds": passes(layer, batch)}
                 result["layers"].append(row)
         show_layers(result["layers"], bandwidth)
-    if args.only != "layers":
+    if args.only in (None, "issue"):
+        result["issue"] = show_issue(4, 28)
+    if args.only in (None, "steps"):
         for name in args.networks:
             row = {"network": name, "batch": 16, "seconds": steps(name, 16, args.image)}
             result["steps"].append(row)
