@@ -117,6 +117,22 @@ def samples(claimed: str, most: int, rng: Random) -> Iterator[Call]:
             )
 
 
+_TRANSPOSED = [
+    (torch.rand(12, 5, 2, 2), (torch.rand(5), 2)),
+    (torch.rand(12, 3, 3, 3), (None, 2, 1, 1)),
+    (torch.rand(12, 4, 4, 4), (None, 2, 1)),
+    (torch.rand(12, 2, 3, 3), (None, 1, 1, 0, 6)),
+    (torch.rand(12, 1, 3, 5), (None, (3, 2), (0, 2), (2, 0), 12)),
+    (torch.rand(12, 8, 3, 3), (None, 2, 2, 0, 4, 3)),
+    (torch.rand(12, 6, 1, 3), (None, 2)),
+    (torch.rand(12, 6, 5, 5), (None, 1, 4, 0, 1, 2)),
+]
+"""Weights and other arguments: strides, paddings, extra pixels, groups, dilations; one that is PyTorch's.
+
+None is negative: then the results for positive images say how far rounding may lead.
+"""
+
+
 def ours() -> list[Call]:
     """Return calls on images and vectors with what PyTorch's samples leave out."""
     torch.manual_seed(0)
@@ -134,6 +150,14 @@ def ours() -> list[Call]:
         "tanh": torch.tanh,
         "gelu": F.gelu,
         "gelu tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "mish": F.mish,
+        "selu": F.selu,
+        **{f"elu {a}": lambda x, a=a: F.elu(x, a) for a in (1.0, 0.3, -0.5)},
+        **{f"celu {a}": lambda x, a=a: F.celu(x, a) for a in (1.0, 0.3)},
+        **{
+            f"softplus {b} {t}": lambda x, b=b, t=t: F.softplus(x, b, t)
+            for b, t in ((1, 20), (3, 1), (0.5, 0))
+        },
         **{f"leaky_relu {s}": lambda x, s=s: F.leaky_relu(x, s) for s in (0.01, 0.2, 0.0, 1.0, -0.5, 3.0)},
         **{f"prelu {n}": lambda x, n=n: F.prelu(x, slopes[:n].to(x)) for n in (1, 12)},
         **{
@@ -213,6 +237,10 @@ def ours() -> list[Call]:
         "convolution of regroup": lambda x: torch.ops.regroup.convolution(
             x, torch.ones(6, 4, 3, 2).to(x), None, (1, 2), (1, 0), (2, 1), 3
         ),
+        **{
+            f"transposed {i}": lambda x, w=w, o=o: F.conv_transpose2d(x, w.to(x), *o)
+            for i, (w, o) in enumerate(_TRANSPOSED)
+        },
         "legit norm": lambda x: _aten._native_batch_norm_legit_no_training(
             x, norm[2].to(x), norm[3].to(x), norm[0].to(x), norm[1].to(x), 0.1, 1e-3
         )[0],

@@ -26,7 +26,19 @@ SUMS = {
 }  # fmt: skip
 """Operators whose results are sums of products, within the rounding bound of the exact ones."""
 
-FUNCTIONS = {"silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "gelu", "_softmax"}
+FUNCTIONS = {
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "_softmax",
+    "elu",
+    "celu",
+    "mish",
+    "softplus",
+}
 """Operators that are computed by a formula of several roundings."""
 
 SPREAD = {"aten::index_add", "regroup::dynamic_conv"}

@@ -27,6 +27,14 @@ def view(rng: Random, height: int, width: int, channels: int, halo: Halo = _NO_H
     return replace(made, row_pitch=made.row_pitch + rng.choice((0, 0, 0, 5)))
 
 
+def sides(rng: Random, most: int) -> list[int]:
+    """Return height and width of an image, small mostly, some as long in one direction as lines of text."""
+    size = [rng.randint(1, most), rng.randint(1, most)]
+    if rng.random() < 0.2:
+        size[rng.randrange(2)] = rng.randint(most, 300)
+    return size
+
+
 def epilogue(rng: Random, y: View, exact: bool) -> p.Epilogue:
     """Return an epilogue for output `y`."""
     residual, scale = None, 1
@@ -138,7 +146,7 @@ def pool(rng: Random, exact: bool) -> p.Pool:
     """Return a max or average pooling as PyTorch would allow it."""
     k, s = (tuple(rng.choice(c) for _ in range(2)) for c in ((1, 2, 3, 5), (1, 2, 2, 3)))
     pad = tuple(rng.randint(0, k[i] // 2) for i in range(2))
-    size = tuple(max(rng.randint(1, 18), k[i] - pad[i]) for i in range(2))
+    size = tuple(max(side, k[i] - pad[i]) for i, side in enumerate(sides(rng, 18)))
     ceil = rng.random() < 0.4
     out = []
     for i in range(2):
@@ -162,7 +170,7 @@ def pool(rng: Random, exact: bool) -> p.Pool:
 
 def adaptive(rng: Random, exact: bool) -> p.AdaptivePool:
     """Return an adaptive pooling."""
-    size, channels = [rng.randint(1, 20) for _ in range(2)], rng.randint(1, 70)
+    size, channels = sides(rng, 20), rng.randint(1, 70)
     out = [1, 1] if rng.random() < 0.4 else [rng.randint(1, 9) for _ in range(2)]
     kind = rng.choice(("average", "average", "max"))
     return p.AdaptivePool(view(rng, *size, channels), view(rng, *out, channels), kind)
@@ -170,7 +178,7 @@ def adaptive(rng: Random, exact: bool) -> p.AdaptivePool:
 
 def resize(rng: Random, exact: bool) -> p.Resize:
     """Return a resizing."""
-    size, out = ([rng.randint(1, 20) for _ in range(2)] for _ in range(2))
+    size, out = sides(rng, 20), sides(rng, 20)
     scale = (None, None)
     if rng.random() < 0.5:
         scale = (rng.choice((0.5, 1.05, 1.5, 2.0, 2.05, 3.0)), rng.choice((1.0, 1.7, 2.0, 4.0)))
@@ -182,7 +190,7 @@ def resize(rng: Random, exact: bool) -> p.Resize:
 
 def pointwise(rng: Random, exact: bool) -> p.Pointwise:
     """Return elementwise work, or a copy in another order or layout."""
-    size, channels = [rng.randint(1, 18) for _ in range(2)], rng.randint(1, 40)
+    size, channels = sides(rng, 18), rng.randint(1, 40)
     order, stored = None, channels
     if rng.random() < 0.4:
         stored = rng.randint(1, 60)

@@ -26,11 +26,18 @@ ACTIVATION = {
     "clamp:-0.5,inf": lambda x: x.clamp(min=-0.5),
     "clamp:-1.0,1.0": F.hardtanh,
     "tanh": torch.tanh,
+    "gelu_tanh": lambda x: x * torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)),
+    "mish": lambda x: x * torch.tanh(torch.nn.functional.softplus(x)),
+    "elu:1.0,1.0,1.0": F.elu,
+    "elu:1.6732632423543772,1.0507009873554805,1.0": F.selu,
+    "elu:0.3,1.0,2.0": lambda x: torch.where(x > 0, x, 0.3 * torch.expm1(2 * x)),
+    "softplus:1.0,20.0": F.softplus,
+    "softplus:0.5,3.0": lambda x: F.softplus(x, 0.5, 3.0),
     "gelu": lambda x: x / 2 * torch.special.erfc(-x / 2**0.5),  # F.gelu rounds small values away
 }
 
-STEEPEST = 1.5
-"""No activation of the list is steeper (hard-swish at 3)."""
+STEEPEST = 1.8
+"""No activation of the list is steeper (SELU at 0)."""
 
 
 @dataclass
@@ -264,6 +271,7 @@ def _resize(problem: p.Resize, x: Tensor) -> Rounded:
         return Rounded.of(torch.ops.aten._upsample_nearest_exact2d(x[None], size, *problem.scale)[0])
     corners = problem.align_corners
     result = torch.ops.aten.upsample_bilinear2d(x.double()[None], size, corners, *problem.scale)[0]
-    # a source position is at most 20 here, and rounded three times: its weights are off by 60 units
+    # a source position is at most the image's side, and rounded three times; so are its weights
+    units = 3 * max(x.shape[1:]) + 20
     spread = x.double().abs().amax((1, 2))[:, None, None]
-    return Rounded(result, 2 * 80 * U * spread.expand_as(result))
+    return Rounded(result, 2 * units * U * spread.expand_as(result))

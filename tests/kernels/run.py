@@ -32,7 +32,7 @@ from tests.kernels.reference import expected
 
 _UNTOUCHED = np.uint32(0x7FC0BEEF)
 """A NaN that marks floats which the kernel must neither use nor write."""
-_FLOATS = 1 << 18
+_FLOATS = 1 << 20
 
 
 class Bench:

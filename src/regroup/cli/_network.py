@@ -20,12 +20,16 @@ MOST_SIDE = 1 << 13
 
 @dataclass(frozen=True)
 class Chosen:
-    """A network in eval mode, without learned layers, for images of so many channels; and its run, if any."""
+    """A network in eval mode, without learned layers, for images of so many channels; and its run, if any.
+
+    An ONNX file says the `size` of its images, or leaves it open.
+    """
 
     name: str
     model: nn.Module
     channels: int
     trained: Trained | None = None
+    size: tuple[int, int] | None = None
 
     def shape(self, image: int | None, batch: int = 1) -> tuple[int, int, int, int]:
         """Return the shape of its input: images as large as `image` says, or as the run's, or 224 x 224.
@@ -37,7 +41,9 @@ class Chosen:
 
         if image is not None and not 1 <= image <= MOST_SIDE:
             raise ConfigError("image", image, f"an int from 1 to {MOST_SIDE}")
-        channels, height, width = self.trained.shape if self.trained else (self.channels, 224, 224)
+        channels, height, width = (
+            self.trained.shape if self.trained else (self.channels, *(self.size or (224, 224)))
+        )
         return batch, channels, image or height, image or width
 
     def check(self, images: Tensor) -> None:
@@ -72,7 +78,7 @@ def choose(
     A directory that has the name of a network needs "./" before it.
 
     Args:
-        name: of a network of ours, timm's or torchvision's, or path of a directory.
+        name: of a network of ours, timm's or torchvision's, or path of a directory or of an ONNX file.
         channels: of the images; None: 3, or the run's.
         weights: file of weights, for networks of ours.
         pretrained: load the weights that the model hub has.
@@ -90,6 +96,8 @@ def choose(
     if channels is not None and channels < 1:
         raise ConfigError("channels", channels, "an int of at least 1")
     given = {"channels": channels, "weights": weights and str(weights), "pretrained": pretrained or None}
+    if name.endswith(".onnx"):
+        return _of_onnx(Path(name), given)
     if "/" in name or name.startswith("."):
         return _of_run(Path(name), given)
     try:
@@ -139,6 +147,20 @@ def _telling(name: str) -> Iterator[None]:
         log.removeHandler(handler)
         log.setLevel(level)
         log.propagate = propagate
+
+
+def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
+    from regroup.engine.frontend.onnx import load
+    from regroup.errors import ConfigError
+
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(option, value, f"left out for an ONNX file: {path} has its own")
+    model = load(path)
+    shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
+    if len(shape) != 4 or shape[1] is None:
+        raise ConfigError("model", str(path), "an ONNX file with one input, images of so many channels")
+    return Chosen(str(path), model, shape[1], size=(shape[2] or 224, shape[3] or 224))
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:

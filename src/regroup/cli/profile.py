@@ -22,7 +22,7 @@ class Options:
     """What to profile, and how far to look into it."""
 
     model: tyro.conf.Positional[str]
-    """A name of ours (`regroup models`), of timm's or of torchvision's; or a run of `regroup train`."""
+    """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
     image: int | None = None
     """Height and width of the input image; none: 224, or those of the run's images."""
     batch: int = 1

@@ -18,7 +18,7 @@ class Options:
     """Which network, on which image."""
 
     model: tyro.conf.Positional[str]
-    """A name of ours (`regroup models`), of timm's or of torchvision's; or a run of `regroup train`."""
+    """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
     image: Path
     """Image file."""
     pretrained: bool = False
@@ -49,7 +49,8 @@ def run(options: Options) -> int:
         options.model, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin
     )
     trained = chosen.trained
-    x = trained.read(options.image) if trained else read_image(options.image, chosen.model)
+    size = None if chosen.size is None else (chosen.channels, *chosen.size)
+    x = trained.read(options.image) if trained else read_image(options.image, chosen.model, size)
     scores = compiled(chosen, tuple(x.shape), quiet=options.quiet or options.json)(x)
     probabilities = scores[0].softmax(0)
     best = probabilities.topk(min(options.top, len(probabilities)))
@@ -68,8 +69,15 @@ def run(options: Options) -> int:
     return 0
 
 
-def read_image(path: Path, model: nn.Module) -> Tensor:
+def read_image(path: Path, model: nn.Module, size: tuple[int, int, int] | None = None) -> Tensor:
     """Return the image as the model wants it: (1, 3, height, width), resized, cropped, normalised.
+
+    Without a configuration of timm's the model is taken to want ImageNet's mean and deviation.
+
+    Args:
+        path: of the image.
+        model: with a `default_cfg`, if it is timm's.
+        size: channels, height and width, where the model is asked for something else than its configuration.
 
     Raises:
         DataError: no image can be read there.
@@ -78,7 +86,7 @@ def read_image(path: Path, model: nn.Module) -> Tensor:
 
     from regroup.training.data import images
 
-    wanted: dict[str, Any] = resolve_data_config({}, model=model)
+    wanted: dict[str, Any] = resolve_data_config({} if size is None else {"input_size": size}, model=model)
     channels, height, width = wanted["input_size"]
     picture = images.read_image(path, channels)
     part = height / int(height / wanted["crop_pct"])  # timm resizes to a whole number of pixels, then crops

@@ -31,7 +31,17 @@ _NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_tra
 
 _ACTIVATIONS = tuple(
     getattr(_aten, name).default
-    for name in ("relu", "hardtanh", "silu", "hardswish", "hardsigmoid", "sigmoid", "gelu", "leaky_relu")
+    for name in (
+        "relu",
+        "hardtanh",
+        "silu",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "gelu",
+        "leaky_relu",
+        "mish",
+    )
 )
 
 

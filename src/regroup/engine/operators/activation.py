@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isfinite, isnan
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from regroup.engine.graph import Op, Ref, Value
 from regroup.engine.operator import Elementwise
 from regroup.engine.recognition import Call, known, recognises
-from regroup.kernels.problems.fused import clamp, leaky_relu, parsed
+from regroup.kernels.problems.fused import clamp, elu, leaky_relu, parsed, softplus
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,11 @@ class Activate(Elementwise):
         if self.slope is not None:
             return torch.where(x > 0, x, x * self.slope.to(x.dtype).view(-1, *[1] * (x.dim() - 2)))
         name, numbers = parsed(self.kind)
-        module = torch if name in ("sigmoid", "tanh", "clamp") else F
-        return getattr(module, name)(x, *numbers)
+        if name == "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        if name == "elu":  # F.elu has no scales
+            return torch.ops.aten.elu(x, *numbers)
+        return getattr(torch if name in ("sigmoid", "tanh", "clamp") else F, name)(x, *numbers)
 
     def letter(self, operand: Value | None, output: Value) -> str:
         return "a" if self.slope is None else "p"
@@ -47,7 +50,7 @@ class Activate(Elementwise):
         return self if self.slope is None else Activate(self.kind, self.slope[list(channels)])
 
 
-for _kind in ("relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"):
+for _kind in ("relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "mish"):
     recognises(_kind)(lambda call, kind=_kind: Activate(kind))
 
 
@@ -76,4 +79,19 @@ def _prelu(call: Call) -> Op | None:
 
 @recognises("gelu")
 def _gelu(call: Call) -> Op | None:
-    return Activate("gelu") if call.approximate == "none" else None
+    return Activate("gelu" if call.approximate == "none" else "gelu_tanh")
+
+
+@recognises("elu", "celu")
+def _elu(call: Call) -> Op | None:
+    alpha = float(call.alpha)
+    if call.name == "aten::celu":
+        return Activate(elu(alpha, 1.0, 1 / alpha)) if alpha > 0 else None
+    numbers = alpha, float(call.scale), float(call.input_scale)
+    return Activate(elu(*numbers)) if numbers[2] > 0 and all(map(isfinite, numbers)) else None
+
+
+@recognises("softplus")
+def _softplus(call: Call) -> Op | None:
+    beta, threshold = float(call.beta), float(call.threshold)
+    return Activate(softplus(beta, threshold)) if beta > 0 and isfinite(beta) and threshold >= 0 else None

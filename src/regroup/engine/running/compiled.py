@@ -12,6 +12,7 @@ True
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from regroup.engine.frontend.inputs import Inputs, batched, check_call, check_tensors, light, of_example, take
+from regroup.engine.frontend.inputs import Inputs, batched, check_call, light, of_example, take
+from regroup.engine.frontend.onnx import OnnxModel
+from regroup.engine.frontend.onnx import load as load_onnx
 from regroup.engine.running import explain as explaining
-from regroup.engine.running.bound import Bound, Function, as_module, does_not_fit, is_training, saved_by
+from regroup.engine.running.bound import Bound, Function, as_module, is_training, saved_by
+from regroup.engine.running.checks import check_example, is_traced
 from regroup.engine.running.code import code as code_of
 from regroup.engine.running.plan import Plan
 from regroup.engine.running.prepared import Prepared, Progress
@@ -37,12 +40,10 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_s
 _KINDS = {Tensor, nn.Parameter, nn.Buffer}
 """Others are of somebody who traces, or follows, what is done to them."""
 
-_TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
-
 
 def compile(
-    model: Callable[..., Any],
-    example: Tensor | Sequence[Any] | Mapping[str, Any],
+    model: Callable[..., Any] | str | os.PathLike[str],
+    example: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     *,
     frozen: bool = False,
@@ -58,11 +59,13 @@ def compile(
     disk, so that compiling the same architecture again is quick.
 
     Args:
-        model: in eval mode: a module (scripted, traced, exported and compiled ones too) or a function.
+        model: in eval mode: a module (scripted, traced, exported and compiled ones too) or a function; or
+            the path of an ONNX file.
         example: an input: a tensor, mostly float32 (images, channels, height, width), on the CPU. Several:
             a sequence of positional inputs, or a dictionary of keyword inputs. Inputs may be lists, tuples
             and dictionaries of tensors, and numbers, strings and None beside. Of tensors only shapes and
-            types are looked at, and not the number of images.
+            types are looked at, and not the number of images. Of an ONNX file it is what the file says, if
+            it says all sizes.
         progress: called as kernels become ready.
         frozen: compile a copy of the model, which nobody can change. Otherwise every call makes sure that the
             model is as it was, which takes 0.01 to 0.1 ms.
@@ -80,6 +83,12 @@ def compile(
         EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
         ParameterError: `sizes` is not at least 1.
     """
+    if isinstance(model, (str, os.PathLike)):
+        model = load_onnx(model)
+    if example is None:
+        if not isinstance(model, OnnxModel):
+            raise EngineError("no example: compile(model, torch.randn(1, 3, 224, 224))")
+        example = model.examples()
     if isinstance(model, Compiled):
         model, frozen = model.original, frozen or model.frozen
     return Compiled(model, example, progress, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
@@ -150,7 +159,7 @@ class Compiled(nn.Module):
             raise ParameterError("sizes", sizes, "an int of at least 1")
         model = as_module(model)
         inputs = of_example(example)
-        _check_example(model, inputs)
+        check_example(model, inputs)
         with within_fork():
             model = _copied(model) if frozen else model
         vars(self).update(original=model, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
@@ -171,7 +180,7 @@ class Compiled(nn.Module):
             EngineError: an input that this was not compiled for, or the model is now in training mode.
             Exception: what the model raises, for sizes that it does not take.
         """
-        if torch.compiler.is_compiling() or _is_traced():
+        if torch.compiler.is_compiling() or is_traced():
             return self.original(*args, **kwargs)
         if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
             return self.original.forward(*args, **kwargs)  # its layers are known by their names here
@@ -364,31 +373,3 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:
         raise EngineError(f"frozen=True copies the model, which fails: {error}") from error
-
-
-def _is_traced() -> bool:
-    """Tell whether somebody traces what is done, and must see operators of PyTorch."""
-    return (
-        torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or any(torch._C._get_dispatch_mode(mode) is not None for mode in _TRACING)
-    )
-
-
-def _check_example(model: nn.Module, inputs: Inputs) -> None:
-    if is_training(model):
-        raise EngineError("the model is in training mode: call model.eval() before compiling")
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type != "cpu":
-            raise EngineError(f"the model is on {tensor.device}; the engine runs on the CPU: model.cpu()")
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise EngineError(f"the model has {tensor.dtype} weights; the engine computes in torch.float32")
-    if not inputs.tensors:
-        raise EngineError("no example input that is a tensor: compile(model, torch.randn(1, 3, 224, 224))")
-    if inputs.tensors[0].dim() < 1:
-        raise EngineError("example is a single number; it must be a tensor with a batch dimension")
-    check_tensors([(name.replace("input", "example"), x.detach()) for name, x in inputs.named()])
-    reason = does_not_fit(model, inputs)
-    if reason:
-        raise EngineError(f"the model does not take such an example: {reason}")

@@ -209,10 +209,10 @@ class Code(Builder):
     ) -> list[Value]:
         """Write a loop that hands `values` from one pass to the next; return them after the last.
 
-        It runs at least once.
+        A range that is known to be empty is passed over; any other must not be empty.
         """
         if isinstance(start, int) and isinstance(stop, int) and stop <= start + step:
-            return body(start, list(values))
+            return body(start, list(values)) if start < stop else list(values)
         loop = Loop(self, start, stop, step, values, sure=True, name=name)
         return loop.close(body(loop.index, loop.carried))
 

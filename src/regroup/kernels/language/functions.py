@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 
 from regroup.kernels.language.code import Code, Value
@@ -29,6 +30,8 @@ _EXP2 = (
 """2 ** f for 0 <= f < 1, fitted in the same way, each number rounded before the next was fitted: 2e-9."""
 _LOG2E_HIGH, _LOG2E_LOW = 1.4426950216293335, 1.92596298909109e-08
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves the rounded integer in the low mantissa bits
+_ATANH = tuple(2 / n for n in range(19, 1, -2))
+"""2 artanh(s) = 2 s + s ** 3 * P(s ** 2): its Taylor series, for s up to 1/3."""
 _TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 
 
@@ -120,6 +123,82 @@ def tanh(code: Code, x: Value) -> Value:
     return code.select(code.compare("olt", magnitude, 0.625), near, far)
 
 
+def exp_minus_1(code: Code, x: Value) -> Value:
+    """Return e ** x - 1 for x that is not above zero (NaN for NaN), as exact near zero as elsewhere.
+
+    With e ** x = 2 ** n * (1 + p) it is 2 ** n * p + (2 ** n - 1), of which only the sum is rounded.
+    """
+    x = at_least(code, x, -87.0)
+    n = code.fma(x, code.vec(_LOG2E), code.vec(_ROUND)) - _ROUND
+    r = code.fma(n, code.vec(-_LN2_LOW), code.fma(n, code.vec(-_LN2_HIGH), x))
+    p = code.fma(_polynomial(code, _EXP, r) * r, r, r)
+    ints = f"<{code.lanes} x i32>"
+    whole = code.emit(
+        ints, f"fptosi {code.vector} {code.select(code.compare('uno', n, n), 0.0, n)} to {ints}"
+    )
+    biased = code.emit(ints, f"add {ints} {whole}, splat (i32 127)")
+    bits = code.emit(ints, f"shl {ints} {biased}, splat (i32 23)")
+    power = code.emit(code.vector, f"bitcast {ints} {bits} to {code.vector}")
+    return code.fma(power, p, power - 1.0)
+
+
+def log_1_plus(code: Code, u: Value) -> Value:
+    """Return log(1 + u) for 0 <= u <= 1: twice the inverse hyperbolic tangent of u / (2 + u)."""
+    below = u + 2.0
+    s = u / below
+    rest = code.fma(0.0 - s, below, u)  # what the quotient's rounding left, and then the sum's
+    rest = code.fma(0.0 - s, u - (below - 2.0), rest) / below
+    square = s * s
+    return code.fma(s * square, _polynomial(code, _ATANH, square), rest + rest) + (s + s)
+
+
+def softplus(code: Code, x: Value, beta: float, threshold: float) -> Value:
+    """Return log(1 + e ** (beta x)) / beta, and x where beta x is above the threshold."""
+    scaled = x * beta
+    small = log_1_plus(code, exp(code, 0.0 - code.call("llvm.fabs", scaled)))
+    whole = at_least(code, scaled, 0.0) + small
+    result = whole if beta == 1 else whole / code.vec(beta)
+    return code.select(code.compare("ogt", scaled, threshold), x, result)
+
+
+def elu(code: Code, x: Value, alpha: float, scale: float, input_scale: float) -> Value:
+    """Return x times `scale`, below zero alpha (e ** (input_scale x) - 1) times `scale`."""
+    below = x if input_scale == 1 else x * input_scale
+    power = exp_minus_1(code, code.select(code.compare("ogt", below, 0.0), 0.0, below))
+    factor = alpha * scale
+    negative = power if factor == 1 else power * factor
+    return code.select(code.compare("ogt", x, 0.0), x if scale == 1 else x * scale, negative)
+
+
+def mish(code: Code, x: Value) -> Value:
+    """Return x tanh(log(1 + e ** x)), which is x n / (n + 2) with n = e ** x (e ** x + 2)."""
+    power = exp(code, at_most(code, x, 20.0))  # from there on the quotient is 1
+    n = power * (power + 2.0)
+    return x * (n / (n + 2.0))
+
+
+def gelu_by_tanh(code: Code, x: Value) -> Value:
+    """Return x / 2 (1 + tanh u) with u = sqrt(2 / pi) (x + 0.044715 x ** 3), as x sigmoid(2 u).
+
+    What 2 u loses by rounding is carried along: the exponential would magnify it.
+    """
+    (one, one_lost), (cube, cube_lost) = _GELU
+    near = at_most(code, at_least(code, x, -20.0), 20.0)
+    square = near * near
+    square_lost = code.fma(near, near, 0.0 - square)
+    term = square * cube
+    term_lost = code.fma(square, code.vec(cube), 0.0 - term)
+    factor = term + one
+    back = factor - one
+    factor_lost = (term - back) + (one - (factor - back)) + term_lost  # of the sum, then of the product
+    factor_lost = code.fma(square_lost, code.vec(cube), code.fma(square, code.vec(cube_lost), factor_lost))
+    u = near * factor
+    lost = code.fma(near, factor_lost + one_lost, code.fma(near, factor, 0.0 - u))
+    power = exp(code, u, -1)
+    quotient = reciprocal(code, code.fma(power, 0.0 - lost, power) + 1.0)
+    return x * code.select(code.compare("olt", u, -87.0), 0.0, quotient)
+
+
 def hard_sigmoid(code: Code, x: Value) -> Value:
     """Return x / 6 + 1/2 between 0 and 1.
 
@@ -147,6 +226,13 @@ def gelu(code: Code, x: Value) -> Value:
     return code.select(code.compare("olt", magnitude, 0.5), near, far)
 
 
+def _split(number: float) -> tuple[float, float]:
+    """Return a number as float32 has it, and what that leaves."""
+    (high,) = struct.unpack("f", struct.pack("f", number))
+    return high, number - high
+
+
+_GELU = _split(2 * math.sqrt(2 / math.pi)), _split(2 * math.sqrt(2 / math.pi) * 0.044715)
 # erfc(x) = t exp(-x^2 + P(t)), t = 1 / (1 + x / 2): the Chebyshev fit of Numerical Recipes 6.2 (erfcc)
 _ERFC = (
     0.17087277,

@@ -16,12 +16,16 @@ ACTIVATIONS = (
     "sigmoid",
     "tanh",
     "gelu",
+    "gelu_tanh",
+    "mish",
 )
 """Those without numbers of their own; `gelu` is the exact one (erf).
 
 >>> leaky_relu(0.2), clamp(-1.0, 1.0)
 ('leaky_relu:0.2', 'clamp:-1.0,1.0')
 """
+
+_WITH_NUMBERS = ("leaky_relu", "clamp", "elu", "softplus")
 
 
 def leaky_relu(slope: float) -> str:
@@ -34,10 +38,20 @@ def clamp(low: float, high: float) -> str:
     return f"clamp:{float(low)!r},{float(high)!r}"
 
 
+def elu(alpha: float, scale: float = 1.0, input_scale: float = 1.0) -> str:
+    """Return the activation x, below zero alpha (e ** (input_scale x) - 1), both times `scale`."""
+    return f"elu:{float(alpha)!r},{float(scale)!r},{float(input_scale)!r}"
+
+
+def softplus(beta: float, threshold: float) -> str:
+    """Return the activation log(1 + e ** (beta x)) / beta, and x where beta x is above the threshold."""
+    return f"softplus:{float(beta)!r},{float(threshold)!r}"
+
+
 def parsed(activation: str) -> tuple[str, tuple[float, ...]]:
     """Return the name of an activation and its numbers."""
     name, _, numbers = activation.partition(":")
-    assert name in (("leaky_relu", "clamp") if numbers else ACTIVATIONS), activation
+    assert name in (_WITH_NUMBERS if numbers else ACTIVATIONS), activation
     return name, tuple(map(float, numbers.split(","))) if numbers else ()
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 
 from regroup.kernels.language.code import Code, Value
-from regroup.kernels.language.functions import at_least, at_most, gelu, hard_sigmoid, sigmoid, tanh
+from regroup.kernels.language.functions import (
+    at_least,
+    at_most,
+    elu,
+    gelu,
+    gelu_by_tanh,
+    hard_sigmoid,
+    mish,
+    sigmoid,
+    softplus,
+    tanh,
+)
 from regroup.kernels.problems.fused import parsed
 
 
@@ -37,4 +48,12 @@ def activate(code: Code, activation: str, x: Value) -> Value:
             return tanh(code, x)
         case "gelu":
             return gelu(code, x)
+        case "gelu_tanh":
+            return gelu_by_tanh(code, x)
+        case "mish":
+            return mish(code, x)
+        case "elu":
+            return elu(code, x, *numbers)
+        case "softplus":
+            return softplus(code, x, *numbers)
     raise AssertionError(name)
