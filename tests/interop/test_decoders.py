@@ -19,7 +19,7 @@ from regroup.networks import create_model, networks
 from regroup.networks.backbone import Backbone
 from tests.engine.models import randomise
 from tests.engine.test_compiled import assert_as_good_as_pytorch
-from tests.networks.representatives import representatives, side
+from tests.networks.representatives import representatives, shallow, side
 
 ONE_TENSOR = [n for n in representatives() if networks[n].build.join is Backbone.join]
 """Networks between whose stages one tensor flows: of a pair, torchvision's getters show the pair."""
@@ -42,9 +42,9 @@ HALVING = [
 """Networks, one a family, whose maps are the image halved exactly five times, as these decoders assume."""
 
 
-def shadow(name: str) -> Backbone:
+def shadow(name: str, **options: object) -> Backbone:
     with torch.device("meta"):
-        return create_model(name).eval()
+        return create_model(name, **options).eval()
 
 
 def images(name: str) -> torch.Tensor:
@@ -54,7 +54,7 @@ def images(name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", TRACEABLE)
 def test_torchvision_extracts_what_feature_info_names(name: str) -> None:
-    model, x = shadow(name), images(name)
+    model, x = shadow(name, **shallow(name)), images(name)
     nodes = {info["module"]: str(info["reduction"]) for info in model.feature_info}
     extractor = create_feature_extractor(model, nodes, tracer_kwargs=LEAVES)
     expected = model.forward_intermediates(x, intermediates_only=True)
@@ -63,7 +63,7 @@ def test_torchvision_extracts_what_feature_info_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ONE_TENSOR)
 def test_torchvision_builds_a_pyramid_on_stem_and_stages(name: str) -> None:
-    model, x = shadow(name), images(name)
+    model, x = shadow(name, **shallow(name)), images(name)
     parts = nn.ModuleDict({"stem": model.stem, **{f"stages_{i}": s for i, s in enumerate(model.stages)}})
     levels = {info["module"].replace(".", "_"): str(info["reduction"]) for info in model.feature_info}
     with torch.device("meta"):
@@ -75,7 +75,7 @@ def test_torchvision_builds_a_pyramid_on_stem_and_stages(name: str) -> None:
 
 @pytest.mark.parametrize("name", HALVING[:4])
 def test_torchvisions_deeplab_segments(name: str) -> None:
-    model, x = shadow(name), images(name)
+    model, x = shadow(name, **shallow(name)), images(name)
     (info,) = [info for info in model.feature_info if info["reduction"] == 16]
     with torch.device("meta"):
         body = create_feature_extractor(model, {info["module"]: "out"}, tracer_kwargs=LEAVES)

@@ -13,7 +13,7 @@ from torch import nn
 import regroup.interop.timm as interop
 from regroup.networks import list_models
 from regroup.networks.backbone import Backbone
-from tests.networks.representatives import representatives, side, small
+from tests.networks.representatives import representatives, shallow, side, small
 
 EVERY = pytest.mark.parametrize("name", interop.registered)
 KINDS = pytest.mark.parametrize("name", [n for n in representatives() if n in interop.registered])
@@ -35,7 +35,7 @@ def test_names_that_timm_has_stay_timms() -> None:
 
 @EVERY
 def test_features_only_gives_what_feature_info_says(name: str) -> None:
-    model = shadow(name, features_only=True)
+    model = shadow(name, features_only=True, **shallow(name))
     x = torch.empty(1, 3, side(name), side(name), device="meta")
     outputs = model(x)
     channels, reductions = model.feature_info.channels(), model.feature_info.reduction()
@@ -48,17 +48,17 @@ def test_features_only_gives_what_feature_info_says(name: str) -> None:
 @KINDS
 def test_some_features_and_no_head_are_timms_to_ask_for(name: str) -> None:
     x = torch.empty(1, 3, side(name), side(name), device="meta")
-    everything = shadow(name, features_only=True)(x)
-    first, last = shadow(name, features_only=True, out_indices=(0, 2))(x)
+    everything = shadow(name, features_only=True, **shallow(name))(x)
+    first, last = shadow(name, features_only=True, out_indices=(0, 2), **shallow(name))(x)
     assert (first.shape, last.shape) == (everything[0].shape, everything[2].shape)
-    model = shadow(name, num_classes=0, global_pool="")
+    model = shadow(name, num_classes=0, global_pool="", **shallow(name))
     assert model(x).ndim == 4 and not model.state_dict().keys() & {"classifier.weight"}
     assert model.default_cfg["architecture"] == name and model.default_cfg["input_size"][0] == 3
 
 
 @KINDS
 def test_every_parameter_belongs_to_a_group_from_image_to_classifier(name: str) -> None:
-    model = shadow(name)
+    model = shadow(name, **shallow(name))
     for coarse in (False, True):
         groups = group_parameters(model, model.group_matcher(coarse), return_values=False)
         grouped = [p for group in groups.values() for p in group]

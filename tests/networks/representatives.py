@@ -42,11 +42,12 @@ def small(name: str, **options: object) -> dict[str, object]:
     """Return options that make a network light: narrow layers, few blocks and classes, no dropout."""
     config = networks[name].config
     light = {key: value for key, value in NARROW if type(getattr(config, key, None)) is type(value)}
-    return {"num_classes": 4, "drop_rate": 0.0, **light, **_shallow(config), **options}
+    return {"num_classes": 4, "drop_rate": 0.0, **light, **shallow(name), **options}
 
 
-def _shallow(config: object) -> dict[str, object]:
+def shallow(name: str) -> dict[str, object]:
     """Return options for one block in each stage, and one more in the second, whose shape it keeps."""
+    config = networks[name].config
     published = getattr(config, "depths", ())
     depths = tuple(min(depth, 2 if stage == 1 else 1) for stage, depth in enumerate(published))
     if hasattr(config, "structure"):  # ScaleNets say each block's outputs

@@ -11,7 +11,7 @@ import torch
 from regroup.errors import NetworkError, SpecError
 from regroup.networks import create_model
 from regroup.networks.backbone import Backbone
-from tests.networks.representatives import representatives, side
+from tests.networks.representatives import representatives, shallow, side
 
 
 def images(model: Backbone) -> torch.Tensor:
@@ -72,9 +72,9 @@ def test_other_image_sizes_work(shadow: Backbone) -> None:
 @pytest.mark.parametrize("name", representatives())
 def test_other_channels_classes_and_no_head_at_all_work(name: str) -> None:
     with torch.device("meta"):
-        model = create_model(name, in_chans=1, num_classes=3).eval()
+        model = create_model(name, in_chans=1, num_classes=3, **shallow(name)).eval()
         assert model(torch.empty(2, 1, side(name), side(name))).shape == (2, 3)
-        bare = create_model(name, num_classes=0, global_pool="").eval()
+        bare = create_model(name, num_classes=0, global_pool="", **shallow(name)).eval()
         x = torch.empty(2, 3, side(name), side(name))
         assert bare(x).shape == bare.forward_features(x).shape
 
@@ -82,7 +82,7 @@ def test_other_channels_classes_and_no_head_at_all_work(name: str) -> None:
 @pytest.mark.parametrize("name", representatives())
 def test_image_with_wrong_channels_or_too_small_is_one_clear_error(name: str) -> None:
     with torch.device("meta"):
-        model = create_model(name).eval()
+        model = create_model(name, **shallow(name)).eval()
     with pytest.raises(SpecError, match="in_chans"):
         model(torch.empty(2, 5, 224, 224, device="meta"))
     if model.min_size > 1:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # DistributedDataParallel imports it: once here, not in every process
 from torch import nn
 
 import regroup
