@@ -118,7 +118,7 @@ def test_frozen_copies_of_kinds_of_model(model, x, kind):
         (lambda model: torch.export.export(model, (integers(2, 3, 7, 7),)), "module()"),
         (lambda model: nn.ReLU, "type"),
         (lambda model: nn.DataParallel(model), "eval"),
-        (lambda model: "resnet18", "str"),
+        (lambda model: "resnet18", "no file of ONNX's; regroup.create_model"),
     ],
 )
 def test_what_is_no_model_is_one_clear_error(model, x, make, message):

@@ -204,7 +204,7 @@ def test_damaged_files_are_one_clear_error(tmp_path, exported):
         with pytest.raises(EngineError, match=str(path)):
             load(path)
     for missing in (tmp_path / "none.onnx", tmp_path):
-        with pytest.raises(EngineError, match="no file"):
+        with pytest.raises(EngineError, match="no file of ONNX"):
             load(missing)
 
 

@@ -168,7 +168,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         raise EngineError('ONNX files need the package onnx: pip install "regroup[onnx]"') from error
     path = Path(path)
     if not path.is_file():
-        raise EngineError(f"{path} is no file")
+        raise EngineError(f"{path} is no file of ONNX's; regroup.create_model makes networks of a name")
     if path.stat().st_size > _MOST_BYTES:
         raise EngineError(
             f"{path} has {path.stat().st_size} bytes, more than the {_MOST_BYTES} of ONNX files"
