@@ -15,6 +15,7 @@ PARTS = (
     "engine",
     "floor",
     "memory",
+    "onnx_files",
     "training",
     "operator",
     "dsconv",

@@ -117,9 +117,16 @@ class OnnxModel(nn.Module):
         _refuse_unknown(graph, where)
         opset = max((one.version for one in proto.opset_import if one.domain in _DOMAINS), default=1)
         weights = {one.name: _weight(one) for one in graph.initializer}
+        kept = []
+        for node in graph.node:  # some exporters write weights as nodes
+            is_weight = node.op_type == "Constant" and node.attribute[0].name == "value"
+            if is_weight:
+                weights[node.output[0]] = _weight(node.attribute[0].t)
+            else:
+                kept.append(node)
         self.inputs = tuple(_input(one) for one in graph.input if one.name not in weights)
         self.outputs = tuple(one.name for one in graph.output)
-        nodes = {f"{i}_{node.op_type}": OnnxNode(node, opset, weights) for i, node in enumerate(graph.node)}
+        nodes = {f"{i}_{node.op_type}": OnnxNode(node, opset, weights) for i, node in enumerate(kept)}
         self.nodes = nn.ModuleDict(nodes)
         self._constants = {name: weights[name] for name in self.outputs if name in weights}
         self._dead = _last_reads(list(nodes.values()), self.outputs)
