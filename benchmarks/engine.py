@@ -73,17 +73,27 @@ def inductor(model: nn.Module, x: Tensor, threads: int) -> Runtime:
 
 def onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Runtime:
     """Return ONNX Runtime with all its graph optimisations."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(_exported(model, x), options, providers=["CPUExecutionProvider"])
-    name, array = session.get_inputs()[0].name, x.numpy()
-    return lambda: torch.from_numpy(session.run(None, {name: array})[0])
+    return in_onnxruntime(_exported(model, x), x, threads)
 
 
 def openvino(model: nn.Module, x: Tensor, threads: int) -> Runtime:
     """Return OpenVINO, set for latency and float32."""
+    return in_openvino(_exported(model, x), x, threads)
+
+
+def in_onnxruntime(path: Path, x: Tensor, threads: int) -> Runtime:
+    """Return ONNX Runtime on a file."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name, array = session.get_inputs()[0].name, x.numpy()
+    return lambda: torch.from_numpy(session.run(None, {name: array})[0])
+
+
+def in_openvino(path: Path, x: Tensor, threads: int) -> Runtime:
+    """Return OpenVINO on a file, for inputs of one size."""
     import openvino as ov
 
     core = ov.Core()
@@ -92,18 +102,19 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Runtime:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = core.compile_model(core.read_model(_exported(model, x)), "CPU", settings)
-    request, array = compiled.create_infer_request(), x.numpy()
+    model = core.read_model(path)
+    model.reshape(list(x.shape))
+    request, array = core.compile_model(model, "CPU", settings).create_infer_request(), x.numpy()
     return lambda: torch.from_numpy(next(iter(request.infer([array]).values())))
 
 
 @lru_cache(maxsize=1)
-def _exported(model: nn.Module, x: Tensor) -> str:
+def _exported(model: nn.Module, x: Tensor) -> Path:
     path = Path(tempfile.mkdtemp(prefix="regroup-bench-")) / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (x,), str(path), dynamo=True, verbose=False)
-    return str(path)
+    return path
 
 
 PEERS = {

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.engine import Runtime, take_turns
-from torch import Tensor
+from benchmarks.engine import Runtime, in_onnxruntime, in_openvino, take_turns
 
 import regroup
 from regroup.engine.frontend.onnx import load
@@ -37,34 +36,7 @@ def found() -> list[tuple[Path, tuple[int, ...]]]:
     return [(path, size) for path in files for word, size in OCR.items() if f"_{word}_" in path.name]
 
 
-def onnxruntime(path: Path, x: Tensor, threads: int) -> Runtime:
-    """Return ONNX Runtime with all its graph optimisations."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name, array = session.get_inputs()[0].name, x.numpy()
-    return lambda: torch.from_numpy(session.run(None, {name: array})[0])
-
-
-def openvino(path: Path, x: Tensor, threads: int) -> Runtime:
-    """Return OpenVINO, set for latency and float32."""
-    import openvino as ov
-
-    core = ov.Core()
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    model = core.read_model(path)
-    model.reshape(list(x.shape))
-    request, array = core.compile_model(model, "CPU", settings).create_infer_request(), x.numpy()
-    return lambda: torch.from_numpy(next(iter(request.infer([array]).values())))
-
-
-PEERS = {"onnxruntime": onnxruntime, "openvino": openvino}
+PEERS = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
 
 
 def compare(path: Path, size: tuple[int, ...], threads: int, seconds: float) -> dict[str, Any]:

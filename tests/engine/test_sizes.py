@@ -62,8 +62,7 @@ def test_so_many_sizes_are_kept_and_the_oldest_goes():
     fast = compile(model, image(1, 3, 8, 8), sizes=3)
     for size in (9, 10, 9, 11, 9):
         fast(image(2, 3, size, size))
-    assert kept(fast)[-3:] == [(10, 10), (11, 11), (8, 8)] or kept(fast) == [(9, 9), (10, 10), (11, 11)]
-    assert len(kept(fast)) == 3
+    assert kept(fast) == [(10, 10), (11, 11), (8, 8)]  # explain() asks for the example's size
     assert "10x10" in str(fast.explain())
 
 

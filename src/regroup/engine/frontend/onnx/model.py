@@ -170,7 +170,7 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
     """
     try:
         import onnx
-        from onnx import external_data_helper, inliner, version_converter  # noqa: F401
+        from onnx import inliner
     except ImportError as error:
         raise EngineError('ONNX files need the package onnx: pip install "regroup[onnx]"') from error
     path = Path(path)
