@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fuzz faults bench docs clean
+.PHONY: demo test check fuzz faults lowest bench docs clean
 
 demo: .venv/.installed-user         ## install, then compare every grouping on the digits: report/index.html
 	$(BIN)/regroup compare
@@ -22,6 +22,12 @@ fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems 
 faults: .venv/.installed-dev        ## the long fault runs (hours, N=20: a tenth): kills, forks, damage, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults
 
+lowest: .venv/.installed-dev        ## the tests with the oldest release allowed of every dependency, in .lowest
+	$(BIN)/pip install -q uv
+	$(BIN)/uv venv -q --clear .lowest
+	$(BIN)/uv pip install -q --python .lowest/bin/python --resolution lowest-direct -e ".[dev,onnx]"
+	.lowest/bin/python -m pytest -n 2 --dist worksteal
+
 bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machine
 	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python -m benchmarks
@@ -30,7 +36,7 @@ docs: .venv/.installed-dev          ## docs/networks.md and the other generated 
 	$(BIN)/python -m docs.generate
 
 clean:
-	rm -rf .venv build report runs
+	rm -rf .venv .lowest build report runs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

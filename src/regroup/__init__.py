@@ -6,6 +6,7 @@ Everything public is named here and loaded when first used, so that `import regr
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,3 +86,24 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+_FOREIGN = ("cluster.py", "relax.py", "tokenizer.py")
+"""Files of the other package of this import name, the tokenizer `regroup` 0.1."""
+
+
+def _warn_of_foreign_files() -> None:
+    """Say that the other package's files lie among ours: whoever removes it removes ours with it."""
+    here = os.path.dirname(__file__)  # noqa: PTH120 (pathlib takes longer to import than all of this)
+    if any(os.path.exists(f"{here}/{name}") for name in _FOREIGN):  # noqa: PTH110
+        import warnings
+
+        advice = "run `pip uninstall regroup`, then `pip install --force-reinstall torch-regroup`"
+        warnings.warn(
+            f"the files of another package, regroup (a tokenizer), lie in {here}: {advice}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_of_foreign_files()

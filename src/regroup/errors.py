@@ -7,6 +7,15 @@ regroup.errors.StrategyError: groups=3: must be a divisor of in_channels=64; use
 
 from __future__ import annotations
 
+import sys
+
+_package = sys.modules["regroup"]
+if not hasattr(_package, "__version__"):  # the tokenizer's; every module of ours comes through here
+    raise ImportError(
+        f"{_package.__file__} is another package's, regroup (a tokenizer): "
+        "run `pip uninstall regroup`, then `pip install --force-reinstall torch-regroup`"
+    )
+
 
 def printable(text: str) -> str:
     r"""Return a text from elsewhere as a terminal may see it: what would steer it is shown instead.

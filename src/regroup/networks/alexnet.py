@@ -168,7 +168,8 @@ SIZE = (227, 227)
 family.add(
     "alexnet",
     AlexNetConfig(),
-    Claims(60_965_224, 724.4, SIZE, top1_error=40.7, top5_error=18.2, stated="M"),
+    # Table 2 of the paper, "1 CNN": the mean over ten patches of each image (section 4.1), not one crop.
+    Claims(60_965_224, 724.4, SIZE, top1_error=40.7, top5_error=18.2, stated="P"),
 )
 family.add(
     "alexnet_caffe",

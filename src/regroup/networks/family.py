@@ -20,8 +20,7 @@ SOURCES = {
     "C": "counted on the official source code",
     "P": "read in the paper",
     "L": "stated by, or counted on, another library (torchvision, timm, pytorchcv)",
-    "M": "the paper's, from memory: not read again",
-    "S": "quoted from another paper",
+    "S": "quoted from the paper by others",
     "O": "our own count: no one else has this network",
 }
 """What the letters of `Claims` mean."""
@@ -36,8 +35,8 @@ class Claims:
         mega_macs: MACs of convolutions and linear layers for one image, in millions, to one decimal.
         size: (height, width) of the image for both MACs and accuracy.
         counted: where the two counts come from, a letter of `SOURCES`.
-        top1_error: in per cent, one crop.
-        top5_error: in per cent, one crop.
+        top1_error: in per cent, one crop (AlexNet's: the mean over ten).
+        top5_error: in per cent, likewise.
         stated: where the errors come from, a letter of `SOURCES`.
         data: the data set of the errors.
     """

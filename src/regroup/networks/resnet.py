@@ -118,7 +118,7 @@ for name, depth, counts, error in (
     family.add(
         name,
         ResNetConfig(depths=(depth,) * 3, widths=(16, 32, 64), bottleneck=False, small=True, num_classes=10),
-        Claims(*counts, size=(32, 32), counted="L", top1_error=error, stated="M", data="CIFAR-10"),
+        Claims(*counts, size=(32, 32), counted="L", top1_error=error, stated="S", data="CIFAR-10"),
     )
 
 family.add(
