@@ -5,9 +5,10 @@ Everything public is named here and loaded when first used, so that `import regr
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING
+
+from regroup.lazy import lazily
 
 if TYPE_CHECKING:
     from regroup.comparison.runner import compare as compare
@@ -75,18 +76,7 @@ _HOME = {
 
 __all__ = ["__version__", *_HOME]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'regroup' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"regroup.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
-
+__getattr__, __dir__ = lazily(__name__, _HOME)
 
 _FOREIGN = ("cluster.py", "relax.py", "tokenizer.py")
 """Files of the other package of this import name, the tokenizer `regroup` 0.1."""

@@ -7,7 +7,9 @@ regroup.errors.StrategyError: groups=3: must be a divisor of in_channels=64; use
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 
 _package = sys.modules["regroup"]
 if not hasattr(_package, "__version__"):  # the tokenizer's; every module of ours comes through here
@@ -82,6 +84,30 @@ class UnknownNameError(ParameterError, KeyError):
     """A name that no registry knows."""
 
     __str__ = Exception.__str__  # KeyError would print the message's repr
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], allowed: str = "", *, near: str | None = None
+) -> UnknownNameError:
+    """Return the error for a name that is not among those that are known, with the nearest of these.
+
+    >>> print(unknown_name("shape", "squre", ["square", "circle"]))
+    shape='squre': must be one of circle, square; did you mean 'square'?
+
+    Args:
+        kind: what the name is of, as the user wrote it.
+        name: the one given.
+        known: all there are.
+        allowed: what it must be, if the names themselves are not to be listed.
+        near: what they are to be near to, if that is another text than the name.
+    """
+    names = sorted(set(known))
+    wanted = name if near is None else near
+    found = difflib.get_close_matches(wanted, names, n=3)
+    found = found or [known for known in names if wanted and wanted in known][:3]
+    listed = ", ".join(names) if len(names) <= 24 else f"{len(names)} names"
+    remedy = "did you mean " + " or ".join(map(repr, found)) + "?" if found else ""
+    return UnknownNameError(kind, name, allowed or f"one of {listed}", remedy)
 
 
 class _FileError(RegroupError):

@@ -12,7 +12,6 @@ first asked, and then the entry points of other installed packages.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import pkgutil
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from regroup.errors import ParameterError, UnknownNameError
+from regroup.errors import ParameterError, unknown_name
 
 T = TypeVar("T")
 
@@ -53,10 +52,7 @@ class Registry(Generic[T]):
         self._discover()
         if name in self._items:
             return self._items[name]
-        near = difflib.get_close_matches(name, self._items, n=3)
-        names = ", ".join(sorted(self._items)) if len(self._items) <= 24 else f"{len(self._items)} names"
-        remedy = "did you mean " + " or ".join(map(repr, near)) + "?" if near else ""
-        raise UnknownNameError(self.kind, name, f"one of {names}", remedy)
+        raise unknown_name(self.kind, name, self._items)
 
     def __contains__(self, name: object) -> bool:
         self._discover()
@@ -74,6 +70,18 @@ class Registry(Generic[T]):
         """Return the sorted names that match a shell pattern; a bare word matches anywhere in a name."""
         pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
         return [name for name in self if fnmatch.fnmatch(name, pattern)]
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the names that match a pattern, of which there must be one; see `names`.
+
+        Raises:
+            UnknownNameError: none matches; the message gives the nearest names.
+        """
+        found = self.names(pattern)
+        if not found:
+            word = pattern.strip("*?")
+            raise unknown_name("pattern", word, self, f"a part of a {self.kind}'s name, or a shell pattern")
+        return found
 
     def _discover(self) -> None:
         if self._found:

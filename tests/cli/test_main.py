@@ -50,22 +50,27 @@ def test_help_and_wrong_use(argv, status, capsys):
     shown = err if argv == ["nothing"] else out
     if "--version" not in argv and argv[-1:] != ["--none"]:
         assert all(name in shown for name in commands())
+    assert len(err.splitlines()) == (status == 2 and bool(argv))
 
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys; from regroup.cli import main\n"
-        "for argument in ('--help', '--version'):\n"
-        "    try: main([argument])\n"
+        "import sys; from regroup.cli import commands, main\n"
+        "def said(*arguments):\n"
+        "    try: main([*arguments])\n"
         "    except SystemExit as exit: assert exit.code == 0\n"
-        "assert not {'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules), sorted(sys.modules)"
+        "said('--help'), said('--version')\n"
+        "assert not {'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules), sorted(sys.modules)\n"
+        "for name in commands(): said(name, '--help')\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'PIL', 'matplotlib', 'llvmlite'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 ENDS = [
-    (ConfigError("top", 0, "more"), 1, "regroup models: top=0: must be more\n"),
-    (ConfigError("top", "\x1b[31m\n", "more"), 1, None),
+    (ConfigError("top", 0, "more"), 2, "regroup models: top=0: must be more\n"),
+    (ConfigError("top", "\x1b[31m\n", "more"), 2, None),
     (KeyboardInterrupt(), 130, ""),
     (SystemExit(3), 3, ""),
     (SystemExit(None), 0, ""),
@@ -111,7 +116,7 @@ def test_what_nobody_expected_is_written_down_and_shown_with_debug(capsys, monke
 
 def test_with_debug_expected_errors_have_tracebacks_too(capsys):
     code, _, err = call(capsys, "profile", "no_such_network", "--debug")
-    assert code == 1 and "Traceback" in err and err.splitlines()[-1].startswith("regroup profile: model=")
+    assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("regroup profile: model=")
 
 
 @pytest.mark.skipif(not DEVICE_FULL.exists(), reason="there is no /dev/full here")
@@ -191,7 +196,7 @@ def test_a_plugin_with_an_error_is_named_with_its_line(command, kind, capsys, tm
     path = tmp_path / "mine.py"
     path.write_text(PLUGINS[kind][0])
     code, _, err = call(capsys, command, "resnet_small", "--plugin", path)
-    assert code == 1 and len(err.splitlines()) == 1 and str(path) in err and PLUGINS[kind][1] in err
+    assert code == 2 and len(err.splitlines()) == 1 and str(path) in err and PLUGINS[kind][1] in err
 
 
 @pytest.mark.parametrize(
@@ -202,24 +207,24 @@ def test_a_plugin_with_an_error_is_named_with_its_line(command, kind, capsys, tm
         (["profile", "resnet_small", "--image", 10**9], "image=1000000000: must be an int from 1 to 8192"),
         (
             ["compile", "vit_tiny_patch16_224", "--image", 32],
-            "image=32: must be a size that vit_tiny_patch16_224",
+            "image=32: must be a size that vit_tiny_patch16_224 takes",
         ),
         (
             ["profile", "vit_tiny_patch16_224", "--image", 32],
-            "image=32: must be a size that vit_tiny_patch16_224",
+            "image=32: must be a size that vit_tiny_patch16_224 takes",
         ),
         (["profile", "resnet_small", "--batch", 10**15], "there is not enough memory"),
     ],
 )
 def test_what_cannot_be_is_one_line(argv, says, capsys):
     code, out, err = call(capsys, *argv)
-    assert (code, out) == (1, "") and len(err.splitlines()) == 1 and says in err
+    assert (code, out) == (2 if "must be" in says else 1, "") and len(err.splitlines()) == 1 and says in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_line(capsys):
     code, _, err = call(capsys, "profile", "resnet_small", "--device", "cuda")
-    assert code == 1 and len(err.splitlines()) == 1 and "device='cuda': must be a device" in err
+    assert code == 2 and len(err.splitlines()) == 1 and "device='cuda': must be a device" in err
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "resnet50"])

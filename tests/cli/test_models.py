@@ -5,6 +5,7 @@ import json
 import pytest
 
 from regroup.cli.models import Options, run
+from regroup.errors import UnknownNameError
 from regroup.networks import list_models
 
 
@@ -18,7 +19,8 @@ def test_every_network_is_listed_with_its_claims(capsys: pytest.CaptureFixture[s
 def test_pattern_chooses_and_plain_prints_names_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Options("squeezenet*", plain=True)) == 0
     assert capsys.readouterr().out.split() == ["squeezenet1_0", "squeezenet1_0_official", "squeezenet1_1"]
-    assert run(Options("nosuchnetwork", plain=True)) == 1
+    with pytest.raises(UnknownNameError, match="did you mean 'squeezenet1_0'"):
+        run(Options("squezenet1_0", plain=True))
 
 
 def test_json_holds_claims_paper_and_config(capsys: pytest.CaptureFixture[str]) -> None:

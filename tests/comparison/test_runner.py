@@ -120,7 +120,7 @@ def test_the_command_writes_the_report_and_prints_json_when_asked(tmp_path):
     assert output.stderr == ""
     assert {"index.html", "comparison.json", "comparison.csv"} <= {p.name for p in tmp_path.iterdir()}
     wrong = in_fork(main, [*map(str, command[1:]), "--backbone", "resnet5O"])
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert wrong.stderr.startswith("regroup compare: model='resnet5O'")
     assert len(wrong.stderr.splitlines()) == 1
 

@@ -66,7 +66,7 @@ class Sweep:
     def command(self, what, *argv):
         """Run a command, and return its status and what it printed.
 
-        Right is status 0, or 1 with one line that is no accident, and perhaps a list of images below it.
+        Right is status 0, or 1 or 2 with one line that is no accident, and perhaps a list of images below it.
         """
         out, err, status = io.StringIO(), io.StringIO(), None
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), self.watched(what):
@@ -76,9 +76,9 @@ class Sweep:
                 status = exit.code
         self.said = err.getvalue()
         lines = [line for line in self.said.splitlines() if not line.startswith("  ")]
-        self.refused += status == 1
+        self.refused += status in (1, 2)
         accident = "should not have happened" in self.said or "not enough memory" in self.said
-        if status not in (0, 1) or accident or (status == 1 and len(lines) != 1):
+        if status not in (0, 1, 2) or accident or (status and len(lines) != 1):
             self.wrong.append([what, status, self.said[-400:]])
         return status, out.getvalue()
 

@@ -155,6 +155,6 @@ def test_the_command_prints_json_and_nothing_else(capsys):
 )
 def test_a_mistake_is_one_clear_line(capsys, argv, message):
     code, said = command(capsys, *argv)
-    assert code == 1
+    assert code == 2
     assert message in said.err
     assert len(said.err.strip().splitlines()) == 1

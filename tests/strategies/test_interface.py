@@ -44,11 +44,11 @@ def test_a_label_names_only_what_is_not_the_default_and_is_read_back(strategy):
         (
             "grouped:group=4",
             StrategyError,
-            "parameter='group': must be one of groups, group_width",
+            "option='group': must be one of group_width, groups of grouped; did you mean 'groups'",
         ),
         ("grouped:groups=four", StrategyError, "groups='four': must be of type int"),
         ("separable:norm=yes", StrategyError, "norm='yes': must be true or false"),
-        ("dense:groups=2", StrategyError, r"one of \(none\) of dense"),
+        ("dense:groups=2", StrategyError, "option='groups': must be left out: dense has none"),
         ("mixed:kernels=3+x", StrategyError, "kernels='x': must be of type int"),
     ],
 )

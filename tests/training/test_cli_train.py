@@ -67,14 +67,14 @@ def test_options_of_the_network_are_part_of_the_run(tmp_path, capsys):
     ],
 )
 def test_a_mistake_is_one_line(arguments, says, tmp_path, capsys):
-    assert short(tmp_path / "run", *arguments) == 1
+    assert short(tmp_path / "run", *arguments) == (1 if "/nowhere" in arguments else 2)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("regroup train: ") and says in last
 
 
 def test_another_run_is_not_written_over(tmp_path, capsys):
     assert short(tmp_path) == 0
-    assert short(tmp_path) == 1
+    assert short(tmp_path) == 2
     assert "holds no run yet" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_a_run_is_not_resumed_as_another_though_every_tensor_fits(option, begun,
         assert run(begun) == 0
         before = runs.contents(tmp_path / "run")
         capsys.readouterr()
-        assert run(other, "--resume") == 1
+        assert run(other, "--resume") != 0
         assert runs.contents(tmp_path / "run") == before
         said = capsys.readouterr().err.splitlines()[-1]
         assert option in said and "as in the run to resume" in said
@@ -207,5 +207,5 @@ def test_a_run_with_a_new_head_is_resumed_though_the_old_weights_are_gone(tmp_pa
     ],
 )
 def test_what_cannot_be_begun_with_is_one_line(arguments, said, tmp_path, capsys):
-    assert short(tmp_path / "run", *arguments) == 1
+    assert short(tmp_path / "run", *arguments) == 2
     assert re.fullmatch(f"regroup train: {said}.*\\n", capsys.readouterr().err)

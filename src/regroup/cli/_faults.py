@@ -9,16 +9,18 @@ import sys
 import tempfile
 import traceback
 
-from regroup.errors import RegroupError, first_line, printable
+from regroup.errors import ParameterError, RegroupError, first_line, printable
 
-FAILED, INTERRUPTED = 1, 130
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses of all commands: the work is done; it is not, and a line says why; an option, argument or
+name that cannot be; Ctrl-C. What SIGTERM ends has 143, as always."""
 
 
 def said(command: str, error: BaseException, arguments: list[str], *, debug: bool) -> int:
     """Say on stderr what went wrong, in one line unless the error has more to say; return the exit status.
 
     Args:
-        command: its name.
+        command: its name; "" if there is none.
         error: what ended it.
         arguments: of the command line, for the report of what nobody expected.
         debug: show the traceback as well.
@@ -27,8 +29,9 @@ def said(command: str, error: BaseException, arguments: list[str], *, debug: boo
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    print(f"regroup {printable(command)}: {_reason(error, arguments, debug)}", file=sys.stderr)
-    return FAILED
+    prefix = f"regroup {command}: " if command else "regroup: "
+    print(f"{prefix}{_reason(error, arguments, debug)}", file=sys.stderr)
+    return WRONG_USE if isinstance(error, ParameterError) else FAILED
 
 
 def _reason(error: BaseException, arguments: list[str], debug: bool) -> str:

@@ -51,6 +51,26 @@ class Lasting:
 
 
 @contextmanager
+def verbose_output(wanted: bool) -> Iterator[None]:
+    """While this is entered, and if it is wanted, show on stderr what regroup and its libraries log."""
+    if not wanted:
+        yield
+        return
+    import logging
+
+    root, handler = logging.getLogger(), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(relativeCreated)d ms %(name)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+@contextmanager
 def lasting_output() -> Iterator[tuple[Lasting, Lasting]]:
     """While this is entered, let work go on whatever becomes of output; yield sys.stdout and sys.stderr."""
     for number in range(3):  # a closed one would become the next file that is opened, and be written to

@@ -131,15 +131,15 @@ def _numbers(name: str, text: str | None, allowed: str) -> list[int] | None:
 
 
 def _print(speeds: Speeds) -> None:
-    from regroup.cli._table import show
+    from regroup.cli._table import say, show
 
-    show(speed_table(speeds))
+    show(speed_table(speeds), ("promised",))
     print()
-    print("speed-up over the dense layer in PyTorch; each in the better of the two memory formats")
+    say("speed-up over the dense layer in PyTorch; each in the better of the two memory formats")
     for curve in speeds.layers:
         best = {way: curve.best(way).groups for way in ("forward", "training")}
-        print(f"{curve.layer}: fastest with {best['forward']} groups forward, {best['training']} in training")
-    print(f"batch {speeds.batch}, on {speeds.machine}")
+        say(f"{curve.layer}: fastest with {best['forward']} groups forward, {best['training']} in training")
+    say(f"batch {speeds.batch}, on {speeds.machine}")
 
 
 def speed_table(speeds: Speeds) -> Table:

@@ -71,20 +71,20 @@ def _write(result: Comparison, out: Path) -> Path | None:
 def _show(result: Comparison, page: Path | None, as_json: bool) -> None:
     import json
 
-    from regroup.cli._table import comparison_table, show
+    from regroup.cli._table import comparison_table, say, show
     from regroup.report.render import summary_lines
 
     if as_json:
         print(json.dumps(asdict(result), indent=1))
         return
-    show(comparison_table(result))
+    show(comparison_table(result), ("to mix", "reach", "eager", "speed-up", "params", "promised"))
     for row in result.rows:
         if row.error:
-            print(f"not run: {row.strategy}: {row.error}")
+            say(f"not run: {row.strategy}: {row.error}")
     for line in summary_lines(result):
-        print(line)
+        say(line)
     if page is not None:
-        print(f"report: {page} (comparison.json and comparison.csv beside it)")
+        say(f"report: {page} (comparison.json and comparison.csv beside it)")
 
 
 def _status(result: Comparison) -> int:

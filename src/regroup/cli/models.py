@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from regroup.networks import Network
 
 
@@ -26,17 +28,17 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Print the networks that match; exit 1 if none does."""
-    from regroup.networks import list_models, networks
+    """Print the networks that match."""
+    from regroup.networks import networks
 
-    found = [networks[name] for name in list_models(options.pattern)]
+    found = [networks[name] for name in networks.matching(options.pattern)]
     if options.json:
         print(json.dumps([described(network) for network in found], indent=2))
     elif options.plain:
         print("\n".join(network.name for network in found))
-    elif found:
+    else:
         _print_table(found)
-    return 0 if found else 1
+    return 0
 
 
 def described(network: Network) -> dict[str, Any]:
@@ -52,10 +54,23 @@ def described(network: Network) -> dict[str, Any]:
 
 
 def _print_table(found: list[Network]) -> None:
+    from regroup.cli._table import say, show
+    from regroup.networks import SOURCES
+
+    show(network_table(found), ("source", "data", "paper"))
+    claims = [network.claims for network in found]
+    letters = {each.counted for each in claims} | {
+        each.stated for each in claims if each.top1_error is not None
+    }
+    say(f"\n{len(found)} networks. 1 MAC = 2 FLOPs. Letters say where a figure comes from.")
+    for letter in sorted(letters - {" "}):
+        say(f"{letter}: {SOURCES[letter]}")
+
+
+def network_table(found: list[Network]) -> Table:
+    """Return a row for each network, with its published figures."""
     from rich.table import Table
 
-    from regroup.cli._table import show
-    from regroup.networks import SOURCES
     from regroup.report import text
 
     table = Table(box=None, pad_edge=False)
@@ -63,12 +78,10 @@ def _print_table(found: list[Network]) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("params", "MACs", "top-1 error", "top-5 error"):
         table.add_column(name, justify="right", no_wrap=True)
-    letters = set()
     for network in found:
         claims = network.claims
         errors = [f"{e:.1f} %" if e is not None else "" for e in (claims.top1_error, claims.top5_error)]
         stated = claims.stated if claims.top1_error is not None else " "
-        letters |= {claims.counted, stated} - {" "}
         table.add_row(
             network.name,
             network.paper,
@@ -80,6 +93,4 @@ def _print_table(found: list[Network]) -> None:
             f"{errors[0]} {stated}",
             errors[1],
         )
-    show(table)
-    legend = "\n".join(f"{letter}: {SOURCES[letter]}" for letter in sorted(letters))
-    print(f"\n{len(found)} networks. 1 MAC = 2 FLOPs. Letters say where a figure comes from.\n{legend}")
+    return table

@@ -96,12 +96,12 @@ def _choose(options: Options) -> Chosen:
 
 
 def _print(found: Profile, options: Options) -> None:
-    from regroup.cli._table import show
+    from regroup.cli._table import say, show
 
-    show(layer_table(found, options.depth))
+    show(layer_table(found, options.depth), ("FLOPs/byte", "rearranged", "dense", "ideal", "output", "bytes"))
     print()
     for line in summary(found):
-        print(line)
+        say(line)
 
 
 def layer_table(found: Profile, depth: int | None) -> Table:

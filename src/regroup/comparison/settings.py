@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from regroup.errors import ConfigError
-from regroup.strategies import Strategy, parse_strategy, strategies
+
+if TYPE_CHECKING:
+    from regroup.strategies import Strategy
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class CompareConfig:
         Raises:
             UnknownNameError, StrategyError: one cannot be read.
         """
+        from regroup.strategies import parse_strategy, strategies
+
         if self.strategies:
             wanted = [parse_strategy("dense"), *map(parse_strategy, self.strategies)]
         else:

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from torch import nn
 
-from regroup.errors import UnknownNameError
+from regroup.errors import unknown_name
 from regroup.networks import create_model, networks
 
 
@@ -51,10 +50,10 @@ def create_any_model(
         model = torchvision.models.get_model(bare, weights=weights, **options)
         return model if num_classes == 1000 else _with_classes(model, bare, num_classes, options)
     everything = [*networks, *timm.list_models(), *torchvision.models.list_models()]
-    near = difflib.get_close_matches(bare, everything, n=3)
-    remedy = "did you mean " + " or ".join(map(repr, dict.fromkeys(near))) + "?" if near else ""
     allowed = "a network of regroup (`regroup models`), of timm or of torchvision"
-    raise UnknownNameError("model", name, allowed + (", with 3 channels" if in_chans != 3 else ""), remedy)
+    raise unknown_name(
+        "model", name, everything, allowed + (", with 3 channels" if in_chans != 3 else ""), near=bare
+    )
 
 
 def _with_classes(model: nn.Module, name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:

@@ -27,7 +27,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from regroup.errors import ParameterError, StrategyError
+from regroup.errors import ParameterError, StrategyError, unknown_name
 from regroup.ops.counting import count
 from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
@@ -96,7 +96,7 @@ class Strategy:
     def label(self) -> str:
         """The strategy as `parse_strategy` reads it: its name and the parameters that are not the default."""
         changed = [
-            f"{f.name}={_to_text(getattr(self, f.name))}"
+            f"{f.name}={to_text(getattr(self, f.name))}"
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
             if getattr(self, f.name) != f.default
         ]
@@ -131,7 +131,7 @@ def parse_strategy(text: str) -> Strategy:
 
     Raises:
         UnknownNameError: no such strategy.
-        StrategyError: no such parameter, or a value that is not of its type.
+        StrategyError: no such option, or a value that is not of its type.
     """
     name, _, rest = text.partition(":")
     cls = strategies[name.strip()]
@@ -141,7 +141,10 @@ def parse_strategy(text: str) -> Strategy:
     for item in filter(None, rest.split(",")):
         key, _, value = (part.strip() for part in item.partition("="))
         if key not in fields:
-            raise StrategyError("parameter", key, f"one of {', '.join(fields) or '(none)'} of {name}")
+            if not fields:
+                raise StrategyError("option", key, f"left out: {name} has none")
+            near = unknown_name("option", key, fields)
+            raise StrategyError("option", key, f"{near.allowed} of {name}", near.remedy)
         values[key] = _from_text(key, value, fields[key])
     return cls(**values)
 
@@ -185,9 +188,10 @@ def _from_text(key: str, value: str, kind: object) -> object:
         raise StrategyError(key, value, f"of type {kind.__name__}") from None  # type: ignore[union-attr]
 
 
-def _to_text(value: object) -> str:
+def to_text(value: object) -> str:
+    """Return a value of an option as `parse_strategy` reads it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "+".join(map(_to_text, value))
+        return "+".join(map(to_text, value))
     return str(value)
