@@ -1,5 +1,6 @@
 """What can be said of a strategy without running it: its form, kind, options with their ranges, paper.
 
+>>> from regroup.strategies import strategies
 >>> found = describe(strategies["grouped"])
 >>> found.kind, found.options[0].allowed, found.options[0].default
 ('fixed', 'an int of at least 1', 'none')
