@@ -3,7 +3,7 @@
 >>> from regroup.strategies import strategies
 >>> found = describe(strategies["grouped"])
 >>> found.kind, found.options[0].allowed, found.options[0].default
-('fixed', 'an int of at least 1', 'none')
+('fixed', 'an int of at least 1, or none', 'none')
 """
 
 from __future__ import annotations
