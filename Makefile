@@ -20,7 +20,7 @@ fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems 
 	REGROUP_FUZZ=$(or $(N),100000) $(BIN)/python -m pytest $$(grep -rl REGROUP_FUZZ tests --include='test_*.py')
 
 faults: .venv/.installed-dev        ## the long fault runs (hours, N=20: a tenth): kills, forks, damage, every write interrupted
-	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults
+	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults --durations=0 --durations-min=1
 
 lowest: .venv/.installed-dev        ## the tests with the oldest release allowed of every dependency, in .lowest
 	$(BIN)/pip install -q uv

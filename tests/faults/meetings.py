@@ -5,6 +5,7 @@
 Each process is a fork of this one, so that all start at once, or nearly.
 """
 
+import gc
 import json
 import os
 import random
@@ -70,6 +71,7 @@ def forked(what, directory, number, delay):
 
 def met(what, processes, trials, directory, chance):
     alone = [what(directory / f"alone-{n}" / "out", n) for n in range(processes)]
+    gc.freeze()
     outcomes = []
     for trial in range(trials):
         place = directory / f"{trial}"

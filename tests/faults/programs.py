@@ -34,7 +34,7 @@ def run(module, *arguments, tell=lambda line: None, **environment):
         return subprocess.CompletedProcess(command, process.returncode, "".join(lines), errors.read())
 
 
-def progress(what, done, of):
-    """Say, twenty times in all, how much of a long program is done."""
-    if 20 * done // of > 20 * (done - 1) // of:
+def progress(what, done, of, since=None):
+    """Say, twenty times in all, how much of a long program is done; `since` is how much was said before."""
+    if 20 * done // of > 20 * (done - 1 if since is None else since) // of:
         print(f"{_MARK}{what}: {done} of {of}", flush=True)

@@ -1,11 +1,12 @@
 """Small runs and comparisons for the tests of faults: an epoch takes a moment."""
 
+import functools
 import hashlib
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+import tyro
 
 from regroup.cli.compare import _write
 from regroup.comparison import pictures, runner, timing
@@ -16,26 +17,10 @@ from regroup.report import charts
 from regroup.training import TrainConfig, train
 from regroup.training.data import data_sets
 from regroup.training.identity import Origin
+from tests.faults.tiny import Tiny
 from tests.training.cases import data
 
 MOMENT = TimePerImage(0.2, 0.1, 0.3)
-
-
-class Tiny(nn.Sequential):
-    """Convolutions enough to be grouped, and a head."""
-
-    def __init__(self, classes=4, channels=1):
-        super().__init__(
-            nn.Conv2d(channels, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Conv2d(8, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(8, classes),
-        )
 
 
 def measured(models, images, say):
@@ -83,7 +68,7 @@ def summary(result):
 
 @contextmanager
 def registered():
-    """Let the tiny network and data set be known by name; what takes long is neither measured nor drawn."""
+    """Let the tiny network and data set be known by name; what is slow is not measured, drawn or parsed."""
 
     def create(name, *, num_classes=1000, in_chans=3, **options):
         if name != "tiny":
@@ -93,6 +78,7 @@ def registered():
     known = anywhere.create_any_model
     instead = {
         **dict.fromkeys([(place, "create_any_model") for place in (anywhere, pictures, runner)], create),
+        (tyro, "cli"): remembered(tyro.cli),
         (runner, "reach_of_layer"): lambda *arguments: {},
         (runner, "correlation_of_layers"): lambda *arguments: {},
         (timing, "_measured"): lambda *arguments: measured(*arguments),
@@ -109,6 +95,20 @@ def registered():
         for (module, name), function in before.items():
             setattr(module, name, function)
         del data_sets._items["tiny"]
+
+
+@functools.cache
+def remembered(parse):
+    """Return tyro's `cli` that reads the same arguments only once: it takes longer than many a turn."""
+    known = {}
+
+    def cli(options, *, args, **more):
+        key = options, tuple(args), repr(more)
+        if key not in known:
+            known[key] = parse(options, args=args, **more)
+        return known[key]
+
+    return cli
 
 
 def digest(model):

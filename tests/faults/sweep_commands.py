@@ -33,8 +33,9 @@ from safetensors.torch import save_file
 import regroup
 from tests.data.malformed import encoded, picture
 from tests.faults import damage, runs
+from tests.faults.standing import Stood
+from tests.faults.sweep_readers import TINY
 
-_TINY = ("--model", "tiny", "--data", "tiny", "--batch-size", "16")
 _TRAIN = ("--epochs", "1", "--display", "quiet", "--device", "cpu", "--no-wait")
 _COMPARE = ("compare", "--backbone", "tiny", "--strategies", "grouped:groups=2", "--epochs", "1", "--json")
 _COMPARE = (*_COMPARE, "--batch-size", "16", "--device", "cpu", "--no-wait")
@@ -99,7 +100,7 @@ _FOLDER = ("--data", "{}/data", "--model", "tiny", "--image", "8")
 _SAME = ("--data", "{}/../data", "--model", "tiny", "--image", "8")
 _REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
 _PROFILE = ("profile", "{}/run", "--no-time", "--json")
-_GROUPED = (*_TINY, "--strategy", "grouped:groups=2")
+_GROUPED = (*TINY, "--strategy", "grouped:groups=2")
 
 COMMANDS = (
     Command("train", train(*_FOLDER), _IMAGES),
@@ -111,14 +112,14 @@ COMMANDS = (
         ("run/*.*", "run/*/*"),
         weights("run"),
     ),
-    Command("train --weights", train(*_TINY, "--weights", "{}/run"), _OF_RUN, weights("new")),
+    Command("train --weights", train(*TINY, "--weights", "{}/run"), _OF_RUN, weights("new")),
     Command(
-        "train --weights best", train(*_TINY, "--weights", "{}/run/best"), ("run/best/*",), weights("new")
+        "train --weights best", train(*TINY, "--weights", "{}/run/best"), ("run/best/*",), weights("new")
     ),
     Command("train --weights FILE", file("safetensors"), ("files/a.safetensors",)),
     Command("train --weights FILE, zip", file("pth"), ("files/a.pth",)),
     Command("train --weights FILE, pickle", file("old.pth"), ("files/a.old.pth",)),
-    Command("train --teacher", train(*_TINY, "--teacher", "{}/run"), _OF_RUN, weights("new")),
+    Command("train --teacher", train(*TINY, "--teacher", "{}/run"), _OF_RUN, weights("new")),
     Command("train --accelerate", train(*_GROUPED, "--accelerate"), (), weights("new"), True),
     Command("compare", compare("tiny", "{}/report"), _REPORT, compared),
     Command("compare images", compare("{}/data", "{}/new"), _IMAGES),
@@ -160,9 +161,9 @@ def made(sweep, place):
     torch.save(state, place / "files" / "a.pth")
     torch.save(state, place / "files" / "a.old.pth", _use_new_zipfile_serialization=False)
     torch.save(regroup.create_model("resnet_small", num_classes=1000).state_dict(), place / "files" / "b.pth")
-    run = ("train", *_TINY, *_TRAIN, "--model-ema", "--out", f"{place}/run")
+    run = ("train", *TINY, *_TRAIN, "--model-ema", "--out", f"{place}/run")
     for argv in (run, compare("tiny", f"{place}/report")):
-        assert sweep.command("what will be damaged", *argv)[0] == 0, sweep.said
+        assert sweep.command(argv[0], "what will be damaged", *argv)[0] == 0, sweep.said
 
 
 class Stand:
@@ -172,19 +173,23 @@ class Stand:
         self.sweep, self.whole, self.place = sweep, sweep.directory / "whole", sweep.directory / "place"
         made(sweep, self.whole)
         shutil.copytree(self.whole, self.place)
-        self.right = {}
+        self.parts, self.stood, self.right = {}, Stood(self.whole, self.place), {}
         for command in commands:
+            parts = {pattern.partition("/")[0] for pattern in command.reads}
+            self.parts[command] = parts | ({command.place_of_cache} if command.cache else set())
+            self.stood.learn(parts)
             status, out = self.do(command, "whole")
             assert status == 0, sweep.said
             self.right[command] = command.result and command.result(self.place, out)
             if command.cache:
                 shutil.copytree(self.place / command.place_of_cache, self.whole / command.place_of_cache)
-            self.restore({"run", "report"})
+            self.stood.learn(self.parts[command] - parts)
+            self.stood.restore(*parts)
 
     def do(self, command, what):
         """Run a command; return its status and what it printed."""
         os.environ["REGROUP_CACHE"] = str(self.place / command.place_of_cache)
-        return self.sweep.command(f"{command.name}: {what}", *(a.format(self.place) for a in command.argv))
+        return self.sweep.command(command.name, what, *(a.format(self.place) for a in command.argv))
 
     def damaged(self, command):
         """Run a command before a damaged file, and put the file right again."""
@@ -200,23 +205,24 @@ class Stand:
         if status == 0 and not sealed and self.right[command] is not None:
             result = command.result(self.place, out)
             if result != self.right[command]:
-                self.sweep.wrong.append([f"{command.name}: {what}", "another result", str(result)[:200]])
-        self.restore({pattern.partition("/")[0] for pattern in reads})
+                self.sweep.fail(command.name, what, "another result", str(result)[:200])
+        self.stood.restore(*self.parts[command])
 
-    def restore(self, parts):
-        shutil.rmtree(self.place / "new", ignore_errors=True)
-        for part in parts:
-            shutil.rmtree(self.place / part)
-            shutil.copytree(self.whole / part, self.place / part)
+    def restore(self):
+        """Put everything right."""
+        self.stood.restore(*set().union(*self.parts.values()))
 
 
 def swept(sweep, commands):
     """Damage one file at a time before each command."""
     with runs.registered():
         stand = Stand(sweep, commands)
-        for _ in sweep.turns():
+
+        def turn(n):
             for command in commands:
                 stand.damaged(command)
+
+        sweep.each(turn, stand.restore)
 
 
 def directories(sweep):
@@ -224,6 +230,12 @@ def directories(sweep):
     swept(sweep, [command for command in COMMANDS if command.name in _GOING_ON])
 
 
+def folders(sweep):
+    """What reads folders of images."""
+    swept(sweep, [command for command in COMMANDS if command.reads == _IMAGES])
+
+
 def commands(sweep):
     """All other commands."""
-    swept(sweep, [command for command in COMMANDS if command.name not in _GOING_ON])
+    others = [command for command in COMMANDS if command.name not in _GOING_ON and command.reads != _IMAGES]
+    swept(sweep, others)

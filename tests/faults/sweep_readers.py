@@ -21,13 +21,15 @@ from regroup.training.checkpoint import load_checkpoint, save_checkpoint
 from regroup.training.data import load_data
 from tests.comparison.test_result import comparison
 from tests.data.malformed import damaged, encoded, formats, picture
-from tests.faults import damage
+from tests.faults import damage, runs
+
+TINY = ("--model", "tiny", "--data", "tiny", "--batch-size", "16")
 
 
 @functools.cache
-def trained(directory):
-    """Return the directory of a finished run on 8x8 images, as `regroup train` leaves it."""
-    options = ["--epochs", "1", "--display", "quiet", "--device", "cpu", "--output", directory]
+def trained(directory, *more):
+    """Return the directory of a finished run on 8x8 images, or `more`, as `regroup train` leaves it."""
+    options = ["--epochs", "1", "--display", "quiet", "--device", "cpu", "--output", directory, *more]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         regroup_main(["train", *map(str, options)])
     return directory
@@ -46,27 +48,35 @@ def resealed(run, files):
 
 def images(sweep):
     """Damaged pictures through `run` of a run and of a network, and the look and the reading of training."""
-    sources, run = list(formats().values()), trained(sweep.directory.parent / "run")
-    sweep.command("warm", "run", "resnet_small", "--image", sweep.directory / "none.png")
+    with runs.registered():
+        _images(sweep, trained(sweep.directory.parent / "tiny", *TINY))
+
+
+def _images(sweep, run):
+    sources = list(formats().values())
+    sweep.command("warm", "", "run", "resnet_small", "--image", sweep.directory / "none.png")
     folder, named = sweep.directory / "data", regroup.create_model("resnet_small")
     for label in ("cat", "dog"):
         (folder / label).mkdir(parents=True)
         for n in range(2):
             (folder / label / f"{n}.png").write_bytes(encoded(picture(), "PNG"))
-    for n in sweep.turns():
+    path = folder / "cat" / "a.png"
+
+    def turn(n):
         content = damaged(sweep.chance.choice(sources), sweep.chance)
-        path = folder / "cat" / "a.png"
         path.write_bytes(content)
-        data = sweep.call(f"image {n}: scan", lambda: load_data(folder, 16, bad_images="skip"))
+        data = sweep.call("scan", "an image", lambda: load_data(folder, 16, bad_images="skip"))
         splits = (data.train, data.test) if data else ()
         good = any(split.name(i) == "cat/a.png" for split in splits for i in range(len(split)))
-        network = run if n % 10 else "resnet_small"
-        _, found = sweep.command(f"image {n}: run", "run", network, "--image", path, "--json")
+        network = "tiny" if n % 10 == 0 else run
+        _, found = sweep.command("run", "an image", "run", network, "--image", path, "--json")
         if bool(found) != good:
-            sweep.wrong.append([f"image {n}", "run and the look at all files differ", found[:40]])
-        sweep.call(f"image {n}: as a network of others", read_image, path, named)
+            sweep.fail("run", "an image", "run and the look at all files differ", found[:40])
+        sweep.call("image of a network of others", "an image", read_image, path, named)
         if good:
-            sweep.call(f"image {n}: read", lambda data=data: data.train.fetch(torch.arange(len(data.train))))
+            sweep.call("reading", "an image", lambda: data.train.fetch(torch.arange(len(data.train))))
+
+    sweep.each(turn)
 
 
 def documents(sweep):
@@ -83,22 +93,23 @@ def documents(sweep):
     state = {"model": model.state_dict(), "lists": [{"a": (1, 2.0)}, {3: torch.ones(2, 2).t()}, float("inf")]}
     saved = save_checkpoint(sweep.directory / "checkpoints", {"training": state})
     parts = {p.name: p.read_bytes() for p in saved.iterdir() if p.name != MANIFEST}
-    for n in sweep.turns():
+
+    def turn(n):
         copy = resealed(run, {"network.json": damage.document(network, sweep.chance)})
-        sweep.command(f"document {n}: run", "run", copy, "--image", image, "--json")
+        sweep.command("run", "network.json", "run", copy, "--image", image, "--json")
         out_file.write_bytes(damage.document(compared, sweep.chance))
-        sweep.call(f"document {n}: comparison", lambda: Comparison.load(out_file).csv())
-        sweep.call(
-            f"document {n}: profile",
-            lambda: Profile.from_json(damage.document(profile, sweep.chance).decode("latin-1")),
-        )
-        shutil.rmtree(saved)
+        sweep.call("comparison", "a document", lambda: Comparison.load(out_file).csv())
+        text = damage.document(profile, sweep.chance).decode("latin-1")
+        sweep.call("profile", "a document", Profile.from_json, text)
+        shutil.rmtree(saved, ignore_errors=True)
         structure = damage.document(json.loads(parts["training.json"]), sweep.chance)
         write_sealed(saved, {**parts, "training.json": structure})
-        sweep.call(f"document {n}: checkpoint", load_checkpoint, saved)
+        sweep.call("checkpoint", "its training.json", load_checkpoint, saved)
         manifest = saved / MANIFEST
         manifest.write_bytes(damage.document(json.loads(manifest.read_text()), sweep.chance))
-        sweep.call(f"document {n}: manifest", load_checkpoint, saved)
+        sweep.call("checkpoint", "its manifest", load_checkpoint, saved)
+
+    sweep.each(turn)
 
 
 def tensors(sweep):
@@ -110,16 +121,18 @@ def tensors(sweep):
     regroup.quantise(model, "shifted:bits=4,block=8")
     save_packed(packed, model)
     whole_packed = packed.read_bytes()
-    for n in sweep.turns():
+    named = ("compile", "resnet_small", "--weights", weights, "--image", "16")
+
+    def turn(n):
         content = damage.damaged_tensors(whole, sweep.chance)
         weights.write_bytes(content)
-        sweep.command(
-            f"tensors {n}: weights", "compile", "resnet_small", "--weights", weights, "--image", "16"
-        )
+        sweep.command("compile", "weights", *named)
         copy = resealed(run, {"weights.safetensors": content})
-        sweep.command(f"tensors {n}: run", "profile", copy, "--no-time")
+        sweep.command("profile", "weights of a run", "profile", copy, "--no-time")
         packed.write_bytes(damage.damaged_tensors(whole_packed, sweep.chance))
-        sweep.call(f"tensors {n}: packed", load_packed, packed, model)
+        sweep.call("packed integers", "a file", load_packed, packed, model)
+
+    sweep.each(turn)
 
 
 def caches(sweep):
@@ -136,11 +149,14 @@ def caches(sweep):
     cache.get("object", lambda: made)
     (code,) = set(cache.folder.iterdir()) - {scanned}
     wholes = {path: path.read_bytes() for path in (scanned, code)}
-    for n in sweep.turns():
+
+    def turn(n):
         for path, whole in wholes.items():
             path.write_bytes(damaged(whole, sweep.chance))
-        data = sweep.call(f"cache {n}: scan", load_data, folder)
+        data = sweep.call("scan", "an entry", load_data, folder)
         if data is None or data.shape != (3, 12, 16):
-            sweep.wrong.append([f"cache {n}", "scan", "another picture"])
-        if sweep.call(f"cache {n}: object", cache.get, "object", lambda: made) != made:
-            sweep.wrong.append([f"cache {n}", "object", "other code"])
+            sweep.fail("scan", "an entry", "another picture")
+        if sweep.call("object code", "an entry", cache.get, "object", lambda: made) != made:
+            sweep.fail("object code", "an entry", "other code")
+
+    sweep.each(turn)

@@ -2,10 +2,10 @@
 
 import os
 import shutil
-from pathlib import Path
 
 from tests.data.vision_layouts import LAYOUTS, no_hashes
 from tests.faults import damage, runs
+from tests.faults.standing import Stood
 
 
 def sets(sweep):
@@ -17,19 +17,24 @@ def sets(sweep):
     os.environ["REGROUP_CACHE"] = ""
     argv = ["train", "--model", "tiny", "--image", "8", "--epochs", "1", "--batch-size", "4"]
     argv += ["--display", "quiet", "--device", "cpu", "--out", "../new", "--data"]
-    before = Path.cwd()
+    names, stand = list(LAYOUTS), Stood(whole, place)
+
+    def turn(n):
+        name = names[n % len(names)]
+        os.chdir(place / name)
+        file = sweep.chance.choice(sorted(p for p in (place / name).rglob("*") if p.is_file()))
+        what = damage.spoil(file, sweep.chance)
+        sweep.command(f"train {name}", f"{file.relative_to(place)} {what}", *argv, name)
+        stand.restore(name)
+
+    def restore():
+        for name in names:
+            stand.restore(name)
+
     with runs.registered(), no_hashes():
-        for name in LAYOUTS:
+        for name in names:
             os.chdir(place / name)
-            assert sweep.command(f"{name}: whole", *argv, name)[0] == 0, sweep.said
+            assert sweep.command(f"train {name}", "whole", *argv, name)[0] == 0, sweep.said
             shutil.rmtree(place / "new")
-        for n in sweep.turns():
-            name = list(LAYOUTS)[n % len(LAYOUTS)]
-            os.chdir(place / name)
-            file = sweep.chance.choice(sorted(p for p in (place / name).rglob("*") if p.is_file()))
-            what = damage.spoil(file, sweep.chance)
-            sweep.command(f"{name} {n}: {file.relative_to(place)} {what}", *argv, name)
-            shutil.rmtree(place / "new", ignore_errors=True)
-            os.chdir(before)
-            shutil.rmtree(place / name)
-            shutil.copytree(whole / name, place / name)
+        stand.learn(names)
+        sweep.each(turn, restore)

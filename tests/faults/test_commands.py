@@ -24,32 +24,30 @@ STEP = 1 if LONG else 40
 
 
 def call(capsys, *argv):
-    with pytest.raises(SystemExit) as exit:
+    with runs.registered(), pytest.raises(SystemExit) as exit:
         main(list(map(str, argv)))
     return (exit.value.code, *capsys.readouterr())
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a run, one of a tiny network, and an image."""
+    """A directory with a run and an image."""
     place = tmp_path_factory.mktemp("place")
     options = ("train", "--epochs", "1", "--display", "quiet", "--device", "cpu", "--output")
-    with pytest.raises(SystemExit):
-        main([*options, str(place / "run")])
     with runs.registered(), pytest.raises(SystemExit):
-        main([*options, str(place / "tiny"), "--model", "tiny", "--data", "tiny", "--batch-size", "16"])
+        main([*options, str(place / "run"), "--model", "tiny", "--data", "tiny", "--batch-size", "16"])
     to_pil_image(load_data("digits").test[0][0]).save(place / "a.png")
     return place
 
 
-def options(command, place, run="run"):
+def options(command, place):
     """Return the arguments of a command that looks at a run."""
     more = {
         "run": ["--image", place / "a.png", "--json"],
         "profile": ["--no-time", "--json"],
         "compile": ["--json"],
     }
-    return (command, place / run, *more[command])
+    return (command, place / "run", *more[command])
 
 
 @pytest.mark.timeout(1800)
@@ -85,12 +83,11 @@ def test_a_cache_that_is_written_may_fail_or_end_at_any_operation(
 
     What is counted are operations on paths in the cache, and on whatever descriptor.
     """
-    argv, cache, points = options(command, place, "tiny"), place / "cache", 0
+    argv, cache, points = options(command, place), place / "cache", 0
 
     def ran(cached):
         monkeypatch.setenv("REGROUP_CACHE", str(cache) if cached else "")
-        with runs.registered():
-            return call(capsys, *argv)
+        return call(capsys, *argv)
 
     right = found(ran(cached=False)[1])
     for number in (None, *ERRORS):

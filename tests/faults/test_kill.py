@@ -29,9 +29,9 @@ def test_killed_and_resumed_training_ends_in_the_same_bits(processes, tmp_path, 
 ORPHAN = """
 import os, signal, sys, time
 from pathlib import Path
-from tests.faults.trials import finished, load_data, started
+from tests.faults.trials import few, finished, started
 directory = Path(sys.argv[1])
-first, second = started(directory / "run", load_data("digits"), 2)
+first, second = started(directory / "run", few(), 2)
 while not list(directory.glob("run/checkpoint-*")):
     time.sleep(0.01)
 os.kill(first, signal.SIGKILL)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regroup.comparison.result import WAYS, Comparison, Row
 from regroup.errors import ReportError
@@ -12,6 +13,9 @@ from regroup.files.disk import make_directories, write_file
 from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_pictures
 from regroup.report.table import COLUMNS, cells
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _NAMES = {"eager": "in PyTorch", "compiled": "with regroup.compile"}
 
@@ -43,16 +47,12 @@ def write_report(comparison: Comparison, out: str | Path) -> Path:
 
 def render(comparison: Comparison) -> str:
     """Return the page's HTML; whatever stands in names is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
     ways = [way for way in WAYS if any(way in r.times for r in good)]
-    environment = Environment(
-        loader=PackageLoader("regroup.report", "."), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("page.html").render(
+    return _page().render(
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
         summary=_summary(comparison),
@@ -78,6 +78,14 @@ def render(comparison: Comparison) -> str:
         ],
         settings=[*comparison.settings.items(), *comparison.machine.items()],
     )
+
+
+@cache
+def _page() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("regroup.report", ".")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
 
 
 def summary_lines(comparison: Comparison) -> list[str]:

@@ -141,6 +141,7 @@ def _source(thing: Any) -> bytes:
         return repr(codes).encode()
 
 
+@functools.lru_cache(maxsize=256)
 def _release(name: str) -> str:
     try:
         return version(name).partition("+")[0]  # +cpu and +cu126 are one release
