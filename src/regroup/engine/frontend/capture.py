@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from regroup.engine.frontend.equality import holders_of
 from regroup.engine.frontend.holders import Change
 from regroup.engine.frontend.inputs import shapes
+from regroup.engine.frontend.names import Names
 from regroup.engine.frontend.recorder import Phantom, Recorder, StatefulError, leaves_of
 from regroup.engine.frontend.results import Parts, Results, finish, take_apart
 from regroup.engine.frontend.snapshot import Snapshot, is_followed
@@ -55,6 +56,7 @@ class Capture:
         reads: those that were read, wherever the model's code has them (closures and globals too), and their
             versions then.
         macs: of each node that multiplies, for the whole batch.
+        names: what names in the model's code stood for.
     """
 
     graph: Graph
@@ -62,6 +64,7 @@ class Capture:
     storages: set[int]
     reads: list[tuple[Tensor, int]]
     macs: dict[Node, int]
+    names: Names
 
 
 def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
@@ -179,7 +182,7 @@ class _Recording:
         graph.outputs = [tensor.value for tensor in tensors if isinstance(tensor, Phantom)]
         graph.remove_dead()
         reads = [read for read in self._recorder.reads.values() if _address(read[0]) in storages]
-        return Capture(graph, results, storages, reads, self._recorder.macs)
+        return Capture(graph, results, storages, reads, self._recorder.macs, self.before.names)
 
     def put_back(self) -> tuple[dict[tuple[int, object], Change], str]:
         """Let the model be as it was; return the weights that are others now, and what else it changed."""

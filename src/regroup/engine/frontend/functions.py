@@ -9,6 +9,8 @@ from types import CodeType
 
 _ASSIGN = frozenset(dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL"))
 
+_READ = frozenset(dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME"))
+
 
 @lru_cache(maxsize=10_000)
 def names_of(code: CodeType) -> frozenset[str]:
@@ -41,6 +43,13 @@ def stores_of(code: CodeType) -> frozenset[str]:
         for step in dis.get_instructions(one)
         if step.opcode in _ASSIGN
     )
+
+
+@lru_cache(maxsize=10_000)
+def loads_of(code: CodeType) -> frozenset[str]:
+    """Return the globals that a function, or one inside it, reads."""
+    steps = (step for one in _nested(code) for step in dis.get_instructions(one))
+    return frozenset(step.argval for step in steps if step.opcode in _READ)
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -44,6 +44,7 @@ from regroup.engine.frontend.holders import (
     Items,
     Members,
 )
+from regroup.engine.frontend.names import Names
 from regroup.errors import EngineError
 
 _OTHERS = frozenset({"torch", "numpy", "regroup", "builtins", *sys.stdlib_module_names} - {"__main__"})
@@ -65,6 +66,7 @@ class Snapshot:
 
     Attributes:
         storages: addresses of the memory of all tensors among it.
+        names: what names in its code stand for.
 
     Raises:
         EngineError: there is something among it that cannot be looked at without changing it.
@@ -72,6 +74,7 @@ class Snapshot:
 
     def __init__(self, model: object) -> None:
         self.storages: set[int] = set()
+        self.names = Names()
         self._holders: list[Holder] = []
         self._seen: dict[int, object] = {}
         self._kept: dict[int, Tensor] = {}
@@ -80,8 +83,11 @@ class Snapshot:
         self._waiting: dict[str, list[object]] = {}
         self._derived = _derived_names(model) if isinstance(model, nn.Module) else set()
         self._add_random_generators()
+        self._families: list[list[type]] = []
         while self._stack:
             self._visit(*self._stack.pop())
+        for kinds in self._families:
+            self.names.add_classes(kinds, self._is_code_or_data)
 
     def holds(self, value: object) -> bool:
         """Tell whether `value` is an object that the model holds."""
@@ -157,6 +163,7 @@ class Snapshot:
         elif not is_other(function.__module__):
             for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
                 self._add(Attributes(cell, variable, lambda: ("cell_contents",)))
+            self.names.add_function(function)
             self._stack += [(function.__defaults__, name), (function.__kwdefaults__, name)]
             if vars(function):
                 self._add(Entries(vars(function), name, attributes=True))
@@ -190,7 +197,14 @@ class Snapshot:
             elif value is not MISSING:
                 self._stack.append((value, name))
 
+    def _is_code_or_data(self, name: str, value: Any) -> bool:
+        """Tell whether a class's attribute is one that the model's code may use."""
+        if any(True for _ in _functions_in(value)):
+            return self._is_mentioned(name)
+        return not (name.startswith("__") and name.endswith("__")) and not name.startswith("_abc_")
+
     def _visit_class(self, kind: type) -> None:
+        self._families.append([one for one in kind.__mro__ if not is_other(one.__module__)])
         for one in kind.__mro__:
             if is_other(one.__module__) or (one is not kind and id(one) in self._seen):
                 continue

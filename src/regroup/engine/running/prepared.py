@@ -72,7 +72,7 @@ class Prepared:
             with self._lock, within_fork():
                 found = self._plans.make(batch)
                 if self._watch is not None and found.capture is not None:
-                    self._watch.follow(found.capture.reads)
+                    self._watch.follow(found.capture.reads, found.capture.names)
         if found.complaint:
             self._complain(found.complaint)
         return found

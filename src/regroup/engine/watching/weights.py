@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import Tensor
 
+from regroup.engine.frontend.names import Names
 from regroup.engine.watching.facts import facts, is_plain, place, span
 from regroup.engine.watching.proof import interfaces
 from regroup.engine.watching.state import State, inside, lines
+from regroup.engine.watching.surroundings import Surroundings
 from regroup.errors import EngineError
 from regroup.kernels.watch import tensors as glance_tensors
 
@@ -27,9 +29,9 @@ class Watch:
     look reads all numbers of tensors of up to 256, and of larger ones at least 128, evenly spread; the looks
     after it read those in between, and after `turns` looks every number has been read.
 
-    Not followed are code (methods, classes, what global variables and closures stand for) and objects other
-    than modules, tensors, containers, dataclasses, namespaces and those of the user's own classes; but
-    tensors that a recording has read are, wherever they are.
+    Of what is around the model, that is followed which a recording has found: tensors that it has read, and
+    what names in the model's code stand for (`Surroundings`). Not followed are other objects' insides, but
+    for modules, tensors, containers, dataclasses, namespaces and the user's own classes that the model holds.
 
     Raises:
         EngineError: PyTorch does not count the changes of these tensors.
@@ -39,6 +41,7 @@ class Watch:
         self._model, self._state = model, State(model)
         self._tensors = _Tensors(self._state.tensors)
         self._more: list[_Tensors] = []
+        self._around: Surroundings | None = None
 
     @property
     def turns(self) -> int:
@@ -53,10 +56,18 @@ class Watch:
             if now != state:
                 return False
             self._state = now  # other objects of equal value
+        if self._around is not None and not self._around.unchanged():
+            return False
         return self._tensors.unchanged() and all(more.unchanged() for more in self._more)
 
-    def follow(self, reads: Iterable[tuple[Tensor, int]]) -> None:
-        """Watch tensors outside the model too, which a recording has read: each with its version then."""
+    def follow(self, reads: Iterable[tuple[Tensor, int]], names: Names) -> None:
+        """Watch what a recording has found around the model, too.
+
+        Args:
+            reads: tensors that it has read, each with its version then.
+            names: what names in the model's code stood for: at every recording the same, or all are obsolete.
+        """
+        self._around = self._around or Surroundings(names)
         known = {storage._cdata for tensors in (self._tensors, *self._more) for storage in tensors.storages}
         new = [
             (t, version) for t, version in reads if is_plain(t) and t.untyped_storage()._cdata not in known
