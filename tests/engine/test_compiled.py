@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from regroup.engine.running.compiled import compile
-from regroup.engine.watching import state, weights
+from regroup.engine.watching import held, weights
 from regroup.errors import EngineError
 from tests.engine.models import Gate, RandomNet, Shuffle, load, randomise
 
@@ -177,7 +177,7 @@ def _without_a_bias(model: Small) -> None:
 )
 def test_changed_weights_are_never_stale(change, native, monkeypatch):
     if not native:
-        for module in (state, weights):
+        for module in (held, weights):
             monkeypatch.setattr(module, "interfaces", lambda: None)
     model, x = randomise(Small()), torch.randn(2, 3, 12, 12)
     fast = compile(model, x)

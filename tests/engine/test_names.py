@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,10 +25,58 @@ GAIN: object = 2.0
 TABLE: dict = {"gains": [1.0, 2.0]}
 SHIFT = torch.ones(1)
 UNUSED = 0
+PACKAGE = types.ModuleType("package")
+IMPORTED = sys.modules.setdefault("imported_for_a_test", types.ModuleType("imported_for_a_test"))
+
+
+class Slotted:
+    __slots__ = ("weight",)
+
+
+class Settings:
+    bias = 1.0
+
+    def __init__(self) -> None:
+        self.power, self.unused = 1, 0
+
+    def of(self, x: Tensor) -> Tensor:
+        return x * self.power + self.bias + getattr(self, "extra", 0.0)
 
 
 def act(x: Tensor) -> Tensor:
     return x * GAIN
+
+
+class Around:
+    """What the tests change, made anew for each: names that stay, and what is in the objects."""
+
+    settings = Settings()
+    slotted = Slotted()
+    namespace = types.SimpleNamespace(offset=1.0)
+    queue: deque[float] = deque([1.0])
+    row = np.ones(3)
+    large = np.ones(10_000, np.float32)
+    text = bytearray(b"12")
+    proxied: dict[str, float] = {"a": 1.0}
+    proxy = types.MappingProxyType(proxied)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"act": torch.relu}
+    layer = nn.Linear(1, 1, bias=False).requires_grad_(False)
+    members = {1.0}
+    counted: dict[str, float] = {}
+
+
+def counted_by_default(x: Tensor, times: float = 1.0, *, more: float = 2.0) -> Tensor:
+    return x * times + more + counted_by_default.extra
+
+
+def by_names(x: Tensor) -> Tensor:
+    import imported_for_a_test
+
+    a = Around
+    y = a.settings.of(x) * a.slotted.weight + a.namespace.offset + a.queue[0] + float(a.row[1])
+    y = a.functions["act"](y + torch.from_numpy(a.large)[:4]) + a.text[0] + a.proxy["a"] + a.layer.weight
+    y = y + PACKAGE.inner.value + imported_for_a_test.value + len(a.counted) + min(a.members)
+    return counted_by_default(y)
 
 
 class Base(nn.Module):
@@ -48,9 +99,13 @@ class Net(Base):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.shifted = lambda x: x + enclosed() * SHIFT
+        self.own = np.ones(2)
+        self.slotted, self.queue = Slotted(), deque([1.0])
+        self.slotted.weight = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.clipped(self.shifted(self.inner(self.conv(x)))) * self.slope
+        y = self.clipped(self.shifted(self.inner(self.conv(x)))) * self.slope
+        return by_names(y) * float(self.own[1]) + self.slotted.weight + self.queue[0]
 
 
 def closure() -> tuple[Callable[[], float], Callable[[float], None]]:
@@ -71,6 +126,7 @@ def plus_one(x: Tensor) -> Tensor:
 
 
 PUT: list[Callable[[float], None]] = []
+MODELS: list[Net] = []
 NUMBERS = (0.0, 1.0, -2.0, 3, 0.5)
 PLACES: dict[str, Callable[[float], object]] = {
     "a global": lambda n: setattr(HERE, "GAIN", n),
@@ -88,28 +144,92 @@ PLACES: dict[str, Callable[[float], object]] = {
     "another module's": lambda n: setattr(ELSEWHERE, "offset", n),
     "another module's function": lambda n: setattr(ELSEWHERE, "more", lambda x: x.sum(1, keepdim=True) * n),
     "a variable of a closure": lambda n: PUT[-1](n),
+    "an object's attribute": lambda n: setattr(Around.settings, "power", n),
+    "an attribute that is asked for": lambda n: setattr(Around.settings, "extra", n),
+    "an attribute of an object's class": lambda n: setattr(Settings, "bias", n),
+    "an object's attribute that hides it": lambda n: setattr(Around.settings, "bias", n),
+    "an object's method": lambda n: setattr(Settings, "of", lambda self, x: x * n),
+    "an object's class": lambda n: setattr(
+        Around.settings, "__class__", type("Other", (Settings,), {"bias": n})
+    ),
+    "another object": lambda n: setattr(Around, "settings", types.SimpleNamespace(of=lambda x: x + n)),
+    "a slot": lambda n: setattr(Around.slotted, "weight", n),
+    "a namespace": lambda n: setattr(Around.namespace, "offset", n),
+    "a queue": lambda n: Around.queue.appendleft(n),
+    "an array": lambda n: Around.row.__setitem__(1, n),
+    "a large array": lambda n: Around.large.fill(n),
+    "another array": lambda n: setattr(Around, "row", np.full(3, n)),
+    "bytes": lambda n: Around.text.__setitem__(0, int(abs(n))),
+    "a read-only dictionary": lambda n: Around.proxied.__setitem__("a", n),
+    "a function in a dictionary": lambda n: Around.functions.__setitem__("act", lambda x: x - n),
+    "another module's parameter": lambda n: Around.layer.weight.fill_(n),
+    "a parameter in its place": lambda n: setattr(
+        Around.layer, "weight", nn.Parameter(torch.full((1, 1), float(n)), requires_grad=False)
+    ),
+    "a set": lambda n: Around.members.add(n),
+    "a dictionary's length": lambda n: Around.counted.__setitem__(str(n), n),
+    "defaults": lambda n: setattr(counted_by_default, "__defaults__", (n,)),
+    "a keyword's default": lambda n: setattr(counted_by_default, "__kwdefaults__", {"more": n}),
+    "inside of the defaults": lambda n: counted_by_default.__kwdefaults__.__setitem__("more", n),
+    "a function's code": lambda n: setattr(
+        counted_by_default, "__code__", (lambda x, times=1.0, *, more=2.0: x * more).__code__
+    ),
+    "a function's attribute": lambda n: setattr(counted_by_default, "extra", n),
+    "a module in a module": lambda n: setattr(PACKAGE.inner, "value", n),
+    "an imported module": lambda n: setattr(IMPORTED, "value", n),
+    "a built-in's name": lambda n: setattr(HERE, "float", lambda x: n),
+    "the model's own array": lambda n: MODELS[-1].own.__setitem__(1, n),
+    "the model's own slot": lambda n: setattr(MODELS[-1].slotted, "weight", n),
+    "the model's own queue": lambda n: MODELS[-1].queue.appendleft(n),
 }
 
 
+def fresh_around() -> dict[str, Any]:
+    proxied = {"a": 1.0}
+    slotted, layer = Slotted(), nn.Linear(1, 1, bias=False).requires_grad_(False)
+    slotted.weight = layer.weight[:] = 1.0
+    return {
+        **{"settings": Settings(), "slotted": slotted, "namespace": types.SimpleNamespace(offset=1.0)},
+        **{"queue": deque([1.0]), "row": np.ones(3), "large": np.ones(10_000, np.float32)},
+        **{"text": bytearray(b"12"), "proxied": proxied, "proxy": types.MappingProxyType(proxied)},
+        **{"functions": {"act": torch.relu}, "layer": layer, "members": {1.0}, "counted": {}},
+    }
+
+
+def afresh() -> None:
+    """Put everything back, in place of what the last example has left."""
+    vars(HERE).update(GAIN=2.0, SHIFT=torch.ones(1), UNUSED=0, TABLE={"gains": [1.0, 2.0]}, act=_START["act"])
+    vars(HERE).pop("float", None)
+    for kind in (Base, Net, Settings):
+        for name in {*vars(kind)} - {*_CLASSES[kind]}:
+            delattr(kind, name)
+        for name, value in _CLASSES[kind].items():
+            if vars(kind)[name] is not value:
+                setattr(kind, name, value)
+    for name, value in fresh_around().items():
+        setattr(Around, name, value)
+    vars(ELSEWHERE).update(offset=3.0, more=plus_one)
+    PACKAGE.inner = types.ModuleType("package.inner")
+    PACKAGE.inner.value = IMPORTED.value = 1.0
+    counted_by_default.__code__, counted_by_default.extra = _START["code"], 0.0
+    counted_by_default.__defaults__, counted_by_default.__kwdefaults__ = (1.0,), {"more": 2.0}
+
+
+_START: dict[str, Any] = {"act": act, "code": counted_by_default.__code__}
+_CLASSES = {kind: dict(vars(kind)) for kind in (Base, Net, Settings)}
+
+
 @pytest.fixture(autouse=True)
-def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GAIN", "SHIFT", "UNUSED", "act"):
-        monkeypatch.setattr(HERE, name, getattr(HERE, name))
-    monkeypatch.setattr(HERE, "TABLE", {"gains": [1.0, 2.0]})
-    for kind, name in ((Base, "scale"), (Base, "inner"), (Net, "forward")):
-        monkeypatch.setattr(kind, name, vars(kind)[name])
-    for name in ("slope", "clipped"):
-        monkeypatch.setattr(Base, name, vars(Base)[name])
-    monkeypatch.setattr(Net, "scale", 1.0, raising=False)
-    monkeypatch.delattr(Net, "scale")
-    monkeypatch.setattr(ELSEWHERE, "offset", 3.0, raising=False)
-    monkeypatch.setattr(ELSEWHERE, "more", plus_one, raising=False)
+def put_back() -> Iterator[None]:
+    afresh()
+    yield
+    afresh()
 
 
 def model_of_integers() -> Net:
     get, put = closure()
-    PUT[:] = [put]
     model = Net(get).eval()
+    PUT[:], MODELS[:] = [put], [model]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randint(-3, 4, parameter.shape).float())
@@ -141,6 +261,7 @@ def test_a_name_that_stands_for_something_else_is_seen(place):
 )
 @given(st.lists(st.tuples(st.sampled_from(list(PLACES)), st.sampled_from(NUMBERS)), min_size=2, max_size=12))
 def test_changes_of_names_in_any_order_are_seen(changes):
+    afresh()
     model = model_of_integers()
     fast = compile(model, torch.zeros(2, 3, 6, 6))
     for i, (place, number) in enumerate(changes):

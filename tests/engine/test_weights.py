@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from regroup.engine.running.compiled import Compiled, compile
-from regroup.engine.watching import proof, state, weights
+from regroup.engine.watching import held, proof, weights
 from regroup.engine.watching.weights import Watch
 from regroup.errors import EngineError
 
@@ -24,7 +24,7 @@ def watch(request, monkeypatch):
     assert found is not None
     if request.param != "machine code":
         other = None if request.param == "Python" else dataclasses.replace(found, tag_at=0)
-        for module in (state, weights):
+        for module in (held, weights):
             monkeypatch.setattr(module, "interfaces", lambda: other)
     return Watch
 

@@ -1,4 +1,4 @@
-"""What names in Python code stand for: global variables, variables of closures, attributes of classes."""
+"""What code finds by names, besides what hangs on the model: globals, closures, classes, modules."""
 
 from __future__ import annotations
 
@@ -7,57 +7,98 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from regroup.engine.frontend.functions import attributes_of, loads_of
+from torch import nn
+
+from regroup.engine.frontend.functions import functions_in, is_data, loads_of
+from regroup.engine.frontend.holders import MISSING
 
 _LIBRARIES = frozenset({"timm", "torchvision"})
-"""Packages whose names stand for the same as long as they are loaded."""
+"""Packages whose functions and globals are taken to stay as they are; methods of their classes may change."""
 
 
 class Names:
-    """Names that a model's code uses, with what they stand for.
-
-    Code of PyTorch, timm, torchvision and regroup is taken to stay what it is.
+    """Where the names in a model's code are looked up, with what is there now.
 
     Attributes:
-        entries: a global or a class's attribute each: (dictionary, name, value; None where there is none).
+        entries: by what a name is looked up: (dictionary, name, value; `MISSING` where there is none).
         cells: variables of closures, and their values.
+        functions: each with its code, its defaults, and those of its keywords.
+        slots: attributes that are in no dictionary: (object, name, value).
+        objects: with their types, which decide where their methods are looked up.
+        modules: those of Python's whose attributes code reads, by identity.
+        contents: dictionaries, lists, sets, arrays and modules of which all is looked at.
     """
 
     def __init__(self) -> None:
         self.entries: list[tuple[Mapping[str, Any], str, Any]] = []
         self.cells: list[tuple[types.CellType, Any]] = []
+        self.functions: list[tuple[types.FunctionType, tuple]] = []
+        self.slots: list[tuple[object, str, Any]] = []
+        self.objects: list[tuple[object, type]] = []
+        self.contents: list[Any] = []
+        self.modules: dict[int, types.ModuleType] = {}
         self._known: set[tuple[int, str]] = set()
+        self._spaces: list[tuple[object, dict[str, Any]]] = []
+        self._families: list[list[type]] = []
 
     def add_function(self, function: types.FunctionType) -> None:
-        """Take the globals and closure of a function, and what it may read of modules."""
-        if is_library(function.__module__):
+        """Take a function, the globals that it reads, and its closure; functions of libraries stay."""
+        if _is_library(function.__module__):
             return
-        home, code = function.__globals__, function.__code__
-        for name in loads_of(code):
-            value = home.get(name)
-            if not isinstance(value, types.ModuleType):
-                if name in home:
-                    self._add(home, home, name)
-            elif not is_library(value.__name__):
-                inside = vars(value)
-                for one in attributes_of(code) & inside.keys():
-                    self._add(inside, inside, one)
+        defaults = function.__defaults__, function.__kwdefaults__
+        self.functions.append((function, (function.__code__, *defaults)))
+        self.add_space(function, vars(function))
+        home = function.__globals__
+        for name in loads_of(function.__code__):
+            self._add(home, home, name)
         for cell in function.__closure__ or ():
             if self._is_new(cell, ""):
                 with contextlib.suppress(ValueError):  # not assigned yet
                     self.cells.append((cell, cell.cell_contents))
 
-    def add_classes(self, kinds: Iterable[type], wanted: Callable[[str, Any], bool]) -> None:
+    def add_space(self, owner: object, entries: dict[str, Any]) -> None:
+        """Take those of an object's attributes that are wanted."""
+        self._spaces.append((owner, entries))
+
+    def add_object(self, value: object, slots: Iterable[str]) -> None:
+        """Take an object's type, and its attributes that are in no dictionary."""
+        self.objects.append((value, type(value)))
+        self.slots += [(value, name, getattr(value, name, MISSING)) for name in slots]
+
+    def add_classes(self, kinds: list[type]) -> None:
         """Take those attributes of classes that are wanted, also where others could hide them later."""
-        kinds = [kind for kind in kinds if not is_library(kind.__module__)]
-        names = {name for kind in kinds for name, value in list(vars(kind).items()) if wanted(name, value)}
-        for kind in kinds:
-            for name in names | {"forward"}:
-                self._add(kind, vars(kind), name)
+        self._families.append([k for k in kinds if issubclass(k, nn.Module) or not _is_library(k.__module__)])
+
+    def finish(self, is_mentioned: Callable[[str], bool], probed: Iterable[str]) -> None:
+        """Take what is wanted, now that all code has been seen.
+
+        Args:
+            is_mentioned: tells whether a name is in the code.
+            probed: names of which code asks whether they are there.
+        """
+        probed = list(probed)
+
+        def is_wanted(name: str, value: Any) -> bool:
+            return is_mentioned(name) if any(functions_in(value)) else is_data(name)
+
+        for kinds in self._families:
+            names = {n for kind in kinds for n, value in list(vars(kind).items()) if is_wanted(n, value)}
+            for kind in kinds:
+                unused = {"__init__"} if issubclass(kind, nn.Module) else set()
+                for name in {"forward", *names, *probed} - unused:
+                    self._add(kind, vars(kind), name)
+        for module in self.modules.values():
+            for name in {name for name in vars(module) if is_data(name) and is_mentioned(name)}.union(probed):
+                self._add(module, vars(module), name)
+        for owner, entries in self._spaces:
+            inherited = {name for kind in type(owner).__mro__[:-1] for name in vars(kind)}
+            names = {n for n in (*entries, *inherited) if is_data(n) and (probed or is_mentioned(n))}
+            for name in names.union(probed):
+                self._add(owner, entries, name)
 
     def _add(self, owner: object, home: Mapping[str, Any], name: str) -> None:
         if self._is_new(owner, name):
-            self.entries.append((home, name, home.get(name)))
+            self.entries.append((home, name, home.get(name, MISSING)))
 
     def _is_new(self, owner: object, name: str) -> bool:
         key = id(owner), name
@@ -66,6 +107,5 @@ class Names:
         return is_new
 
 
-def is_library(module: str | None) -> bool:
-    """Tell whether a module's code is taken to stay what it is."""
-    return (module or "builtins").partition(".")[0] in _LIBRARIES
+def _is_library(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _LIBRARIES

@@ -18,7 +18,9 @@ False
 
 from __future__ import annotations
 
+import argparse
 import functools
+import gc
 import random
 import sys
 import types
@@ -32,7 +34,18 @@ import torch
 from torch import Tensor, nn
 
 from regroup.engine.frontend.equality import ATOMS, equal
-from regroup.engine.frontend.functions import attributes_of, calls_by_text, names_of, stores_of
+from regroup.engine.frontend.functions import (
+    CACHED,
+    attributes_of,
+    calls_by_text,
+    functions_in,
+    imports_of,
+    is_data,
+    loads_of,
+    names_of,
+    probes_of,
+    stores_of,
+)
 from regroup.engine.frontend.holders import (
     MISSING,
     Attributes,
@@ -55,6 +68,9 @@ _DERIVED = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm", "torch
 
 _OF_CLASSES = ("__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__", "__prepare__")
 """Methods that Python calls when classes are made."""
+
+NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
+"""Classes of Python's whose objects have what attributes their user gives them."""
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _INTERNALS = frozenset(vars(nn.Module()))
@@ -79,15 +95,13 @@ class Snapshot:
         self._seen: dict[int, object] = {}
         self._kept: dict[int, Tensor] = {}
         self._stack: list[tuple[object, str]] = [(model, type(model).__name__)]
-        self._mentioned, self._texts = {"forward"}, set()
+        self._mentioned, self._texts, self._probed = {"forward"}, set(), set()
         self._waiting: dict[str, list[object]] = {}
         self._derived = _derived_names(model) if isinstance(model, nn.Module) else set()
         self._add_random_generators()
-        self._families: list[list[type]] = []
         while self._stack:
             self._visit(*self._stack.pop())
-        for kinds in self._families:
-            self.names.add_classes(kinds, self._is_code_or_data)
+        self.names.finish(self._is_mentioned, self._probed)
 
     def holds(self, value: object) -> bool:
         """Tell whether `value` is an object that the model holds."""
@@ -145,8 +159,11 @@ class Snapshot:
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque, types.MappingProxyType)):
             self._visit_container(value, name)
         elif isinstance(value, (np.ndarray, bytearray)):
+            self.names.contents.append(value)
             self._holders.append(Contents(value, name, value.copy, functools.partial(_refill, value)))
-        elif not isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
+        elif isinstance(value, types.ModuleType):
+            self._visit_space(value)
+        elif not isinstance(value, types.BuiltinFunctionType):
             self._visit_object(value, name)
 
     def _visit_tensor(self, tensor: Tensor, name: str) -> None:
@@ -173,6 +190,7 @@ class Snapshot:
     def _mention(self, code: types.CodeType) -> None:
         """Visit the methods that a function can call, by the names in it: of a class's methods only those."""
         self._texts |= calls_by_text(code)
+        self._probed |= probes_of(code)
         self._mentioned |= names_of(code)
         for name in [name for name in self._waiting if self._is_mentioned(name)]:
             self._stack += [(function, name) for function in self._waiting.pop(name)]
@@ -189,22 +207,46 @@ class Snapshot:
         stored = stores_of(code)
         if stored:
             self._add(Globals(names, stored))
-        for name in names_of(code):
+        for name in loads_of(code):
             value = names.get(name, MISSING)
             if isinstance(value, types.ModuleType):
-                if not is_other(value.__name__):
-                    self._stack += [(vars(value).get(one, None), one) for one in attributes_of(code)]
+                self._visit_attributes_of(value, attributes_of(code))
             elif value is not MISSING:
                 self._stack.append((value, name))
+        home = names.get("__package__") or ""
+        for name in imports_of(code):
+            self._stack += [(sys.modules.get(path), name) for path in (name, f"{home}.{name}".rstrip("."))]
 
-    def _is_code_or_data(self, name: str, value: Any) -> bool:
-        """Tell whether a class's attribute is one that the model's code may use."""
-        if any(True for _ in _functions_in(value)):
-            return self._is_mentioned(name)
-        return not (name.startswith("__") and name.endswith("__")) and not name.startswith("_abc_")
+    def _visit_attributes_of(self, module: types.ModuleType, names: Collection[str]) -> None:
+        """Visit what code with these names may read of a module, and of modules in it."""
+        left, seen = [module], set()
+        while left:
+            module = left.pop()
+            if is_other(module.__name__) or module in seen:
+                continue
+            seen.add(module)
+            found = vars(module).keys() & names
+            self.names.modules[id(module)] = module
+            values = [(vars(module)[one], one) for one in found]
+            left += [value for value, _ in values if isinstance(value, types.ModuleType)]
+            self._stack += [(value, one) for value, one in values if not isinstance(value, types.ModuleType)]
+
+    def _visit_space(self, module: types.ModuleType) -> None:
+        """Visit a module that is held or imported: what any code may read of it."""
+        if not is_other(module.__name__):
+            self.names.modules[id(module)] = module
+            for name, value in list(vars(module).items()):
+                if not name.startswith("__"):
+                    self._visit_if_mentioned(name, [value])
+
+    def _visit_if_mentioned(self, name: str, values: list[Any]) -> None:
+        if self._is_mentioned(name):
+            self._stack += [(value, name) for value in values]
+        elif values:
+            self._waiting.setdefault(name, []).extend(values)
 
     def _visit_class(self, kind: type) -> None:
-        self._families.append([one for one in kind.__mro__ if not is_other(one.__module__)])
+        self.names.add_classes([one for one in kind.__mro__ if not is_other(one.__module__)])
         for one in kind.__mro__:
             if is_other(one.__module__) or (one is not kind and id(one) in self._seen):
                 continue
@@ -215,15 +257,15 @@ class Snapshot:
             for name, value in list(vars(one).items()):
                 if module and name == "__init__":
                     continue
-                found = list(_functions_in(value))
-                if self._is_mentioned(name):
-                    self._stack += [(function, name) for function in found]
-                elif found:
-                    self._waiting.setdefault(name, []).extend(found)
+                self._visit_if_mentioned(name, list(functions_in(value)))
 
     def _visit_container(self, value: Any, name: str) -> None:
         if isinstance(value, (tuple, frozenset)):
             self._stack += [(one, name) for one in value if type(one) not in ATOMS]
+        else:
+            self.names.contents.append(value)
+        if isinstance(value, types.MappingProxyType):
+            self._stack += [(one, name) for one in gc.get_referents(value)]
         elif isinstance(value, dict):
             self._add(Entries(value, name))
         elif isinstance(value, (list, deque)):
@@ -249,13 +291,14 @@ class Snapshot:
             self._holders.append(Contents(value, name, get, put))
         elif isinstance(value, weakref.ReferenceType):
             self._stack.append((value(), name))
-        elif hasattr(value, "cache_info") and hasattr(value, "__wrapped__"):
+        elif isinstance(value, CACHED):
             self._stack.append((value.__wrapped__, name))
-        elif not is_other(kind.__module__) or kind is types.SimpleNamespace:
+        elif not is_other(kind.__module__) or isinstance(value, NAMESPACES):
             self._visit_attributes(value, kind.__name__)
 
     def _visit_module(self, module: nn.Module) -> None:
         attributes, name = vars(module), type(module).__name__
+        self.names.contents.append(module)
         self._add(Entries(attributes, name, attributes=True), but=_INTERNALS)
         for registry in _REGISTRIES:
             entries = attributes.get(registry)
@@ -267,9 +310,11 @@ class Snapshot:
     def _visit_attributes(self, value: Any, name: str) -> None:
         if isinstance(getattr(value, "__dict__", None), dict):
             self._add(Entries(vars(value), name, attributes=True))
+            self.names.add_space(value, vars(value))
         slots = [s for kind in type(value).__mro__ for s in _slots(kind)]
         if slots:
             self._add(Attributes(value, name, lambda: slots))
+        self.names.add_object(value, slots)
         self._stack.append((type(value), name))
 
     def _add(self, holder: Holder, but: Collection[str] = ()) -> None:
@@ -296,26 +341,10 @@ def _slots(kind: type) -> Iterator[str]:
             yield f"_{kind.__name__.lstrip('_')}{name}" if private else name
 
 
-def _functions_in(value: Any) -> Iterator[Any]:
-    if isinstance(value, (staticmethod, classmethod)):
-        yield value.__func__
-    elif isinstance(value, property):
-        yield from (f for f in (value.fget, value.fset) if f is not None)
-    elif isinstance(value, functools.cached_property):
-        yield value.func
-    elif isinstance(value, types.FunctionType) or hasattr(value, "cache_info"):
-        yield value
-
-
 def _data_of_class(kind: type) -> list[str]:
     """Return the names of a class's attributes that are neither functions nor Python's own."""
-    return [
-        name
-        for name, value in vars(kind).items()
-        if not (name.startswith("__") and name.endswith("__"))
-        and not hasattr(type(value), "__get__")
-        and not name.startswith("_abc_")
-    ]
+    found = vars(kind).items()
+    return [name for name, value in found if is_data(name) and not hasattr(type(value), "__get__")]
 
 
 def _derived_names(model: nn.Module) -> set[tuple[int, str]]:

@@ -97,16 +97,18 @@ def compile(
 class Compiled(nn.Module):
     """A compiled network; calls from several threads do not disturb each other.
 
-    When the model changes (weights, modules, settings, hooks, and what global variables, closures, methods
-    and attributes of classes stand for in its code, but that of PyTorch, timm and torchvision), the next call
-    compiles anew (with code from the cache, so in a fraction of a second), unless it is frozen. PyTorch does
-    not count changes in place through `.data` or NumPy: of these the next call sees what changes a small
-    tensor or a twentieth of a large one, the following calls see the rest (one number among a million after
-    4,096 calls at most), and `refresh()` is for whoever cannot wait. As they were at the time of compilation
-    stay the insides of other objects that the code gets hold of by such names (lists and dictionaries of
-    plain values are followed), and answers of the world around, if the code asks (how inputs lie in memory,
-    numbers of threads, the environment, the time). Memory of weights that were replaced is given back at the
-    next call.
+    When the model changes (weights, modules, settings, hooks), or what its code finds by names (globals,
+    closures, defaults, methods and attributes of classes, attributes of modules and of objects of the
+    user's, what is in lists, dictionaries, sets and arrays), the next call compiles anew (with code from
+    the cache, so in a fraction of a second), unless it is frozen. PyTorch does not count changes in place
+    through `.data` or NumPy: of these the next call sees what changes a small tensor or a twentieth of a
+    large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
+    `refresh()` is for whoever cannot wait. As they were at the time of compilation stay functions and
+    globals of Python's own packages, PyTorch, timm, torchvision and regroup (methods of timm's and
+    torchvision's modules are followed), the insides of other packages' objects that are written in C, and
+    answers of the world around, if the code asks (how inputs lie in memory, numbers of threads, the
+    environment, the time). A frozen network takes names as they are when a form or batch size first comes.
+    Memory of weights that were replaced is given back at the next call.
 
     The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
     not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import dataclasses
-import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
-from operator import is_
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from regroup.engine.frontend.snapshot import is_other
-from regroup.engine.watching.proof import interfaces
-from regroup.kernels.watch.objects import Objects
+from regroup.engine.frontend.snapshot import NAMESPACES, is_other
+from regroup.engine.watching.held import Held
 
 _GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)
 """Those of all modules."""
@@ -34,10 +28,6 @@ _TRAINING_ONLY = "num_batches_tracked"
 """A buffer of batch norms that does not influence what they compute in eval mode."""
 
 _PLAIN = (int, bool, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format, range, slice)
-
-_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
-
-_LINE = 64
 
 
 class State:
@@ -70,8 +60,7 @@ class State:
                     break
             else:
                 left.pop()
-        self._kinds = [type(one) for one in self._objects]
-        self._glance = self._native()
+        self._held = Held(self._objects, self._owners, self._homes, self._lists, self._sets)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether both are the same modules and tensors with equal plain values around them."""
@@ -83,16 +72,11 @@ class State:
 
     def unchanged(self) -> bool:
         """Tell whether everything holds what it held: the same objects, not only equal ones."""
-        if not all(now == then for now, then in self._sets):
-            return False
-        if self._glance is not None:
-            return self._glance()
-        return (
-            all(type(one) is kind for one, kind in zip(self._objects, self._kinds, strict=True))
-            and all(vars(owner) is owned for owner, owned in self._owners)
-            and all(_same(_flat(dict.items(home)), _flat(held)) for home, held in self._homes)
-            and all(_same(list(now), then) for now, then in self._lists)
-        )
+        return self._held.unchanged()
+
+    def follows(self, value: object) -> bool:
+        """Tell whether what is in a dictionary, list, set or module is followed."""
+        return id(value) in self._number
 
     def _take(self, value: Any) -> list[Any]:
         """Note a value; return what is in it and to be followed."""
@@ -136,29 +120,25 @@ class State:
             return [vars(value)]
         return []
 
-    def _native(self) -> Objects | None:
-        """Return the same in machine code, for Python's objects lie scattered, and far from the caches."""
-        found = interfaces()
-        if found is None:
-            return None
-        homes = [home for home, _ in self._homes]
-        spans = [(id(one), 1) for one in (*self._objects, *homes, *(one for one, _ in self._lists))]
-        if not found.tag_at:
-            spans += [(at, min(1 + len(home) // 4, 8)) for home in homes for at in inside(id(home))]
-        glance = Objects(found, self._objects, self._owners, self._homes, self._lists, lines(spans))
-        return glance if glance() else None
 
+class Watched:
+    """The state of a model, or of several, and whether it is still that.
 
-def lines(spans: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return the addresses of cache lines, each once: of so many from each address on."""
-    starts = [address + i * _LINE for address, count in spans for i in range(count)]
-    return np.unique(np.array(starts, np.int64) // _LINE * _LINE)
+    Attributes:
+        state: as it is.
+    """
 
+    def __init__(self, model: object) -> None:
+        self._model, self.state = model, State(model)
 
-def inside(address: int) -> list[int]:
-    """Return what may be addresses among the first words of an object: they are fetched, never read."""
-    words = np.frombuffer(ctypes.string_at(address, 48), np.int64)
-    return words[(words > 1 << 32) & (words < 1 << 47) & (words % 8 == 0)].tolist()
+    def unchanged(self) -> bool:
+        """Tell whether everything holds what it held, or plain values that are equal."""
+        if not self.state.unchanged():
+            now = State(self._model)
+            if now != self.state:
+                return False
+            self.state = now  # other objects of equal value
+        return True
 
 
 def _tensors_of(model: object) -> Iterator[Tensor]:
@@ -177,15 +157,7 @@ def _is_settings(value: object) -> bool:
     if isinstance(value, type) or type(getattr(value, "__dict__", None)) is not dict:
         return False
     kind = type(value)
-    return isinstance(value, _NAMESPACES) or dataclasses.is_dataclass(kind) or not is_other(kind.__module__)
-
-
-def _flat(entries: Iterable[tuple[Any, Any]]) -> list[Any]:
-    return list(chain.from_iterable(entries))
-
-
-def _same(now: Sequence[Any], then: Sequence[Any]) -> bool:
-    return len(now) == len(then) and all(map(is_, now, then))
+    return isinstance(value, NAMESPACES) or dataclasses.is_dataclass(kind) or not is_other(kind.__module__)
 
 
 def _equal(a: object, b: object) -> bool:

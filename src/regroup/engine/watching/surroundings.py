@@ -2,64 +2,82 @@
 
 from __future__ import annotations
 
+import gc
 import types
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, repeat
 from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from regroup.engine.frontend.equality import ATOMS, equal
+from regroup.engine.frontend.holders import MISSING
 from regroup.engine.frontend.names import Names
-from regroup.engine.watching.state import State
-
-_LARGEST = 1000
-"""Entries of a list or dictionary whose contents are followed too."""
+from regroup.engine.watching.held import Held
+from regroup.engine.watching.state import State, Watched
 
 
 class Surroundings:
-    """Global variables, variables of closures, attributes and methods of classes: what the names stand for.
+    """Global variables, closures, classes, other objects: what the names in a model's code stand for.
 
     Each look compares identities, some 50 ns a name; what was there is held, so that no other object gets its
-    identity. Lists, dictionaries and sets of plain values are followed too.
+    identity.
 
     Args:
         names: where they are, and what they stand for.
+        state: what the model itself holds, which is watched already.
+
+    Attributes:
+        tensors: the numbers of arrays, as tensors of bytes; they are not looked at here.
     """
 
-    def __init__(self, names: Names) -> None:
-        dicts = [entry for entry in names.entries if type(entry[0]) is dict]
-        proxies = [entry for entry in names.entries if type(entry[0]) is not dict]
-        values = [value for _, _, value in names.entries] + [value for _, value in names.cells]
-        contents = [value for value in values if _is_list_of_data(value)]
-        looks: list[tuple[Callable[[Any], Any], Sequence[Any]]] = [
-            (partial(_Entries, dict.get), dicts),
-            (partial(_Entries, types.MappingProxyType.get), proxies),
-            (_Cells, names.cells),
-            (_Contents, contents),
+    def __init__(self, names: Names, state: State) -> None:
+        entries = [entry for entry in names.entries if not state.follows(entry[0])]
+        places: list[tuple[Callable[..., Any], Sequence[tuple[Any, str, Any]]]] = [
+            (dict.get, [entry for entry in entries if isinstance(entry[0], dict)]),
+            (types.MappingProxyType.get, [entry for entry in entries if not isinstance(entry[0], dict)]),
+            (getattr, names.slots),
         ]
-        self._looks = [make(found).unchanged for make, found in looks if found]
+        looks: list[Any] = [_Places(get, *zip(*found, strict=True)) for get, found in places if found]
+        looks += [_Cells(*zip(*names.cells, strict=True))] if names.cells else []
+        looks += [_Functions(names.functions)] if names.functions else []
+        looks += [_Types(*zip(*names.objects, strict=True))] if names.objects else []
+        followed = (dict, list, set, nn.Module)
+        contents = [x for x in names.contents if not (isinstance(x, followed) and state.follows(x))]
+        contents += [gc.get_referents(one)[0] for one in contents if isinstance(one, types.MappingProxyType)]
+        containers = [one for one in contents if isinstance(one, (dict, list, set))]
+        looks += [_Contents(containers)] if containers else []
+        modules = [one for one in contents if isinstance(one, nn.Module)]
+        looks += [Watched(modules)] if modules else []
+        buffers = [one for one in contents if isinstance(one, (np.ndarray, bytearray, deque))]
+        looks += [_Buffers(buffers)] if buffers else []
+        self._looks = [look.unchanged for look in looks]
+        found = [_tensor_of(one) for one in buffers]
+        self.tensors = [tensor for tensor in found if tensor is not None]
 
     def unchanged(self) -> bool:
         """Tell whether all names stand for the same, or for plain values that are equal."""
         return all([look() for look in self._looks])  # noqa: C419  a generator takes longer
 
 
-class _Entries:
-    """What is in dictionaries under some keys."""
+class _Places:
+    """What is found in some places by some names."""
 
     def __init__(
-        self, get: Callable[..., Any], entries: Sequence[tuple[Mapping[str, Any], str, Any]]
+        self, get: Callable[..., Any], homes: Sequence[Any], keys: Sequence[str], values: Sequence[Any]
     ) -> None:
-        self._get = get
-        self._homes, self._keys, self._values = map(list, zip(*entries, strict=True))
+        self._get, self._homes, self._keys, self._values = get, homes, keys, values
 
     def unchanged(self) -> bool:
-        if all(map(is_, map(self._get, self._homes, self._keys), self._values)):
+        if all(map(is_, map(self._get, self._homes, self._keys, repeat(MISSING)), self._values)):
             return True
-        values = list(map(self._get, self._homes, self._keys))
+        values = list(map(self._get, self._homes, self._keys, repeat(MISSING)))
         if not all(map(_alike, values, self._values)):
             return False
         self._values = values  # other objects of equal value
@@ -69,8 +87,8 @@ class _Entries:
 class _Cells:
     """What cells contain."""
 
-    def __init__(self, cells: Sequence[tuple[types.CellType, Any]]) -> None:
-        self._cells, self._values = map(list, zip(*cells, strict=True))
+    def __init__(self, cells: Sequence[types.CellType], values: Sequence[Any]) -> None:
+        self._cells, self._values = cells, values
 
     def unchanged(self) -> bool:
         try:
@@ -79,36 +97,96 @@ class _Cells:
             return False
 
 
-class _Contents:
-    """What is in lists, dictionaries and sets."""
+class _Types:
+    """Of which types objects are."""
 
-    def __init__(self, containers: Sequence[Any]) -> None:
-        self._containers, self._state = containers, State(containers)
+    def __init__(self, objects: Sequence[object], kinds: Sequence[type]) -> None:
+        self._objects, self._kinds = objects, kinds
 
     def unchanged(self) -> bool:
-        if self._state.unchanged():
+        return all(map(is_, map(type, self._objects), self._kinds))
+
+
+class _Functions:
+    """What functions are made of."""
+
+    def __init__(self, functions: Sequence[tuple[types.FunctionType, tuple]]) -> None:
+        self._functions = [function for function, _ in functions]
+        self._parts = [part for _, parts in functions for part in parts]
+
+    def unchanged(self) -> bool:
+        return all(map(is_, chain.from_iterable(map(_parts_of, self._functions)), self._parts))
+
+
+class _Contents:
+    """What is in dictionaries, lists and sets."""
+
+    def __init__(self, containers: Sequence[Any]) -> None:
+        self._containers = containers
+        self._items = list(map(_items, containers))
+        self._held = self._hold()
+
+    def unchanged(self) -> bool:
+        if self._held.unchanged():
             return True
-        now = State(self._containers)
-        if now != self._state:
+        items = list(map(_items, self._containers))
+        if not all(map(_all_alike, items, self._items)):
             return False
-        self._state = now
+        self._items = items  # other objects of equal value
+        self._held = self._hold()
         return True
+
+    def _hold(self) -> Held:
+        found = list(zip(self._containers, self._items, strict=True))
+        homes = [(one, items) for one, items in found if isinstance(one, dict)]
+        lists = [(one, items) for one, items in found if isinstance(one, list)]
+        sets = [(one, frozenset(items)) for one, items in found if isinstance(one, set)]
+        return Held([], [], homes, lists, sets)
+
+
+class _Buffers:
+    """Arrays and queues, whose numbers no version counts: `_tensor_of` has those of most arrays."""
+
+    def __init__(self, buffers: Sequence[Any]) -> None:
+        self._readers = [partial(_facts, one, _tensor_of(one) is None) for one in buffers]
+        self._facts = [read() for read in self._readers]
+
+    def unchanged(self) -> bool:
+        return all(map(_all_alike, [read() for read in self._readers], self._facts))
+
+
+def _facts(buffer: Any, whole: bool) -> Sequence[Any]:
+    if isinstance(buffer, np.ndarray):
+        numbers = buffer.tobytes() if whole else b""
+        return *buffer.shape, *buffer.strides, buffer.dtype, buffer.ctypes.data, numbers
+    return list(buffer) if isinstance(buffer, deque) else [bytes(buffer)]
+
+
+def _tensor_of(buffer: Any) -> Tensor | None:
+    """Return an array's numbers as a tensor, whose changes can be looked for without reading all of them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it may not be written to
+            return torch.from_numpy(buffer) if type(buffer) is np.ndarray else None
+    except (TypeError, ValueError):  # numbers that PyTorch does not have, or that lie backwards
+        return None
+
+
+def _items(container: Any) -> list[Any]:
+    return [*dict.items(container)] if isinstance(container, dict) else list(container)
 
 
 _contents_of = attrgetter("cell_contents")
+_parts_of = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
 def _alike(now: Any, then: Any) -> bool:
-    return now is then or (type(now) in ATOMS and equal(now, then))
-
-
-def _is_list_of_data(value: Any) -> bool:
-    return type(value) in (list, dict, set, tuple) and _is_data(value)
-
-
-def _is_data(value: Any) -> bool:
-    if type(value) in ATOMS or isinstance(value, (Tensor, np.ndarray)):
+    if now is then:
         return True
-    if type(value) not in (list, dict, set, tuple) or len(value) > _LARGEST:
-        return False
-    return all(map(_is_data, value.values() if isinstance(value, dict) else value))
+    if type(now) is tuple and type(then) is tuple:  # an entry of a dictionary
+        return len(now) == len(then) and all(map(_alike, now, then))
+    return type(now) in ATOMS and equal(now, then)
+
+
+def _all_alike(now: Sequence[Any], then: Sequence[Any]) -> bool:
+    return len(now) == len(then) and all(map(_alike, now, then))

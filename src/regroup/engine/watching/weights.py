@@ -9,8 +9,9 @@ from torch import Tensor
 
 from regroup.engine.frontend.names import Names
 from regroup.engine.watching.facts import facts, is_plain, place, span
+from regroup.engine.watching.held import inside, lines
 from regroup.engine.watching.proof import interfaces
-from regroup.engine.watching.state import State, inside, lines
+from regroup.engine.watching.state import Watched
 from regroup.engine.watching.surroundings import Surroundings
 from regroup.errors import EngineError
 from regroup.kernels.watch import tensors as glance_tensors
@@ -30,16 +31,15 @@ class Watch:
     after it read those in between, and after `turns` looks every number has been read.
 
     Of what is around the model, that is followed which a recording has found: tensors that it has read, and
-    what names in the model's code stand for (`Surroundings`). Not followed are other objects' insides, but
-    for modules, tensors, containers, dataclasses, namespaces and the user's own classes that the model holds.
+    what names in the model's code stand for (`Surroundings`).
 
     Raises:
         EngineError: PyTorch does not count the changes of these tensors.
     """
 
     def __init__(self, model: object) -> None:
-        self._model, self._state = model, State(model)
-        self._tensors = _Tensors(self._state.tensors)
+        self._model = Watched(model)
+        self._tensors = _Tensors(self._model.state.tensors)
         self._more: list[_Tensors] = []
         self._around: Surroundings | None = None
 
@@ -50,12 +50,8 @@ class Watch:
 
     def unchanged(self) -> bool:
         """Tell whether all is as it was."""
-        state = self._state
-        if not state.unchanged():
-            now = State(self._model)
-            if now != state:
-                return False
-            self._state = now  # other objects of equal value
+        if not self._model.unchanged():
+            return False
         if self._around is not None and not self._around.unchanged():
             return False
         return self._tensors.unchanged() and all(more.unchanged() for more in self._more)
@@ -67,7 +63,9 @@ class Watch:
             reads: tensors that it has read, each with its version then.
             names: what names in the model's code stood for: at every recording the same, or all are obsolete.
         """
-        self._around = self._around or Surroundings(names)
+        if self._around is None:
+            self._around = Surroundings(names, self._model.state)
+            reads = [*reads, *((tensor, tensor._version) for tensor in self._around.tensors)]
         known = {storage._cdata for tensors in (self._tensors, *self._more) for storage in tensors.storages}
         new = [
             (t, version) for t, version in reads if is_plain(t) and t.untyped_storage()._cdata not in known
