@@ -10,9 +10,10 @@ import re
 import sys
 from pathlib import Path
 
+from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import Comparison
 from regroup.report import charts
-from regroup.report.render import summary_lines
+from regroup.report.summary import summary_lines
 from regroup.report.table import COLUMNS, cells
 
 README = Path(__file__).parent.parent / "README.md"
@@ -33,10 +34,11 @@ def main(path: str) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """Return the table, and below it what it was measured on."""
+    evidence = Evidence.of(comparison)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     for row in comparison.rows:
         if not row.error:
-            name, *figures = cells(row).values()
+            name, *figures = cells(row, evidence).values()
             lines.append(f"| `{name}` | " + " | ".join(figures) + " |")
     m, s = comparison.machine, comparison.settings
     made = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "

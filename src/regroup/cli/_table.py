@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import Comparison
+from regroup.errors import printable
 from regroup.report.table import COLUMNS, cells
 
 if TYPE_CHECKING:
@@ -22,16 +24,17 @@ _PROSE = 24
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the rows of a comparison, by rising MACs."""
+    """Return the rows of a comparison, by rising MACs; those of the best set are bold."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
-    front = comparison.pareto("macs")
+    evidence = Evidence.of(comparison)
     for row in comparison.rows:
         if not row.error:
-            table.add_row(*cells(row).values(), style="bold" if row in front else None)
+            style = "bold" if row.strategy in evidence.best else None
+            table.add_row(*map(printable, cells(row, evidence).values()), style=style)
     return table
 
 

@@ -13,6 +13,9 @@ from regroup.comparison.settings import CompareConfig
 if TYPE_CHECKING:
     from regroup.comparison.result import Comparison
 
+_LEFT_OUT_FIRST = ("to mix", "reach", "eager", "speed-up", "params", "promised", "against dense", "interval")
+"""Columns that a narrow terminal does without."""
+
 
 @dataclass(frozen=True)
 class Options(CompareConfig):
@@ -72,12 +75,15 @@ def _show(result: Comparison, page: Path | None, as_json: bool) -> None:
     import json
 
     from regroup.cli._table import comparison_table, say, show
-    from regroup.report.render import summary_lines
+    from regroup.report.summary import summary_lines
 
     if as_json:
         print(json.dumps(asdict(result), indent=1))
         return
-    show(comparison_table(result), ("to mix", "reach", "eager", "speed-up", "params", "promised"))
+    show(
+        comparison_table(result),
+        ("to mix", "reach", "eager", "speed-up", "params", "promised", "against dense", "interval"),
+    )
     for row in result.rows:
         if row.error:
             say(f"not run: {row.strategy}: {row.error}")

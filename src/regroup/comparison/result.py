@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ class Run:
     """One training: the seed, the accuracy at its end, the curves on the way there, and which run it was.
 
     `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent); `identity` is
-    the hash of all that decides the weights (`regroup.training.identity`).
+    the hash of all that decides the weights (`regroup.training.identity`); `right` says which test images it
+    classified rightly (`regroup.comparison.evidence.unpack`), and is empty where that is not known.
     """
 
     seed: int
@@ -30,6 +31,7 @@ class Run:
     seconds: float
     curves: dict[str, list[float]] = field(default_factory=dict)
     identity: str = ""
+    right: str = ""
 
 
 WAYS = ("eager", "compiled")
@@ -38,11 +40,20 @@ WAYS = ("eager", "compiled")
 
 @dataclass(frozen=True)
 class TimePerImage:
-    """Milliseconds for one image: median and quartiles of samples taken in turns with the other networks."""
+    """Milliseconds for one image: median and quartiles of samples taken in turns with the other networks.
+
+    `verdict` is the clock's: quiet, noisy, or unusable where the machine was busy with something else.
+    """
 
     median: float
     low: float
     high: float
+    verdict: str = "quiet"
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range as a share of the median."""
+        return (self.high - self.low) / self.median
 
 
 @dataclass(frozen=True)
@@ -114,16 +125,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, by rising MACs, and what they were measured on."""
+    """All rows, by rising MACs, what they were measured on, and what they are evidence of.
+
+    `evidence` is for those who read the JSON: see `regroup.comparison.evidence.Evidence.to_json`.
+    """
 
     settings: dict[str, Any]
     machine: dict[str, Any]
     rows: list[Row]
+    evidence: dict[str, Any] = field(default_factory=dict)
 
     def sorted(self) -> Comparison:
         """Return it with rows by rising MACs, those that failed last."""
         rows = sorted(self.rows, key=lambda r: (bool(r.error), r.macs, r.parameters, r.strategy))
-        return Comparison(self.settings, self.machine, rows)
+        return replace(self, rows=rows)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, in one step: the file is old or new, never half.

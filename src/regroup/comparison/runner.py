@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from regroup.comparison.answers import answers, kept_answers
+from regroup.comparison.evidence import Evidence
 from regroup.comparison.keeping import (
     LOCK,
     SetAside,
@@ -39,6 +42,7 @@ from regroup.training.identity import Origin, identify
 from regroup.training.processes import find_device
 
 Say = Callable[[str], None]
+Kept = Mapping[str, str]
 TIMED_BATCH = 64
 """Images in the batch that is timed; the time told is that of the batch over this number."""
 
@@ -98,17 +102,24 @@ def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparis
     create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])  # or say why not
     rows = [row for strategy in chosen if (row := _unfit(config, strategy, data, say)) is not None]
     models: dict[str, nn.Module] = {}
+    kept = kept_answers(config.out)
     fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
     for i, strategy in enumerate(fit, 1):
         origin = _origin(config, strategy, code)
-        row, model = _tried(config, strategy, data, origin, lambda line, i=i: say(f"[{i}/{len(fit)}] {line}"))
+        tell = partial(_numbered, say, f"[{i}/{len(fit)}]")
+        row, model = _tried(config, strategy, data, origin, kept, tell)
         rows.append(row)
         if model is not None:
             models[row.strategy] = model
     dense_macs = next((r.macs for r in rows if r.strategy == "dense" and not r.error), 0)
     rows = [replace(r, dense_macs=dense_macs) for r in rows]
     times = _times(config, rows, models, data, say)
-    return Comparison(_settings(config, data), times.machine, _with_times(rows, times)).sorted()
+    found = Comparison(_settings(config, data), times.machine, _with_times(rows, times)).sorted()
+    return replace(found, evidence=Evidence.of(found).to_json())
+
+
+def _numbered(say: Say, number: str, line: str) -> None:
+    say(f"{number} {line}")
 
 
 def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -> tuple[nn.Module, Changes]:
@@ -140,11 +151,11 @@ def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -
 
 
 def _tried(
-    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, say: Say
+    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, kept: Kept, say: Say
 ) -> tuple[Row, nn.Module | None]:
     """Return a strategy's row and network, or the row that says why there is none."""
     try:
-        return _row(config, strategy, data, origin, say)
+        return _row(config, strategy, data, origin, kept, say)
     except ConfigError:
         raise
     except (RegroupError, OSError, MemoryError, RuntimeError) as error:
@@ -184,10 +195,10 @@ def _with_times(rows: list[Row], times: Times) -> list[Row]:
 
 
 def _row(
-    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, say: Say
+    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, kept: Kept, say: Say
 ) -> tuple[Row, nn.Module]:
     """Train a strategy with every seed; return its row, and the network of the first seed as deployed."""
-    trained = [_trained(config, strategy, data, origin, seed, say) for seed in range(config.seeds)]
+    trained = [_trained(config, strategy, data, origin, kept, seed, say) for seed in range(config.seeds)]
     model, changes, _ = trained[0]
     plain = deploy(model)
     cost, learned = count(plain, data.shape[1:], data.shape[0]), groupings(model)
@@ -207,7 +218,13 @@ def _row(
 
 
 def _trained(
-    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, seed: int, say: Say
+    config: CompareConfig,
+    strategy: Strategy,
+    data: DataSet,
+    origin: Origin,
+    kept: Kept,
+    seed: int,
+    say: Say,
 ) -> tuple[nn.Module, Changes, Run]:
     """Train a strategy with one seed, or take up what is kept of that; where it is of no use, begin anew."""
     start, training = time.monotonic(), _training(config, seed)
@@ -231,9 +248,9 @@ def _trained(
     seconds = sum(epoch.seconds for epoch in history.epochs)
     names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
     curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
-    top1 = history.last.top1
+    top1, right = history.last.top1, answers(model, data, training, digest, kept)
     note(f"seed {seed}: {top1:.2f} % in {time.monotonic() - start:.1f} s")
-    return model.cpu(), changes, Run(seed, top1, seconds, curves, digest)
+    return model.cpu(), changes, Run(seed, top1, seconds, curves, digest, right)
 
 
 def _training(config: CompareConfig, seed: int) -> TrainConfig:

@@ -125,7 +125,8 @@ def _measured(models: Mapping[str, nn.Module], images: Tensor, say: Say) -> dict
     milliseconds: dict[str, Ways] = {name: {} for name in models}
     for key, t in taken.items():
         way, _, name = key.partition(" ")
-        milliseconds[name][way] = TimePerImage(*(1e3 * s / len(images) for s in (t.median, t.low, t.high)))
+        each = (1e3 * s / len(images) for s in (t.median, t.low, t.high))
+        milliseconds[name][way] = TimePerImage(*each, verdict=t.verdict)
     return milliseconds
 
 

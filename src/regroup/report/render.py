@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import WAYS, Comparison, Row
 from regroup.errors import ReportError
 from regroup.files.disk import make_directories, write_file
 from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_pictures
+from regroup.report.summary import summary_lines
 from regroup.report.table import COLUMNS, cells
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-_NAMES = {"eager": "in PyTorch", "compiled": "with regroup.compile"}
 
 
 def write_report(comparison: Comparison, out: str | Path) -> Path:
@@ -51,6 +50,7 @@ def render(comparison: Comparison) -> str:
 
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
+    evidence = Evidence.of(comparison)
     ways = [way for way in WAYS if any(way in r.times for r in good)]
     return _page().render(
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
@@ -58,7 +58,7 @@ def render(comparison: Comparison) -> str:
         summary=_summary(comparison),
         seeds=max((len(r.runs) for r in good), default=0),
         columns=COLUMNS,
-        rows=[_table_row(r, comparison) for r in good],
+        rows=[_table_row(r, comparison, evidence) for r in good],
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
         accuracy_macs=Markup(charts.tradeoff(comparison, "macs")),
@@ -88,29 +88,6 @@ def _page() -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
 
 
-def summary_lines(comparison: Comparison) -> list[str]:
-    """Return the sentences that say what the table shows."""
-    good = [r for r in comparison.rows if not r.error and r.accuracy is not None]
-    dense = next((r for r in good if r.strategy == "dense"), None)
-    if dense is None or len(good) < 2 or dense.accuracy is None:
-        return []
-    grouped = [r for r in good if r is not dense and r.macs < dense.macs]
-    lines = []
-    close = [r for r in grouped if (r.accuracy or 0) >= dense.accuracy - 1]
-    if close:
-        cheapest = min(close, key=lambda r: r.macs)
-        reaches = "reaches" if (cheapest.accuracy or 0) >= dense.accuracy else "comes within one per cent of"
-        lines.append(
-            f"{cheapest.strategy} {reaches} the dense network's accuracy ({cheapest.accuracy:.2f} against "
-            f"{dense.accuracy:.2f}) with 1/{dense.macs / cheapest.macs:.1f} of its MACs."
-        )
-    shares = {way: [kept for r in grouped if (kept := r.kept(way)) is not None] for way in WAYS}
-    said = [f"{100 * fmean(kept):.0f} per cent {_NAMES[way]}" for way, kept in shares.items() if kept]
-    if said:
-        lines.append(f"Of the speed-up that the MACs promise, the clock confirms {' and '.join(said)}.")
-    return lines
-
-
 def _summary(comparison: Comparison) -> str:
     return " ".join(summary_lines(comparison))
 
@@ -123,13 +100,13 @@ def _subtitle(comparison: Comparison) -> str:
     )
 
 
-def _table_row(row: Row, comparison: Comparison) -> dict[str, Any]:
+def _table_row(row: Row, comparison: Comparison, evidence: Evidence) -> dict[str, Any]:
     kinds = ["dense"] if row.strategy == "dense" else []
-    kinds += ["front"] if row in comparison.pareto("macs") else []
+    kinds += ["best"] if row.strategy in evidence.best else []
     return {
         "kind": " ".join(kinds),
         "colour": charts.colours(comparison.rows)[row.strategy.partition(":")[0]],
-        "cells": cells(row),
+        "cells": cells(row, evidence),
         "titles": {way: f"quartiles {t.low:.3g} to {t.high:.3g} ms" for way, t in row.times.items()},
     }
 

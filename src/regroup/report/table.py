@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from regroup.comparison.evidence import NOTHING, Evidence
 from regroup.comparison.result import Row
 from regroup.report import text
 
 
-def cells(row: Row) -> dict[str, str]:
-    """Return what one row shows, by the name of its column, in the order of the columns."""
+def cells(row: Row, evidence: Evidence = NOTHING) -> dict[str, str]:
+    """Return what one row shows, by the name of its column, in the order of the columns.
+
+    Args:
+        row: of a comparison.
+        evidence: of that comparison.
+    """
     return {
         "strategy": row.strategy,
         "params": text.count(row.parameters),
         "MACs": text.count(row.macs),
         "accuracy": text.accuracy(row.accuracy, row.spread),
+        "interval": _interval(row, evidence),
+        "against dense": _against_dense(row, evidence),
+        "best set": "yes" if row.strategy in evidence.best else "",
         "reach": text.percent(row.reach.get("layer_fill")),
         "to mix": _depth(row),
         "promised": text.times(row.promised),
@@ -23,8 +32,30 @@ def cells(row: Row) -> dict[str, str]:
     }
 
 
+def _interval(row: Row, evidence: Evidence) -> str:
+    if row.strategy not in evidence.intervals:
+        return ""
+    low, high = evidence.intervals[row.strategy]
+    return f"{100 * low:.1f} .. {100 * high:.1f}"
+
+
+def _against_dense(row: Row, evidence: Evidence) -> str:
+    """Return the difference in points and its interval; and the verdict, where there is one."""
+    found = evidence.against_dense.get(row.strategy)
+    if found is None:
+        return ""
+    verdict = evidence.verdict(row.strategy)
+    said = "" if verdict == "no difference shown" else f"{verdict} "
+    return f"{said}{100 * found.value:+.1f} ({100 * found.low:+.1f} .. {100 * found.high:+.1f})"
+
+
 def _time(row: Row, way: str) -> str:
-    return text.milliseconds(row.times[way].median if way in row.times else None)
+    """Return a time; with its spread where that is more than a tenth, and ? where it cannot be trusted."""
+    if way not in row.times:
+        return ""
+    time = row.times[way]
+    spread = f" ±{100 * time.spread / 2:.0f} %" if time.spread > 0.1 else ""
+    return f"{text.milliseconds(time.median)}{spread}{' ?' if time.verdict == 'unusable' else ''}"
 
 
 def _speedup(row: Row, way: str) -> str:

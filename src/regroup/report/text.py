@@ -27,6 +27,17 @@ def times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> duration(41), duration(400), duration(8000)
+    ('41 s', '7 min', '2.2 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
+
+
 def percent(share: float | None) -> str:
     """Return a share of 0 ... 1 in per cent."""
     return "" if share is None else f"{100 * share:.0f} %"
