@@ -41,6 +41,17 @@ def test_compile_prints_the_steps_as_a_table_or_as_data(capsys):
     assert json.loads(out)["segments"][0]["runs"] == "native"
 
 
+def test_threads_are_those_of_the_network_and_leave_pytorchs_alone(capsys, image):
+    network, before = ("compile", "shufflenet_v1_g3_025", "--image", "64", "--json"), torch.get_num_threads()
+    code, out, _ = _run(capsys, *network, "--threads", "3")
+    assert code == 0 and json.loads(out)["threads"] == 3
+    code, *_ = _run(capsys, "run", "shufflenet_v1_g3_025", "--image", image, "--threads", "2", "--json")
+    assert code == 0 and torch.get_num_threads() == before
+    for command in (network, ("run", "shufflenet_v1_g3_025", "--image", image)):
+        code, _, err = _run(capsys, *command, "--threads", "0")
+        assert code != 0 and "threads=0" in err
+
+
 def test_compile_prints_the_code_of_a_step(capsys):
     network = ("compile", "shufflenet_v1_g3_025", "--image", "64", "--quiet")
     code, out, _ = _run(capsys, *network, "--code", "1")

@@ -118,9 +118,9 @@ def test_threads_that_come_with_sizes_of_their_own():
 
 
 def test_copies_are_asked_for_the_same():
-    fast = compile(Net(), image(1, 3, 8, 8), dynamic=False, sizes=5)
+    fast = compile(Net(), image(1, 3, 8, 8), dynamic=False, sizes=5, threads=3)
     for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):  # noqa: S301
-        assert (other.dynamic, other.sizes) == (False, 5)
+        assert (other.dynamic, other.sizes, other.threads) == (False, 5, 3)
 
 
 @pytest.mark.parametrize("sizes", [0, -1, 1.5, True])

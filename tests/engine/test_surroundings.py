@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from regroup.engine.running.compiled import compile
 from regroup.engine.running.plan import NativeSegment
-from regroup.errors import EngineError
+from regroup.errors import EngineError, ParameterError
 
 
 def _network() -> nn.Sequential:
@@ -130,6 +130,30 @@ def test_memory_of_calls_that_have_ended_is_used_again_and_bounded(fast, x):
     torch.set_num_threads(2)
     fast(x)
     assert [key[0] for key in segment._calls] == [2], "for numbers of threads that are no more in use"
+
+
+def test_a_network_has_a_number_of_threads_of_its_own(model, x):
+    torch.set_num_threads(1)
+    plain, fast = compile(model, x), compile(model, x, threads=3)
+    assert plain.threads is None
+    (segment,) = fast._prepared.plan(2).segments
+    for threads, used in ((3, 3), (2, 2), (None, 1)):
+        fast.threads = threads
+        assert torch.equal(fast(x), plain(x))
+        assert [key[0] for key in segment._calls] == [used]
+        assert fast.explain(json=True)["threads"] == used
+        assert f"threads: {used}\n" in repr(fast)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_threads_are_a_number(model, x, threads):
+    with pytest.raises(ParameterError, match="threads"):
+        compile(model, x, threads=threads)
+    fast = compile(model, x)
+    with pytest.raises(ParameterError, match="threads"):
+        fast.threads = threads
+    assert fast.threads is None
 
 
 _SCRIPT = """

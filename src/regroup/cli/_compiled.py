@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from regroup.engine.running.compiled import Compiled
 
 
-def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool) -> Compiled:
+def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool, threads: int | None = None) -> Compiled:
     """Compile for images of `shape`, with a progress bar on the terminal's error stream.
 
     Raises:
@@ -32,4 +32,4 @@ def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool) -> Compiled
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return compile(chosen.model, images, progress)
+        return compile(chosen.model, images, progress, threads=threads)

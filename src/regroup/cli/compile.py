@@ -46,20 +46,16 @@ def run(options: Options) -> int:
     """Compile, then print the table of steps."""
     import json
 
-    import torch
-
     from regroup.cli._compiled import compiled
     from regroup.cli._network import choose
     from regroup.errors import ConfigError
 
-    if options.threads is not None:
-        if options.threads < 1:
-            raise ConfigError("threads", options.threads, "an int of at least 1")
-        torch.set_num_threads(options.threads)
+    if options.threads is not None and options.threads < 1:
+        raise ConfigError("threads", options.threads, "an int of at least 1")
     form = _form(options)
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)
-    fast = compiled(chosen, shape, quiet=options.quiet or options.json)
+    fast = compiled(chosen, shape, quiet=options.quiet or options.json, threads=options.threads)
     if options.code is not None:
         print(fast.code(options.code, form))
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -25,6 +25,8 @@ class Options:
     """Load the weights that the model hub has for it."""
     weights: Path | None = None
     """File of weights, for networks of ours."""
+    threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
+    """Threads to use; none: as many as PyTorch takes."""
     top: int = 5
     """Classes to print."""
     json: bool = False
@@ -45,13 +47,16 @@ def run(options: Options) -> int:
 
     if options.top < 1:
         raise ConfigError("top", options.top, "an int of at least 1")
+    if options.threads is not None and options.threads < 1:
+        raise ConfigError("threads", options.threads, "an int of at least 1")
     chosen = choose(
         options.model, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin
     )
     trained = chosen.trained
     size = None if chosen.size is None else (chosen.channels, *chosen.size)
     x = trained.read(options.image) if trained else read_image(options.image, chosen.model, size)
-    scores = compiled(chosen, tuple(x.shape), quiet=options.quiet or options.json)(x)
+    fast = compiled(chosen, tuple(x.shape), quiet=options.quiet or options.json, threads=options.threads)
+    scores = fast(x)
     probabilities = scores[0].softmax(0)
     best = probabilities.topk(min(options.top, len(probabilities)))
     names = trained.classes.__getitem__ if trained else _class_names(len(probabilities))

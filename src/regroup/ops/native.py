@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes, Triple
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
-from regroup.kernels.machine.threads import Lock, usable
+from regroup.kernels.machine.threads import Lock, torch_threads, usable
 from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
 from regroup.ops.aten import Aten
@@ -103,13 +103,13 @@ class _Plan:
         self._waiting: dict[int, list[_Prepared]] = {}
 
     def run(self, tensors: tuple[Tensor, ...]) -> None:
-        threads = usable(torch.get_num_threads())
+        threads = usable(torch_threads())
         waiting = self._waiting.setdefault(threads, [])
         try:
             call = waiting.pop()
         except IndexError:
             call = _Prepared(self._program, threads, self._strides)
-        call.run(1, [tensor.data_ptr() for tensor in tensors])
+        call.run(1, [tensor.data_ptr() for tensor in tensors], "PyTorch's")
         if len(waiting) < 2:
             waiting.append(call)
 

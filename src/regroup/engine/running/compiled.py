@@ -29,7 +29,7 @@ from regroup.engine.running import explain as explaining
 from regroup.engine.running.bound import Bound, Function, as_module, is_training, saved_by
 from regroup.engine.running.checks import check_example, is_traced
 from regroup.engine.running.code import code as code_of
-from regroup.engine.running.plan import Plan
+from regroup.engine.running.plan import Plan, how_many
 from regroup.engine.running.prepared import Prepared, Progress
 from regroup.errors import EngineError, EngineWarning, ParameterError
 from regroup.kernels.machine.threads import Lock, within_fork
@@ -50,6 +50,7 @@ def compile(
     dynamic: bool = True,
     sizes: int = 8,
     strict: bool = False,
+    threads: int | None = None,
 ) -> Compiled:
     """Compile `model` for inputs like `example`.
 
@@ -73,15 +74,16 @@ def compile(
             a second or some; otherwise they are an error.
         sizes: how many sizes, and other forms of a call, are kept at a time, each with weights and code of
             its own; the oldest goes.
-
         strict: it is an error, not a warning, if less than half of the multiply-adds run as native code.
+        threads: how many threads native code uses; as many as PyTorch is set to at each call, by default.
+            What runs in PyTorch in between has PyTorch's number.
 
     Warns:
         EngineWarning: less than half of the multiply-adds run as native code; says what does not, and why.
 
     Raises:
         EngineError: `model` is in training mode, or `example` is no input that can be compiled for.
-        ParameterError: `sizes` is not at least 1.
+        ParameterError: `sizes` or `threads` is not at least 1.
     """
     if isinstance(model, (str, os.PathLike)):
         model = load_onnx(model)
@@ -91,7 +93,8 @@ def compile(
         example = model.examples()
     if isinstance(model, Compiled):
         model, frozen = model.original, frozen or model.frozen
-    return Compiled(model, example, progress, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
+    options = {"frozen": frozen, "dynamic": dynamic, "sizes": sizes, "strict": strict, "threads": threads}
+    return Compiled(model, example, progress, **options)
 
 
 class Compiled(nn.Module):
@@ -120,8 +123,13 @@ class Compiled(nn.Module):
     another or with the input. Results that are one object, the input itself, or a parameter or buffer of the
     model's, are so here as well; constants are fresh in every call.
 
-    It uses as many threads as PyTorch does (`torch.set_num_threads`), but one in a forked process: OpenMP's
-    threads are not there. It computes in float32, whatever autocast and default types say.
+    It uses `threads` threads, or as many as PyTorch does (`torch.set_num_threads`), in forked processes too;
+    results have the same bits for any number. They share each step as they come, and wait for none that has
+    lost its core, unless it holds a piece of the work. They are PyTorch's own, and while other processes want
+    the cores, in forked processes, or if their number is another, threads of the library, which all networks
+    share and which sleep when there is nothing to do; a call that finds them all at work does its own alone.
+    On other systems than Linux, where there is no GNU OpenMP, there is one thread; `explain()` says so.
+    It computes in float32, whatever autocast and default types say.
 
     It is a module, and stands for the model: parameters, buffers, `state_dict` and submodules are the model's
     own (a copy's, if it is frozen). Where others trace it (torch.compile, torch.export, torch.jit.trace,
@@ -139,6 +147,7 @@ class Compiled(nn.Module):
         sizes: how many forms of a call are kept.
         strict: what it does where most of the network is left to PyTorch: raise an error; warn once; or, if
             None, nothing.
+        threads: how many threads native code uses; None: as many as PyTorch. It can be set at any time.
     """
 
     original: Any
@@ -146,6 +155,7 @@ class Compiled(nn.Module):
     dynamic: bool
     sizes: int
     strict: bool | None
+    threads: int | None
 
     def __init__(
         self,
@@ -157,16 +167,19 @@ class Compiled(nn.Module):
         dynamic: bool = True,
         sizes: int = 8,
         strict: bool | None = False,
+        threads: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(sizes, int) or isinstance(sizes, bool) or sizes < 1:
-            raise ParameterError("sizes", sizes, "an int of at least 1")
+        _check_count("sizes", sizes)
+        if threads is not None:
+            _check_count("threads", threads)
         model = as_module(model)
         inputs = of_example(example)
         check_example(model, inputs)
         with within_fork():
             model = _copied(model) if frozen else model
-        vars(self).update(original=model, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
+        options = {"frozen": frozen, "dynamic": dynamic, "sizes": sizes, "strict": strict, "threads": threads}
+        vars(self).update(original=model, **options)
         for registry in _REGISTRIES:
             found = getattr(model, registry, None)
             if isinstance(found, (dict, set)):  # the very same: what it has, the model has
@@ -196,9 +209,9 @@ class Compiled(nn.Module):
         check_call(inputs, self._inputs, dynamic=self.dynamic)
         prepared = self._forms.get(inputs.key)
         if prepared is not None:
-            return prepared.run(inputs.tensors)
+            return prepared.run(inputs.tensors, self.threads)
         try:
-            return self._prepare(inputs).run(inputs.tensors)
+            return self._prepare(inputs).run(inputs.tensors, self.threads)
         except Exception:  # the model does not take such an input: it is no form of call to be kept
             self._forms.pop(inputs.key, None)
             raise
@@ -241,11 +254,11 @@ class Compiled(nn.Module):
 
         With `passes`, a table before it shows what each pass made of the network's graph; data always has it.
 
-        The steps are timed on one image of zeros, with the threads that PyTorch has now. Speeds count the
+        The steps are timed on one image of zeros, with the threads that a call has now. Speeds count the
         multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
         """
         plan = self._plan()
-        data = explaining.explain(plan, self._prepared.zeros(plan.batch))
+        data = explaining.explain(plan, self._prepared.zeros(plan.batch), self.threads)
         data["sizes"] = [list(map(list, shapes)) for _, _, shapes in self._forms]
         if json:
             return data
@@ -304,7 +317,8 @@ class Compiled(nn.Module):
                 f"{_name(self.original)} is not pickled: save the model by {way}, and compile it again"
             )
         args, kwargs = self._inputs.put_back([_Like(tuple(x.shape), x.dtype) for x in self._inputs.tensors])
-        return _rebuild, (self.original, kwargs or args, self.frozen, self.dynamic, self.sizes, self.strict)
+        options = {name: vars(self)[name] for name in ("frozen", "dynamic", "sizes", "strict", "threads")}
+        return _rebuild, (self.original, kwargs or args, options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
         rebuild, arguments = self.__reduce__()
@@ -320,6 +334,8 @@ class Compiled(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = vars(self)
+        if name == "threads" and value is not None:
+            _check_count(name, value)
         if "_forms" not in own or name in own or hasattr(type(self), name):
             super().__setattr__(name, value)
         elif self.frozen:
@@ -341,7 +357,7 @@ class Compiled(nn.Module):
         held = "a copy of it, frozen" if self.frozen else "changes of it are seen"
         return (
             f"Compiled(\n  {_name(self.original)}: {held}\n  inputs: {shapes}\n  {self.summary()}\n"
-            f"  threads: {torch.get_num_threads()}\n)"
+            f"  threads: {how_many(self.threads)}\n)"
         )
 
 
@@ -353,16 +369,19 @@ class _Like:
     dtype: torch.dtype
 
 
-def _rebuild(
-    model: Any, example: Any, frozen: bool, dynamic: bool, sizes: int, strict: bool | None
-) -> Compiled:
+def _rebuild(model: Any, example: Any, options: dict[str, Any]) -> Compiled:
     """Compile anew what was pickled or copied."""
 
     def tensor(leaf: object) -> object:
         return torch.zeros((), dtype=leaf.dtype).expand(leaf.shape) if isinstance(leaf, _Like) else leaf
 
     inputs = pytree.tree_map(tensor, example)
-    return Compiled(model, inputs, frozen=frozen, dynamic=dynamic, sizes=sizes, strict=strict)
+    return Compiled(model, inputs, **options)
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ParameterError(name, value, "an int of at least 1")
 
 
 def _name(model: nn.Module) -> str:

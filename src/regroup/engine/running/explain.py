@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from regroup.engine.passes import Change
-from regroup.engine.running.plan import NativeSegment, Plan, TorchSegment
+from regroup.engine.running.plan import NativeSegment, Plan, TorchSegment, how_many
 from regroup.kernels import problems as kernels
-from regroup.kernels.machine.threads import usable, why_not_more
+from regroup.kernels.machine.threads import why_not_more
 from regroup.kernels.problems import Linear, Problem
 from regroup.kernels.problems.dynamic import DynamicConv as DynamicProblem
 from regroup.kernels.problems.view import View
@@ -27,7 +27,7 @@ _CLEAR = 1.1
 _SIZES_SHOWN = 16
 
 
-def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
+def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) -> dict[str, Any]:
     """Return the steps as data; times are of one image, in microseconds, the least of some runs.
 
     A time of 0 is none: the machine was too busy to measure it.
@@ -35,12 +35,16 @@ def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
     Args:
         plan: a prepared network.
         inputs: as many images as it was recorded with.
+        threads: of native code; as many as PyTorch has by default.
     """
-    threads = usable(torch.get_num_threads())
+    threads = how_many(threads)
     peak = peak_gflops() * threads
-    segments = [_native(s, peak) if isinstance(s, NativeSegment) else _torch(s) for s in plan.segments]
+    segments = [
+        _native(segment, peak, threads) if isinstance(segment, NativeSegment) else _torch(segment)
+        for segment in plan.segments
+    ]
     # a model left to PyTorch is not run: that might change it
-    total = _least(lambda: plan.run(inputs)) if plan.capture is not None else 0.0
+    total = _least(lambda: plan.run(inputs, threads)) if plan.capture is not None else 0.0
     steps = [step for segment in segments for step in segment.get("steps", ())]
     macs = sum(part["macs"] for step in steps for part in step["parts"])
     images = max(plan.batch, 1)
@@ -57,9 +61,9 @@ def explain(plan: Plan, inputs: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
-def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
-    steps = []
-    for work, choices, seconds in zip(segment.work, segment.program.choices, _times(segment), strict=True):
+def _native(segment: NativeSegment, peak: float, threads: int) -> dict[str, Any]:
+    steps, times = [], _times(segment, threads)
+    for work, choices, seconds in zip(segment.work, segment.program.choices, times, strict=True):
         parts = [
             {
                 "work": name,
@@ -74,12 +78,12 @@ def _native(segment: NativeSegment, peak: float) -> dict[str, Any]:
     return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.arena_floats}
 
 
-def _times(segment: NativeSegment) -> list[float]:
+def _times(segment: NativeSegment, threads: int) -> list[float]:
     """Return the seconds of each step, 0 where the machine is too busy to tell them from those of a call.
 
     All take turns, not one again and again: some write over what they read.
     """
-    run = segment.step_timer([torch.zeros(1, *value.shape) for value in segment.inputs])
+    run = segment.step_timer([torch.zeros(1, *value.shape) for value in segment.inputs], threads)
     ranges = [(0, 0), *((step, step + 1) for step in range(len(segment.work)))]
     best = [float("inf")] * len(ranges)
     for _ in range(1 + _REPEATS):

@@ -17,13 +17,13 @@ from regroup.engine.graph import Graph, Node, Torch, Value
 from regroup.engine.passes import Change, optimise
 from regroup.engine.placing.partition import partition
 from regroup.engine.placing.schedule import Schedule, schedule
-from regroup.kernels.machine.threads import usable, within_fork
-from regroup.kernels.program import Call, Program
+from regroup.kernels.machine.threads import torch_threads, usable, within_fork
+from regroup.kernels.program import Call, Pool, Program
 
 _SHARED_WEIGHTS = 8 << 20
 """Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
 
-With fewer, each thread takes whole images and needs no barriers; the weights come from the shared cache.
+With fewer, each thread takes whole images and waits for no other; the weights come from the shared cache.
 """
 
 
@@ -43,20 +43,21 @@ class NativeSegment:
         work: for each step, what each of its parts does: words and problem.
         program: the code, with weights.
         arena_floats: memory for one image.
+        alone: the network has no other segment, so that PyTorch's threads are at rest.
     """
 
-    def __init__(self, graph: Graph, steps: Schedule, program: Program) -> None:
+    def __init__(self, graph: Graph, steps: Schedule, program: Program, *, alone: bool) -> None:
         self.inputs, self.outputs = tuple(graph.inputs), tuple(graph.outputs)
         self.work = tuple(
             tuple((task.name, part.problem) for task, part in zip(tasks, step.parts, strict=True))
             for tasks, step in zip(steps.tasks, steps.steps, strict=True)
         )
-        self.program, self.arena_floats = program, steps.arena_floats
+        self.program, self.arena_floats, self.alone = program, steps.arena_floats, alone
         self._strides = [math.prod(value.shape) for value in (*self.inputs, *self.outputs)]
         self._is_small = program.weights.size <= _SHARED_WEIGHTS
         self._calls: dict[tuple[int, bool], list[_Call]] = {}
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> list[Tensor]:
         """Compute the outputs, in fresh tensors; each call has an arena of its own."""
         images = inputs[0].shape[0]
         inputs = [x.resolve_neg().contiguous() for x in inputs]
@@ -64,7 +65,7 @@ class NativeSegment:
         outputs = [torch.empty(images, *value.shape, **plain) for value in self.outputs]
         if images == 0:
             return outputs
-        threads = usable(torch.get_num_threads())
+        pool, threads = self._pool(threads), how_many(threads)
         key = threads, images >= threads > 1 and self._is_small
         waiting = self._calls.get(key)
         if waiting is None:  # other numbers of threads than before: their memory is given back
@@ -74,14 +75,19 @@ class NativeSegment:
             call = waiting.pop()
         except IndexError:  # as many calls at a time as never before
             call = _Call(self.program, *key, self._strides)
-        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)])
+        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)], pool)
         if len(waiting) < _MOST_ARENAS:
             waiting.append(call)
         return outputs
 
-    def step_timer(self, inputs: Sequence[Tensor]) -> Callable[[int, int], None]:
+    def _pool(self, threads: int | None) -> Pool:
+        """Return whose threads to use: OpenMP's begin and end where their number is not as before."""
+        if threads is not None and threads != torch_threads():
+            return "ours"
+        return "any" if self.alone else "PyTorch's"
+
+    def step_timer(self, inputs: Sequence[Tensor], threads: int) -> Callable[[int, int], None]:
         """Return what runs steps `first` to `last` (exclusive) on one image, for `explain`."""
-        threads = usable(torch.get_num_threads())
         arena = self.program.new_arena(threads)
         arena[:] = 0
         outputs = [torch.zeros(1, *value.shape) for value in self.outputs]
@@ -101,6 +107,11 @@ class _Call:
         self.run = Call(program, self._arena.ctypes.data, threads, apart, strides)
 
 
+def how_many(threads: int | None) -> int:
+    """Return how many threads to use: `threads`, or as many as PyTorch does; one where there is no other."""
+    return usable(torch_threads() if threads is None else threads)
+
+
 @dataclass(eq=False)
 class TorchSegment:
     """Nodes that PyTorch runs, with the reason for each."""
@@ -118,8 +129,8 @@ class TorchSegment:
         """Values that it makes."""
         return self.graph.outputs
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the outputs operator by operator."""
+    def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> list[Tensor]:
+        """Compute the outputs operator by operator, on as many threads as PyTorch is set to."""
         return self.graph.evaluate(inputs)
 
 
@@ -163,14 +174,14 @@ class Plan:
         rest = f", {left} operators in PyTorch in between: see explain()" if left else ""
         return f"{native} native steps{rest}"
 
-    def run(self, inputs: Sequence[Tensor]) -> Any:
-        """Return what the model returns."""
+    def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> Any:
+        """Return what the model returns; native code runs on `threads`, or on as many as PyTorch does."""
         with torch.no_grad(), within_fork():
             if self.capture is None:
                 return self.fallback(*inputs)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
             for segment in self.segments:
-                results = segment.run([env[value] for value in segment.inputs])
+                results = segment.run([env[value] for value in segment.inputs], threads)
                 env.update(zip(segment.outputs, results, strict=True))
             outputs = [env[value] for value in self.capture.graph.outputs]
             return self.capture.results.put_together(outputs, inputs)
@@ -193,7 +204,8 @@ def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], Non
             own = {node: reasons[node] for node in part.graph.nodes}
             segments.append(TorchSegment(part.graph, own))
         else:
-            segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
+            alone = len(parts) == 1
+            segments.append(NativeSegment(part.graph, steps, steps.build(progress), alone=alone))
     plan = Plan(batch, segments, recorded, changes, complaint=_complaint(recorded, reasons))
     # with the nodes go the weights, which the programs have in their own order
     recorded.graph.nodes, recorded.macs = [], {}

@@ -51,11 +51,11 @@ class Prepared:
         self._final: Plan | None = None
         self.plan(self._examples[0].shape[0])
 
-    def run(self, inputs: Sequence[Tensor]) -> Any:
-        """Return what the model returns for `inputs`."""
+    def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> Any:
+        """Return what the model returns for `inputs`; native code runs on `threads`."""
         plan = self.plan(inputs[0].shape[0])
         if plan.capture is not None or plan is self._final:
-            return plan.run(inputs)
+            return plan.run(inputs, threads)
         return self._run_model(plan, inputs)
 
     def plan(self, batch: int) -> Plan:

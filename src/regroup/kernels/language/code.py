@@ -86,6 +86,12 @@ class Code(Builder):
             self.lines.append(f"store ptr {value}, ptr {at}, align 8")
         return table
 
+    def memory(self, words: int) -> Value:
+        """Return a table of 64-bit words in the function's own memory; what is in it is not defined."""
+        table = Value(self, f"%table{len(self._tables)}", "ptr")
+        self._tables.append(f"{table} = alloca [{words} x i64], align 16")
+        return table
+
     def load(self, pointer: Value, count: int = 0, name: str = "") -> Value:
         """Load a vector: `count` floats (all lanes by default), zeros in the other lanes."""
         if count in (0, self.lanes):

@@ -1,7 +1,8 @@
-"""The thread pool that PyTorch computes on, for native code: parallel regions and barriers.
+"""The thread pool that PyTorch computes on, for native code: parallel regions.
 
 On Linux that is GNU OpenMP, which PyTorch brings along (LLVM's and Intel's have the same entry points).
-Where there is none, work runs on the calling thread.
+A forked process has none; there, and where there is no OpenMP, threads of our own do the work (`workers.py`),
+or, on other systems, the calling thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-_ONE_THREAD = "one thread in a forked process, which has not got those of OpenMP"
+from regroup.kernels.machine import workers
+
+_NO_THREADS = "one thread: native code has others on Linux (x86-64, AArch64), and where GNU OpenMP is"
+_NO_THREADS_IN_CHILD = "one thread in a forked process, which has not got those of OpenMP"
+_ONE_THREAD = "PyTorch's operators take one thread in a forked process, which has not got those of OpenMP"
 
 
 class _Fork:
@@ -38,17 +43,28 @@ class _Fork:
 _fork = _Fork()
 
 
-def usable(threads: int) -> int:
-    """Return how many of `threads` can be used: one in a forked process, which has not got the pool's.
+def is_child() -> bool:
+    """Tell whether this process was forked: OpenMP would wait for ever for threads that were left behind."""
+    return _fork.is_child
 
-    OpenMP waits for ever for threads that a fork has left behind.
-    """
-    return 1 if _fork.is_child else threads
+
+def usable(threads: int) -> int:
+    """Return how many of `threads` native code can use: one where there are neither OpenMP's nor our own."""
+    return threads if workers.system_calls() or (entry_points() and not _fork.is_child) else 1
 
 
 def why_not_more() -> str:
-    """Return why fewer threads are used than PyTorch has, or nothing."""
+    """Return why fewer threads are used than are asked for, or nothing."""
+    if usable(2) == 1:
+        return _NO_THREADS if not _fork.is_child else _NO_THREADS_IN_CHILD
     return _ONE_THREAD if _fork.is_child else ""
+
+
+def torch_threads() -> int:
+    """Return how many threads PyTorch has been set to, also `within_fork`."""
+    import torch
+
+    return _fork.threads if _fork.calls else torch.get_num_threads()
 
 
 def within_fork() -> AbstractContextManager[None]:
@@ -64,7 +80,7 @@ def _one_thread() -> Iterator[None]:
     import torch
 
     with _fork.lock:
-        _fork.threads = before = _fork.threads if _fork.calls else torch.get_num_threads()
+        _fork.threads = before = torch_threads()
         _fork.calls += 1
         torch.set_num_threads(1)
     try:
@@ -111,7 +127,7 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
-_NAMES = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
+_NAMES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 @functools.cache

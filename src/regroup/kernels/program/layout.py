@@ -19,12 +19,18 @@ from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Chain, Epilogue, Problem, Prologue
 from regroup.kernels.problems.view import ARENA, WEIGHTS, View
 from regroup.kernels.program.region import Region
-from regroup.kernels.program.runner import table_words
+from regroup.kernels.program.runner import MOST_CLAIMS, table_words
 from regroup.kernels.program.steps import Step
-from regroup.kernels.templates.base import Kernel, whole_lines
+from regroup.kernels.templates.base import Kernel, ceil_div, whole_lines
 from regroup.kernels.templates.halo import Zeros
 from regroup.kernels.templates.parts import fetch
 from regroup.kernels.templates.parts.fetch import CURSOR
+
+_CHUNK = 1e5
+"""Cycles: what a thread that has lost its core may hold back."""
+
+_MOST_CHUNKS = 32
+"""Of a thread's share of a part."""
 
 
 class Layout:
@@ -80,6 +86,38 @@ class Layout:
         self.parts = np.array(parts, np.int64).reshape(-1, 4)
         self.views = np.array(views, np.int64).reshape(-1, 2)
         self.steps = np.array(steps, np.int64)
+
+    def chunks(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return `chunks` and `claims` of the runner's fields, for so many threads.
+
+        Results do not depend on them, since work items write outputs of their own.
+        """
+        chunks, claims = [], []
+        for kernels in self.kernels:
+            sizes = [chunk(kernel, threads) for kernel in kernels]
+            shares = [ceil_div(kernel.items, threads) for kernel in kernels]
+            counts = [ceil_div(share, size) for share, size in zip(shares, sizes, strict=True)]
+            if sum(counts) > MOST_CLAIMS:
+                sizes, counts = [k.items for k in kernels], [1] * len(kernels)
+            starts = [sum(counts[:i]) for i in range(len(counts))]
+            chunks += zip(starts, counts, sizes, strict=True)
+            claims.append(max(1, sum(counts)))
+        return np.array(chunks, np.int64).reshape(-1, 3), np.array(claims, np.int64)
+
+    def longest(self, threads: int, image_per_thread: bool) -> float:
+        """Return the cycles of what a thread claims at a time, at most."""
+        kernels = [kernel for kernels in self.kernels for kernel in kernels]
+        if image_per_thread:
+            return sum(kernel.cycles for kernel in kernels)
+        return max((k.cycles * chunk(k, threads) / max(k.items, 1) for k in kernels), default=0.0)
+
+
+def chunk(kernel: Kernel, threads: int) -> int:
+    """Return how many items of a kernel a thread claims at a time: tens of microseconds, whole grains."""
+    share = max(1, ceil_div(kernel.items, threads))
+    wanted = kernel.items * _CHUNK / max(kernel.cycles, 1.0)
+    size = max(1, round(wanted / kernel.grain)) * kernel.grain
+    return min(share, max(size, ceil_div(share, _MOST_CHUNKS)))
 
 
 def why_not(problem: Problem, target: Target | None = None) -> str | None:

@@ -1,4 +1,4 @@
-"""Kernels -> one native function for a whole network: one parallel region, a barrier after each step.
+"""Kernels -> one native function for a whole network: step by step, each shared by the threads that come.
 
 program = build([Step("conv1", (Part(conv, {"weight": w, "bias": b}),)), ...])
 arena = program.new_arena(threads=2)
@@ -18,6 +18,7 @@ from regroup.errors import EngineError
 from regroup.kernels.machine.target import Target
 from regroup.kernels.program.code import Form, code_of_step, step_number
 from regroup.kernels.program.layout import Layout
+from regroup.kernels.program.region import Pool
 from regroup.kernels.program.runner import FIELDS
 from regroup.kernels.program.steps import Step
 from regroup.kernels.templates.base import LINE, Kernel, whole_lines
@@ -102,8 +103,8 @@ class Program:
             threads: how many threads to use at most.
             images: batch size.
             strides: floats from one image to the next, for each of `buffers` but the arena.
-            image_per_thread: each thread does whole images in an arena of its own, without barriers,
-                instead of all threads sharing each step.
+            image_per_thread: each thread does whole images in an arena of its own, instead of all threads
+                sharing each step.
             steps: a range of steps to run instead of all; for timing.
 
         Raises:
@@ -159,31 +160,45 @@ class Call:
         self._program, self._region, self._threads = program, layout.region, threads  # alive while this is
         first, last = steps or (0, len(layout.kernels))
         private = layout.arena_floats * (threads if image_per_thread else 1) + layout.table_floats
+        self._board = layout.region.board(threads)
+        self._chunks, self._claims = layout.chunks(threads)
         values = {
+            "board": 0,
+            "teams": 0,
             "parts": layout.parts.ctypes.data,
             "views": layout.views.ctypes.data,
             "steps": layout.steps.ctypes.data,
             "fetches": layout.fetches.ctypes.data,
             "first_step": first,
             "last_step": last,
+            "chunks": self._chunks.ctypes.data,
+            "claims": self._claims.ctypes.data,
+            "patience": layout.region.patience(layout.longest(threads, image_per_thread)),
             "images": 0,
             "buffers": self._places.ctypes.data,
             "strides": self._gaps.ctypes.data,
             "buffer_count": len(self._places),
             "most_views": layout.most_views,
+            "threads": threads,
             "image_per_thread": int(image_per_thread),
             "scratch": arena + 4 * private,
             "scratch_stride": layout.scratch_floats,
             "arena_stride": layout.arena_floats,
         }
-        self._fields = layout.region.fields(values, threads)
-        self._address = self._fields.ctypes.data
+        self._fields = np.array([values[name] for name in FIELDS], np.int64)
 
-    def __call__(self, images: int, buffers: Sequence[int]) -> None:
-        """Run on so many images, which lie at `buffers`: addresses of the inputs, then of the outputs."""
+    def __call__(self, images: int, buffers: Sequence[int], pool: Pool = "any") -> None:
+        """Run on so many images, which lie at `buffers`: addresses of the inputs, then of the outputs.
+
+        Args:
+            images: how many.
+            buffers: where.
+            pool: whose threads do it. PyTorch's are awake for a while after its operators, and others would
+                find the cores taken; but in the end the call waits for them.
+        """
         self._places[2:] = buffers
         self._fields[_IMAGES] = images
-        self._region.run(self._address, self._threads)
+        self._region.run(self._fields, self._threads, self._board.ctypes.data, pool)
 
 
 def aligned(floats: int) -> np.ndarray:

@@ -1,38 +1,65 @@
-"""Run a program's tables on the thread pool that PyTorch uses."""
+"""Run calls of programs on threads: those that PyTorch uses, or a team of our own."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import time
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
 from regroup.files.cache import Cache
 from regroup.kernels.language.code import assembly
-from regroup.kernels.machine import jit
+from regroup.kernels.machine import jit, workers
 from regroup.kernels.machine.target import Target
-from regroup.kernels.machine.threads import entry_points
-from regroup.kernels.program.runner import FIELDS, runner, serial_stubs
+from regroup.kernels.machine.threads import Lock, entry_points, is_child
+from regroup.kernels.program import board as words
+from regroup.kernels.program import team
+from regroup.kernels.program.crowd import Crowd
+from regroup.kernels.program.runner import FIELDS
+
+_BOARD, _TEAMS = FIELDS.index("board"), FIELDS.index("teams")
+
+Pool = Literal["any", "ours", "PyTorch's"]
+"""Whose threads: our own, those that PyTorch computes on where it can, or these until they are late."""
+
+_AWAKE = (100e-6, 1e-3)
+"""Seconds that a thread waits awake for a step, and for a call: to wake it takes tens of microseconds."""
+
+_LATE = 500e-6
+"""Seconds after which a thread is late: interrupts are shorter, and other processes keep a core longer."""
+
+_CLOCK, _MARGIN = 2.5e9, 3
+"""Cycles of a second, more or less; estimates of them are those of kernels that find their data in caches."""
 
 
 class Region:
-    """The runner's machine code and the thread pool it runs on; one per process and target."""
+    """The machine code by which threads share a call, and the threads; one per process and target.
 
-    def __init__(self, target: Target) -> None:
-        codes = assembly([runner(target), *serial_stubs(target)])
+    Args:
+        target: the CPU.
+        stumble: for tests: up to so many microseconds, threads lose their core now and then.
+    """
+
+    def __init__(self, target: Target, stumble: int = 0) -> None:
+        codes = assembly(team.codes(target))
         key = "\n".join([jit.VERSION, repr(target), codes])
-        self._loaded = jit.load([Cache.default().get(key, lambda: jit.compile_object(codes, target))])
-        self._run = self._loaded.address("run")
-        stubs = [self._loaded.address(name) for name in ("number", "count", "barrier")]
-        self._openmp = entry_points()
-        functions = ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier")
-        pool = [self._openmp[name] for name in functions] if self._openmp else stubs
-        names = ("thread_number", "thread_count", "barrier")
-        self._serial, self._pool = dict(zip(names, stubs, strict=True)), dict(zip(names, pool, strict=True))
-        self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._run)
-        if self._openmp:
-            types = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-            self._parallel = ctypes.CFUNCTYPE(None, *types)(self._openmp["GOMP_parallel"])
+        loaded = jit.load([Cache.default().get(key, lambda: jit.compile_object(codes, target))])
+        workers.keep_for_ever(loaded.engine)
+        self.loaded, self._stumble, self._openmp = loaded, stumble, entry_points()
+        run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        names = ("alone", "team", "region")
+        self._alone, self._team, self._region = (run(loaded.address(name)) for name in names)
+        self._helper = loaded.address("helper")
+        pause = _pause(ctypes.CFUNCTYPE(None, ctypes.c_int64)(loaded.address("rest")))
+        self._pause, self._waits = pause, [max(1, int(seconds / pause)) for seconds in (*_AWAKE, _LATE)]
+        self.crowd = Crowd()
+        self._teams: dict[int, _Teams] = {}
+        self._lock = Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._teams.clear)
 
     @staticmethod
     @lru_cache(maxsize=8)
@@ -40,17 +67,86 @@ class Region:
         """Return the region of a target."""
         return Region(target)
 
-    def fields(self, values: dict[str, int], threads: int) -> np.ndarray:
-        """Return the runner's argument: `values`, and the pool's functions for so many threads."""
-        values = values | (self._serial if self._is_alone(threads) else self._pool)
-        return np.array([values[name] for name in FIELDS], np.int64)
+    def board(self, threads: int) -> np.ndarray:
+        """Return a board for so many threads."""
+        board, calls = workers.shared_words(words.board_words(threads)), workers.system_calls()
+        board[words.LATE_AT] = self.crowd.late.ctypes.data
+        board[[words.WAIT, words.WAIT_FOR_CALL, words.LATE]] = self._waits
+        if self._openmp:
+            board[[words.PARALLEL, words.NUMBER, words.COUNT]] = list(self._openmp.values())
+        if calls is not None:
+            at = [words.SYSTEM_CALL, words.FUTEX, words.SLEEP]
+            board[at] = [calls["syscall"], calls["futex"], calls["usleep"]]
+            board[words.STUMBLE] = self._stumble
+        return board
 
-    def run(self, fields: int, threads: int) -> None:
-        """Run the program whose `fields` lie at an address, on the number of threads they were made for."""
-        if self._is_alone(threads):
-            self._call(fields)
+    def patience(self, cycles: float) -> int:
+        """Return after how many pauses a thread is late with what takes so many cycles, by an estimate."""
+        return max(self._waits[-1], int(_MARGIN * cycles / _CLOCK / self._pause))
+
+    def run(self, fields: np.ndarray, threads: int, board: int, pool: Pool = "any") -> None:
+        """Run the call that `fields` are about, on so many threads at most.
+
+        Args:
+            fields: the call's data (`FIELDS`).
+            threads: how many.
+            board: address of a board for that many, which nobody uses but this call.
+            pool: whose.
+        """
+        fields[_BOARD] = board
+        if threads == 1:
+            self._alone(fields.ctypes.data)
+        elif self._is_pytorchs(pool):
+            self._region(fields.ctypes.data)
+        elif workers.system_calls() is None:
+            self._alone(fields.ctypes.data)
         else:
-            self._parallel(self._run, fields, threads, 0)
+            fields[_TEAMS] = self._table(threads)
+            self._team(fields.ctypes.data)
 
-    def _is_alone(self, threads: int) -> bool:
-        return threads <= 1 or not self._openmp
+    def _is_pytorchs(self, pool: Pool) -> bool:
+        if not self._openmp or is_child() or pool == "ours":
+            return False
+        return pool == "PyTorch's" or not self.crowd.is_there()
+
+    def _table(self, threads: int) -> int:
+        """Return the address of the boards of teams; if none is free, there is a new one, up to all cores."""
+        teams = self._teams.get(threads)
+        if teams is None or (teams.are_busy() and len(teams.boards) < teams.most):
+            with self._lock:
+                teams = self._teams.setdefault(threads, _Teams(threads))
+                if teams.are_busy() and len(teams.boards) < teams.most:
+                    self._start(teams, threads)
+        return teams.table.ctypes.data
+
+    def _start(self, teams: _Teams, threads: int) -> None:
+        board = self.board(threads)
+        seats = np.array([(board.ctypes.data, seat) for seat in range(1, threads)], np.int64)
+        for thing in (board, seats):
+            workers.keep_for_ever(thing)
+        for seat in seats:  # if the system has no more threads to give, it goes with fewer
+            workers.start(self._helper, seat.ctypes.data)
+        # last: an exception that a signal's handler raises leaves no team of which nobody comes
+        teams.table[len(teams.boards)] = board.ctypes.data
+        teams.boards.append(board)
+
+
+class _Teams:
+    """Teams of so many threads each, and the table by which native code finds them."""
+
+    def __init__(self, threads: int) -> None:
+        self.most = max(1, workers.cores() // threads)
+        self.table, self.boards = workers.shared_words(self.most + 1), []
+
+    def are_busy(self) -> bool:
+        return all(board[words.BUSY] for board in self.boards)
+
+
+def _pause(rest: ctypes._CFuncPtr) -> float:
+    """Return the seconds of a pause."""
+    count, best = 1000, float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        rest(count)
+        best = min(best, time.perf_counter() - start)
+    return best / count

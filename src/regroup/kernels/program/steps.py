@@ -20,7 +20,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """Parts that do not depend on each other: they run between two barriers, all threads on each.
+    """Parts that do not depend on each other; the next step begins when all of them are done.
 
     The halo of every output is zeroed in the same step.
     """

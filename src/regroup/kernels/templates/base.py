@@ -33,6 +33,7 @@ class Kernel(ABC):
         items: number of work items.
         rows: output rows of a unit of work where units are rows in order, else 0.
         per_unit: items of a unit.
+        grain: items that are best done in one call.
         packed: floats of packed weights.
         rare: floats at their end that are hardly ever read.
         by_weights: items go through the weights in order, so that a range of items needs a range of them.
@@ -45,6 +46,7 @@ class Kernel(ABC):
     items: int
     rows: int = 0
     per_unit: int = 1
+    grain: int = 1
     packed: int = 0
     rare: int = 0
     by_weights: bool = False

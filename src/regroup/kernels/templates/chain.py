@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.language.words import put, word
 from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Chain, Conv, Pointwise, Pool, Problem
 from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div, whole_lines
+from regroup.kernels.templates.parts.fetch import goes_on
 from regroup.kernels.templates.parts.stage import fill
 
 Banded = Callable[[Problem, Target], Kernel]
@@ -61,34 +63,42 @@ class Fused(Kernel):
         sizes = [rows * view.row_pitch for rows, view in zip(self.room, self.buffers, strict=True)]
         inner = whole_lines(max(link.scratch for link in self.links))
         self.starts = [inner + sum(sizes[:i]) for i in range(len(sizes) + 1)]
-        self.scratch = self.starts[-1]
+        self.saved = whole_lines(self.starts[-1])
+        self.scratch = self.saved + 2 * len(links)
+        self.grain = self.band
         self.at = [sum(whole_lines(link.packed) for link in self.links[:i]) for i in range(len(links) + 1)]
         self.packed = self.at[-1]
         self.tile = f"{self.band} rows: " + ", ".join(link.tile for link in self.links)
         self.cycles = sum(link.cycles for link in self.links)
 
     def _room(self) -> list[int]:
-        """Return how many rows of each link's output lie in its buffer at most."""
+        """Return how many rows of each link's output lie in its buffer at most.
+
+        A band may begin at any row: anew, or where the one before has ended.
+        """
         room = [0] * len(self.buffers)
         for first in range(self.items):
-            done: list[int] | None = None
-            for row in range(first, min(first + 3 * self.band, self.items), self.band):
-                ends = [min(row + self.band, self.items)]
-                starts = [row]
-                for i in reversed(range(len(self.buffers))):
-                    window = self.windows[i + 1]
-                    ends.insert(
-                        0, min((ends[0] - 1) * window.stride - window.before + window.reach, self.heights[i])
-                    )
-                    starts.insert(0, max(0, starts[0] * window.stride - window.before))
-                done = done or starts
-                for i in range(len(self.buffers)):
-                    window = self.windows[i + 1]
+            ends = self._needed(min(first + self.band, self.items))
+            for done in (self._first(first), self._needed(first)) if first else (self._first(first),):
+                for i, window in enumerate(self.windows[1:]):
                     base = done[i + 1] * window.stride - window.before
                     end = (ends[i + 1] - 1) * window.stride - window.before + window.reach
                     room[i] = max(room[i], end - base)
-                done = ends
         return room
+
+    def _first(self, row: int) -> list[int]:
+        """Return the first row of each link's output that is needed from `row` of the last one on."""
+        rows = [row]
+        for window in reversed(self.windows[1:]):
+            rows.insert(0, max(0, rows[0] * window.stride - window.before))
+        return rows
+
+    def _needed(self, end: int) -> list[int]:
+        """Return the row after the last of each link's output that is needed for the rows before `end`."""
+        ends = [end]
+        for window, height in zip(reversed(self.windows[1:]), reversed(self.heights[:-1]), strict=True):
+            ends.insert(0, min((ends[0] - 1) * window.stride - window.before + window.reach, height))
+        return ends
 
     def _pack(self, parameters: Parameters) -> np.ndarray:
         packed = np.zeros(self.packed, np.float32)
@@ -114,13 +124,18 @@ class _Writer:
         self.places = self._places(views)
         self.buffers = [scratch + start for start in kernel.starts[:-1]]
         self.scratch = scratch
-        for condition in code.when(code.compare("slt", low, high)):
-            del condition
-            done = self._first_rows(low)
-            for i, view in enumerate(kernel.buffers):
-                self._clear(i, view, done[i + 1])
-            initial = [code.value(d, "i64") for d in done]
-            code.carry(low, high, kernel.band, initial, lambda row, done: self._band(row, high, done))
+        rows = scratch + kernel.saved  # those that each link has computed, for a call that goes on here
+        for _ in code.when(code.compare("slt", low, high)):
+            for _ in code.when(code.compare("eq", goes_on(code), 0)):
+                done = self._first_rows(low)
+                for i, view in enumerate(kernel.buffers):
+                    self._clear(i, view, done[i + 1])
+                for i, row in enumerate(done):
+                    put(code, rows, i, row)
+            done = [word(code, rows, i) for i in range(len(kernel.links))]
+            done = code.carry(low, high, kernel.band, done, lambda row, done: self._band(row, high, done))
+            for i, row in enumerate(done):
+                put(code, rows, i, row)
 
     def _places(self, views: list[Value]) -> list[list[Value]]:
         """Return each link's pointers to places: its first or None-d input, extras, and the last output."""

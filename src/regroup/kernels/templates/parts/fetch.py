@@ -1,14 +1,16 @@
 """Fetch the next steps' weights while this one computes: memory is far, and the sums leave it idle.
 
 Each thread has a cursor, two addresses that lie before its scratch memory: what to fetch next, and where to
-stop. The runner sets it at each step; kernels with long sums move it on by a few cache lines now and then.
+stop; after them stands whether its last call was of the items before these. The runner sets it at each step;
+kernels with long sums move it on by a few cache lines now and then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regroup.kernels.language.code import Code
+from regroup.kernels.language.code import Code, Value
+from regroup.kernels.language.words import word
 from regroup.kernels.templates.base import LINE, Kernel
 
 CURSOR = LINE
@@ -33,6 +35,11 @@ def fetch_ahead(code: Code) -> None:
         for i in range(_LINES):
             code.prefetch(at, i * LINE)
         code.line(f"store ptr {at + _LINES * LINE}, ptr {cursor}, align 8")
+
+
+def goes_on(code: Code) -> Value:
+    """Return whether this thread's last call ended where this one begins, and left the scratch memory so."""
+    return word(code, code.arguments[3] - CURSOR, 2)
 
 
 def plan(steps: Sequence[Sequence[Kernel]], starts: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:

@@ -10,7 +10,7 @@ from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Conv
 from regroup.kernels.problems.view import View
 from regroup.kernels.templates.base import Run, choose, pieces, split
-from regroup.kernels.templates.parts.fetch import fetch_ahead
+from regroup.kernels.templates.parts.fetch import fetch_ahead, goes_on
 from regroup.kernels.templates.parts.finish import Finish, Pixel
 from regroup.kernels.templates.parts.reduce import Reduction, Turn
 from regroup.kernels.templates.parts.stage import Direct, Source, Unit
@@ -49,7 +49,8 @@ class Writer:
         group = 0 if self.conv.groups == 1 else block // count
 
         def in_strip(start: Operand, tiles: Run) -> None:
-            fresh = code.binary("or", code.compare("eq", item, low), code.compare("eq", block, 0))
+            begins = code.binary("and", code.compare("eq", item, low), code.compare("eq", goes_on(code), 0))
+            fresh = code.binary("or", begins, code.compare("eq", block, 0))
             for _ in code.when(fresh):
                 self._transform(start, tiles[1])
 
