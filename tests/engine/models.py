@@ -61,6 +61,11 @@ def load(name: str) -> nn.Module:
         return randomise(getattr(torchvision.models, model)(**options))
     if library == "regroup":
         return randomise(create_model(model))
+    if library == "smp":
+        import segmentation_models_pytorch as smp
+
+        decoder, encoder = model.split("/")
+        return randomise(getattr(smp, decoder)(encoder, encoder_weights=None))
     from pytorchcv.model_provider import get_model
 
     network = get_model(model)

@@ -85,3 +85,11 @@ def test_norm_before_more_weights_than_inputs_is_a_step_of_its_own(size):
 
 def test_an_image_of_one_pixel_can_be_padded():
     exactly(integers(nn.Conv2d(3, 8, 3, padding=1)), torch.randint(-3, 4, (2, 3, 1, 1)).float())
+
+
+@pytest.mark.parametrize("side", [64, 63, 32])
+@pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 8)], ids=["pointwise", "grouped"])
+def test_planes_a_power_of_two_apart_are_exact(side, kernel, groups):
+    """Their lines share cache sets, so that such maps are read in another order than others."""
+    layer = integers(nn.Conv2d(128, 16, kernel, groups=groups))
+    exactly(layer, torch.randint(-3, 4, (1, 128, side, side)).float())
