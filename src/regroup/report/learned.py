@@ -7,7 +7,7 @@ from typing import Any
 
 from regroup.comparison.result import Row
 from regroup.ops.reach import listed
-from regroup.report import charts
+from regroup.report.tiles import Tile, tile
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,13 @@ def learned_layers(row: Row) -> list[LearnedLayer]:
     ]
 
 
-def learned_pictures(row: Row) -> str:
+def learned_tiles(row: Row) -> list[Tile]:
     """Draw, for each layer with learned groups, which inputs (across) feed which outputs (down)."""
-    pictures = [
-        Row(layer, reach={"matrix": listed(data["groups"]).int().tolist()})
+    return [
+        tile(layer, listed(data["groups"]).int().tolist(), "Greens")
         for layer, data in row.learned.items()
         if data.get("groups")
     ]
-    return charts.matrices(pictures, "reach", "Greens") if pictures else ""
 
 
 def _words(data: dict[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +13,17 @@ from regroup.comparison.result import WAYS, Comparison, Row
 from regroup.errors import ReportError
 from regroup.files.disk import make_directories, write_file
 from regroup.report import charts
-from regroup.report.learned import learned_layers, learned_pictures
+from regroup.report.learned import learned_layers, learned_tiles
+from regroup.report.looks import family, looks
 from regroup.report.summary import summary_lines
-from regroup.report.table import COLUMNS, cells
+from regroup.report.table import MEANINGS, cells
+from regroup.report.tiles import Tile, tile
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
+
+_WAYS = {"eager": "time in PyTorch", "compiled": "time with regroup.compile"}
 
 
 def write_report(comparison: Comparison, out: str | Path) -> Path:
@@ -46,33 +53,29 @@ def write_report(comparison: Comparison, out: str | Path) -> Path:
 
 def render(comparison: Comparison) -> str:
     """Return the page's HTML; whatever stands in names is escaped."""
-    from markupsafe import Markup
-
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
     evidence = Evidence.of(comparison)
-    ways = [way for way in WAYS if any(way in r.times for r in good)]
     return _page().render(
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
         summary=_summary(comparison),
         seeds=max((len(r.runs) for r in good), default=0),
-        columns=COLUMNS,
+        columns=MEANINGS,
         rows=[_table_row(r, comparison, evidence) for r in good],
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
-        accuracy_macs=Markup(charts.tradeoff(comparison, "macs")),
-        accuracy_time={way: Markup(charts.tradeoff(comparison, way)) for way in ways},
-        curves_accuracy=Markup(charts.curves(comparison, "test_accuracy", "test accuracy, per cent")),
-        curves_loss=Markup(charts.curves(comparison, "train_loss", "training loss")),
-        reach=Markup(charts.matrices(good, "reach", "Blues")),
+        costs={"macs": "MACs", **_ways(good)},
+        curves={"test_accuracy": "test accuracy, per cent", "train_loss": "training loss"},
+        draw_tradeoff=lambda cost, narrow: charts.tradeoff(comparison, cost, narrow),
+        draw_curves=lambda name, label, narrow: charts.curves(comparison, name, label, narrow),
+        reach=_tiles([r for r in good if not _is_whole(r)], "reach", "Blues"),
+        whole=[r.strategy for r in good if _is_whole(r)],
         reach_layer=next((r.reach["layer"] for r in good if r.reach.get("layer")), ""),
-        correlation=Markup(charts.matrices(good, "correlation", "Purples"))
-        if any(r.correlation.get("matrix") for r in good)
-        else "",
+        correlation=_tiles(good, "correlation", "Purples"),
         correlation_layers=next((r.correlation["layers"] for r in good if r.correlation.get("layers")), ""),
         learned=[
-            {"strategy": r.strategy, "layers": learned_layers(r), "pictures": Markup(learned_pictures(r))}
+            {"strategy": r.strategy, "layers": learned_layers(r), "pictures": learned_tiles(r)}
             for r in good
             if r.learned
         ],
@@ -83,9 +86,36 @@ def render(comparison: Comparison) -> str:
 @cache
 def _page() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     loader = PackageLoader("regroup.report", ".")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"svg": Markup, "breakable": _breakable}
+    return environment.get_template("page.html")
+
+
+def _breakable(words: str) -> Markup:
+    """Return a cell as HTML that breaks between options and before parentheses, never inside a number."""
+    from markupsafe import Markup, escape
+
+    unit = re.compile(r"(?<=\d) (?=[%a-zA-Z])|(?<=±) | (?=±)")
+    return Markup(re.sub(r"(?<=[,:+])", "<wbr>", str(escape(unit.sub("\N{NO-BREAK SPACE}", words)))))
+
+
+def _ways(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the ways of running that were timed, in words."""
+    return {way: _WAYS[way] for way in WAYS if any(way in r.times for r in rows)}
+
+
+def _is_whole(row: Row) -> bool:
+    """Return whether every output of the layer depends on every input: a picture would be one colour."""
+    return row.reach.get("layer_fill") == 1
+
+
+def _tiles(rows: Sequence[Row], key: str, colour_map: str) -> list[Tile]:
+    """Draw what the rows have as "matrix" in the dict called `key`."""
+    found = [(r.strategy, getattr(r, key).get("matrix")) for r in rows]
+    return [tile(name, matrix, colour_map) for name, matrix in found if matrix]
 
 
 def _summary(comparison: Comparison) -> str:
@@ -105,7 +135,7 @@ def _table_row(row: Row, comparison: Comparison, evidence: Evidence) -> dict[str
     kinds += ["best"] if row.strategy in evidence.best else []
     return {
         "kind": " ".join(kinds),
-        "colour": charts.colours(comparison.rows)[row.strategy.partition(":")[0]],
+        "look": looks(r.strategy for r in comparison.rows)[family(row.strategy)],
         "cells": cells(row, evidence),
         "titles": {way: f"quartiles {t.low:.3g} to {t.high:.3g} ms" for way, t in row.times.items()},
     }

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from regroup.errors import ReportError
 from regroup.files.disk import make_directories, write_file
-from regroup.report.charts import COLOURS, FAINT, drawing, plain_log_ticks
+from regroup.report.charts import drawing, plain_log_ticks
+from regroup.report.looks import COLOURS, FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

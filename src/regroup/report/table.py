@@ -74,3 +74,21 @@ def _depth(row: Row) -> str:
 
 COLUMNS = tuple(cells(Row("")))
 """Names of the columns."""
+
+MEANINGS = {
+    "strategy": "bold: of the best set",
+    "params": "of the whole network",
+    "MACs": "multiply-adds an image",
+    "accuracy": "on the test images",
+    "interval": "of the accuracy, per cent",
+    "against dense": "points on the same images",
+    "best set": "may be the most accurate",
+    "reach": "inputs that an output of one layer depends on",
+    "to mix": "layers until all channels depend on all",
+    "promised": "dense MACs over its own",
+    "eager": "PyTorch, an image",
+    "speed-up": "over dense (share of the promise)",
+    "compiled": "our engine, an image",
+    "its speed-up": "over dense compiled (share of the promise)",
+}
+"""What each column is, in a line."""
