@@ -44,7 +44,7 @@ def write_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     """Write the names beside their points; those that find no place show when the pointer rests there."""
     figure.draw_without_rendering()
     unit = figure.dpi / 72
-    pixel = {label: axes.transData.transform((label.x, label.y)) for label in labels}
+    pixel = {label: tuple(axes.transData.transform((label.x, label.y))) for label in labels}
     reach = _POINT * unit
     taken = [(x - reach, y - reach, x + reach, y + reach) for x, y in pixel.values()]
     box = axes.get_window_extent()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 COLOURS = (
     "#4269d0", "#b8860b", "#e8553d", "#1f9e89", "#2e8b3d", "#d6457f",
@@ -49,8 +49,9 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     return {name: Look(COLOURS[i % len(COLOURS)], _SHAPES[i % len(_SHAPES)]) for i, name in enumerate(names)}
 
 
-@cache
+@lru_cache(32)
 def _path(shape: str) -> str:
+    import numpy as np
     from matplotlib.markers import MarkerStyle
     from matplotlib.path import Path
 
@@ -58,7 +59,7 @@ def _path(shape: str) -> str:
     words = []
     letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
     outline = marker.get_path().transformed(marker.get_transform())
-    size = abs(outline.vertices).max()
+    size = np.abs(np.asarray(outline.vertices)).max()
     for points, code in outline.iter_segments(simplify=False):
         numbers = points.reshape(-1, 2) * (1, -1) / size  # down is positive in SVG
         letter = "Z" if code == Path.CLOSEPOLY else letters[code]
