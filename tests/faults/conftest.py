@@ -12,10 +12,16 @@ _TRIED = pytest.StashKey[dict]()
 @pytest.fixture(scope="session")
 def tell(request):
     """Show a line at once, whatever pytest captures; in the long form only."""
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
     if not LONG or reporter is None:
         return lambda line: None
-    return lambda line: reporter.write(f"{line}\n", flush=True)
+
+    def show(line):
+        with capture.global_and_fixture_disabled():
+            reporter.write(f"\n{line}", flush=True)
+
+    return show
 
 
 @pytest.fixture(scope="session")

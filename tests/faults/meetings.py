@@ -15,9 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import nn
 
-import regroup
 from regroup.errors import RegroupError
 from tests.faults import runs
 from tests.faults.programs import progress
@@ -44,11 +42,7 @@ def compare(directory, number):
 
 def compile(directory, number):
     """Compile a network with the directory as the cache of its kernels, which all begin to fill."""
-    os.environ["REGROUP_CACHE"] = str(directory)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4)).eval()
-    x = torch.randint(-3, 4, (2, 3, 9, 9)).float()
-    return regroup.compile(model, x)(x).sum((0, 2, 3)).tolist()
+    return runs.compiled(directory)
 
 
 def forked(what, directory, number, delay):

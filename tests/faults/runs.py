@@ -2,12 +2,15 @@
 
 import functools
 import hashlib
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import tyro
+from torch import nn
 
+import regroup
 from regroup.cli.compare import _write
 from regroup.comparison import pictures, runner, timing
 from regroup.comparison.result import TimePerImage
@@ -56,6 +59,15 @@ def compared(directory, **changes):
         config = CompareConfig(data="tiny", backbone="tiny", batch_size=16, out=Path(directory), **options)
         result = runner.compare(config, say=lambda line: None, keep=lambda found: _write(found, config.out))
     return summary(result)
+
+
+def compiled(directory):
+    """Compile a network with the directory as the cache of its kernels, and return what it computes."""
+    os.environ["REGROUP_CACHE"] = str(directory)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4)).eval()
+    x = torch.randint(-3, 4, (2, 3, 9, 9)).float()
+    return regroup.compile(model, x)(x).sum((0, 2, 3)).tolist()
 
 
 def summary(result):

@@ -4,8 +4,9 @@
 
 Eight threads make CALLS calls in all. The changer writes a number into the network and tells it to the
 callers when its own call has seen it: no call may give an older one than was told when it began, nor a
-mixture. Numbers of threads change in between. Then ROUNDS networks are compiled, called and dropped; memory
-must stay level. It prints calls, changes, rounds, and by how many KiB the later half of them has grown.
+mixture. Numbers of threads change in between. Then ROUNDS networks are compiled, called with a batch of another
+size, profiled and dropped; memory, threads and files must stay level. It prints calls, changes, rounds, and
+by how many KiB, threads and files the later half of them has grown.
 """
 
 import gc
@@ -110,28 +111,37 @@ def resident():
     return int(line.split()[1])
 
 
+def held():
+    """Return what this process has: memory in KiB, threads and open files."""
+    threads, files = (sum(1 for _ in Path("/proc/self", what).iterdir()) for what in ("task", "fd"))
+    return resident(), threads, files
+
+
 def compile_and_drop(rounds):
-    """Return by how many KiB memory grows in the second half of so many rounds."""
-    x, sizes = torch.ones(1, 3, 12, 12), []
+    """Return by how much what is held grows in the second half of so many rounds."""
+    x, states = torch.ones(1, 3, 12, 12), []
     for number in range(rounds):
         progress("networks", number + 1, rounds)
         model = network(8 + number % 3)
         fast = regroup.compile(model, x, frozen=number % 4 == 0)
         fast(x)
         model[0].weight.data = model[0].weight.data + 1
-        fast(x)
+        fast(x.expand(1 + 37 * number % 200, -1, -1, -1))
+        regroup.profile(model, x, time=False)
         del model, fast
         if number in (rounds // 2, rounds - 1):
             gc.collect()
-            sizes.append(resident())
-    return sizes[-1] - sizes[0]
+            states.append(held())
+    return dict(
+        zip(("grown", "threads", "files"), (b - a for a, b in zip(*states, strict=True)), strict=True)
+    )
 
 
 def main(calls, rounds, seed):
     trial = Trial(seed)
     trial.run(calls)
     grown = compile_and_drop(rounds)
-    print(json.dumps({"calls": sum(trial.calls), "changes": trial.changes, "rounds": rounds, "grown": grown}))
+    print(json.dumps({"calls": sum(trial.calls), "changes": trial.changes, "rounds": rounds, **grown}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A program that trains the same network undisturbed and under kill -9, and prints what came out, as JSON.
+"""A program that does the same work undisturbed and under kill -9, and prints what came out, as JSON.
 
-    python -m tests.faults.trials DIRECTORY KILLS PROCESSES SEED
+    python -m tests.faults.trials DIRECTORY SEED WORK:PROCESSES=KILLS...
 
-Each run is a fork of this process, so that it starts at once and most kills hit training itself.
+WORK is train, compare, or compile: into an empty cache. Each run is a fork of this process, so that it starts
+at once and most kills hit the work itself.
 """
 
 import gc
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 from regroup.training import TrainConfig, train
+from tests.faults import runs
 from tests.faults.programs import progress
 from tests.training.cases import data as images
 
@@ -90,18 +92,39 @@ def digest(model):
     return seen.hexdigest()
 
 
-def forked(output, data, environment):
-    """Start a training run in a fork; it writes the digest of its weights beside `output` when it is done."""
+def trained(output):
+    """Train, and return the hash of the weights."""
+    model = network()
+    train(model, few(), config(output))
+    return digest(model)
+
+
+def compared(output):
+    """Compare, and return what was found and the hashes of all weights."""
+    found = runs.compared(output)
+    kept = {name: seen for name, seen in runs.contents(output).items() if name.endswith(".safetensors")}
+    return json.dumps([found, kept])
+
+
+def compiled(output):
+    """Compile with the directory as cache, and return what was computed."""
+    return json.dumps(runs.compiled(output))
+
+
+WORK = {"train": trained, "compare": compared, "compile": compiled}
+
+
+def forked(work, output, environment):
+    """Start some work in a fork; it writes what came out beside `output` when it is done."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
         os.environ.update(environment)
-        model = network()
-        train(model, data, config(output))
+        result = work(output)
         rank = environment.get("RANK", "0")
-        output.with_name(f"{output.name}.rank{rank}").write_text(digest(model))
+        output.with_name(f"{output.name}.rank{rank}").write_text(result)
         code = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -109,15 +132,15 @@ def forked(output, data, environment):
         os._exit(code)
 
 
-def started(output, data, processes):
+def started(work, output, processes):
     """Start one run of `processes` processes; return their process ids."""
     if processes == 1:
-        return [forked(output, data, {})]
+        return [forked(work, output, {})]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    return [forked(output, data, {**common, "RANK": str(r), "LOCAL_RANK": "0"}) for r in range(processes)]
+    return [forked(work, output, {**common, "RANK": str(r), "LOCAL_RANK": "0"}) for r in range(processes)]
 
 
 def finished(pids, within):
@@ -143,27 +166,35 @@ def results(output, processes):
     return [output.with_name(f"{output.name}.rank{rank}").read_text() for rank in range(processes)]
 
 
-def main(directory, kills, processes, seed):
-    torch.set_num_threads(1)
-    data, chance = few(), random.Random(seed)
-    gc.freeze()
+def killed(work, directory, processes, kills, chance):
+    """Do some work undisturbed, then again and again under so many kills in all; return what came out."""
+    directory.mkdir()
     start = time.monotonic()
-    if not finished(started(directory / "undisturbed", data, processes), within=120):
+    if not finished(started(work, directory / "undisturbed", processes), within=120):
         sys.exit("the undisturbed run did not end")
-    duration = time.monotonic() - start
-    killed, cycles, ends = 0, 0, []
-    while killed < kills:
-        output = directory / f"killed-{cycles}"
-        cycles += 1
-        while killed < kills and not finished(started(output, data, processes), chance.uniform(0, duration)):
-            killed += 1
-            progress("kills", killed, kills)
-        if not finished(started(output, data, processes), within=120):
-            sys.exit("a resumed run did not end")
+    duration, done, ends = time.monotonic() - start, 0, []
+    while done < kills:
+        output = directory / f"killed-{len(ends)}"
+        while done < kills and not finished(started(work, output, processes), chance.uniform(0, duration)):
+            done += 1
+            progress(f"kills of {directory.name}", done, kills)
+        if not finished(started(work, output, processes), within=120):
+            sys.exit("what was begun again did not end")
         ends.append(results(output, processes))
     undisturbed = results(directory / "undisturbed", processes)
-    print(json.dumps({"undisturbed": undisturbed, "ends": ends, "killed": killed, "seconds": duration}))
+    return {"undisturbed": undisturbed, "ends": ends, "killed": done, "seconds": duration}
+
+
+def main(directory, seed, wanted):
+    torch.set_num_threads(1)
+    gc.freeze()
+    found = {}
+    for name, kills in wanted.items():
+        work, _, processes = name.partition(":")
+        place, chance = directory / f"{work}-{processes}", random.Random(f"{seed} {name}")
+        found[name] = killed(WORK[work], place, int(processes), int(kills), chance)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), dict(each.split("=") for each in sys.argv[3:]))

@@ -1,0 +1,219 @@
+"""Every option of `train` and `compare`, found by looking: what it changes of what is kept, and all pairs."""
+
+import itertools
+import random
+from contextlib import contextmanager
+from dataclasses import fields
+
+import pytest
+
+from regroup.cli import compare as compare_command
+from regroup.cli import main
+from regroup.cli import train as train_command
+from regroup.comparison import runner
+from regroup.errors import RegroupError
+from regroup.training import run as training_run
+from tests.data.malformed import encoded, picture
+from tests.faults import runs
+from tests.faults.programs import LONG
+from tests.training.test_identity import NEUTRAL, OTHER
+
+TRAIN = {name: [value] for name, value in OTHER.items()}
+TRAIN |= {
+    "output": None,
+    "model": ["resnet_small"],
+    "model_options": [("depth=3",)],
+    "strategy": ["grouped:groups=2", "grouped:groups=4", "shuffled:groups=2"],
+    "where": ["3"],
+    "pretrained": [True],
+    "weights": ["RUN", "RUN/best"],
+    "new_head": [True],
+    "data": ["OTHER"],
+    "image": [10],
+    "accelerate": [True],
+    "teacher": ["RUN"],
+    "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
+}
+"""Other values of each option of `train` that decides weights; None: of one that each run here has anew."""
+
+TRAIN_NEUTRAL = {name: [value] for name, value in NEUTRAL.items()}
+TRAIN_NEUTRAL |= {
+    "device": ["cpu"],
+    "log_interval": [7],
+    "log_tensorboard": [True],
+    "bad_images": ["skip"],
+    "download": [True],
+    "wait": [False],
+    "resume": [()],
+}
+"""... that decides none: of images only whether bad ones are left out, which their contents tell."""
+
+COMPARE = {
+    "out": None,
+    "data": ["OTHER"],
+    "backbone": ["resnet_small"],
+    "strategies": [("grouped:groups=4",), ("shuffled:groups=2",)],
+    "where": ["3"],
+    "epochs": [4],
+    "image": [10],
+    "batch_size": [8],
+    "opt": ["adamw"],
+    "lr": [0.06],
+    "weight_decay": [2e-4],
+    "amp": [True],
+    "accelerate": [True],
+    "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
+}
+"""The same for `compare`, of the run of its grouping."""
+
+COMPARE_NEUTRAL = {
+    "seeds": [2],
+    "device": ["cpu"],
+    "workers": [2],
+    "bad_images": ["skip"],
+    "time": [False],
+    "retime": [True],
+    "wait": [False],
+    "json": [True],
+    "quiet": [True],
+}
+"""... of which the run of the first seed knows nothing."""
+
+NEEDS = {"new_head": {"weights": "RUN"}, "accelerate": {"strategy": "grouped:groups=2"}}
+"""What else must be given for an option to mean anything."""
+
+PAIRS = 10**6 if LONG else 60
+"""How many pairs of options are tried, chosen anew each time; all of them in the long form."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A place with two folders of images that differ in one pixel, two plugins and a finished run."""
+    place = tmp_path_factory.mktemp("options")
+    for folder, split, label, n in itertools.product(("data", "other"), ("train", "val"), "ab", range(4)):
+        path = place / folder / split / label / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = picture("L", (8, 8))
+        image.putpixel((n, 0), 9 if (folder, split, label, n) == ("other", "val", "a", 1) else 8)
+        path.write_bytes(encoded(image, "PNG"))
+    for name in ("plugin", "another"):
+        (place / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    with runs.registered():
+        assert command(place, "train", BASE["train"] | {"output": "RUN", "model_ema": True}) == 0
+    return place
+
+
+BASE = {
+    "train": {"model": "tiny", "data": "DATA", "image": 8, "epochs": 3, "lr": 0.05, "display": "quiet"},
+    "compare": {"backbone": "tiny", "data": "DATA", "image": 8, "epochs": 3, "time": False, "quiet": True},
+}
+BASE["compare"] |= {"strategies": ("grouped:groups=2",), "batch_size": 16}
+BASE["train"] |= {"batch_size": 4}
+
+
+def words(place, name, value):
+    """Return an option as it stands in a command line."""
+    flag, paths = "--" + name.replace("_", "-"), {"DATA": "data", "OTHER": "other", "RUN": "run"}
+    paths |= {"RUN/best": "run/best", "PLUGIN": "plugin.py", "ANOTHER": "another.py"}
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [flag, *(str(place / paths[v] if v in paths else v) for v in values)]
+
+
+def command(place, name, options):
+    """Run a command with options and return how it ended."""
+    with pytest.raises(SystemExit) as caught:
+        main([name, *(word for option in options.items() for word in words(place, *option))])
+    return caught.value.code
+
+
+@contextmanager
+def identities(monkeypatch, seen):
+    """Let commands go as far as to know what runs they would do, and add the hashes of these to `seen`."""
+
+    class KnownError(RegroupError):
+        """The identity is known."""
+
+    def known(identify):
+        def instead(*arguments, **more):
+            seen.append(identify(*arguments, **more).digest)
+            raise KnownError("known")
+
+        return instead
+
+    with runs.registered(), monkeypatch.context() as patch:
+        for module in (training_run, runner):
+            patch.setattr(module, "identify", known(module.identify))
+        yield
+
+
+def identity(place, name, options, monkeypatch):
+    """Return the identity of the run, or of the grouping's, that a command would do."""
+    seen = []
+    with identities(monkeypatch, seen):
+        assert command(place, name, options | {"output" if name == "train" else "out": place / "new"})
+    return seen[-1] if seen else None
+
+
+def changed(name, options):
+    """Return the base with options, and with what these need."""
+    needed = {k: v for option in options for k, v in NEEDS.get(option, {}).items() if k in OPTIONS[name]}
+    return BASE[name] | needed | options
+
+
+OPTIONS = {"train": {f.name for f in fields(train_command.Options)}}
+OPTIONS["compare"] = {f.name for f in fields(compare_command.Options)}
+TABLES = {"train": (TRAIN, TRAIN_NEUTRAL), "compare": (COMPARE, COMPARE_NEUTRAL)}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_of_every_option_it_is_known_whether_it_decides_weights(name):
+    """An option that is new belongs into one of the tables, with a value that it does not have by itself."""
+    decides, neutral = TABLES[name]
+    assert OPTIONS[name] - decides.keys() - neutral.keys() == set(), "not in a table yet"
+    assert (decides.keys() | neutral.keys()) - OPTIONS[name] == set(), "no option any more"
+    assert not decides.keys() & neutral.keys()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_runs_of_any_two_settings_share_nothing(name, place, monkeypatch, capsys, tried):
+    """All single options and pairs of them, each value: no two have an identity in common."""
+    decides, neutral = TABLES[name]
+    values = [(option, value) for option in decides for value in decides[option] or ()]
+    pairs = [pair for pair in itertools.combinations(values, 2) if pair[0][0] != pair[1][0]]
+    random.SystemRandom().shuffle(pairs)
+    needed = [more for option, more in NEEDS.items() if {option, *more} <= OPTIONS[name]]
+    chosen = [{}, *needed, *(dict([value]) for value in values), *map(dict, pairs[:PAIRS])]
+    found, refused = {}, 0
+    for more in chosen:
+        options = changed(name, more)
+        one = identity(place, name, options, monkeypatch)
+        refused += one is None
+        same = found.setdefault(one, options)
+        assert one is None or same == options, "two runs share an identity"
+    assert refused < len(chosen) / 5, capsys.readouterr().err[-1000:]
+    tried(f"runs of `{name}` of one or two other settings, all compared", len(chosen))
+    nothing = identity(place, name, BASE[name], monkeypatch)
+    for option, others in neutral.items():
+        for value in others:
+            assert identity(place, name, BASE[name] | {option: value}, monkeypatch) == nothing, option
+
+
+def test_a_run_is_not_resumed_with_any_option_that_decides(place, capsys, tmp_path):
+    """Only epochs may change; what decides nothing may, too. Nothing in the directory is touched else."""
+    out = {"output": tmp_path / "run"}
+    with runs.registered():
+        assert command(place, "train", BASE["train"] | out) == 0
+        before = runs.contents(tmp_path)
+        for option, values in TRAIN.items():
+            for value in [] if option == "epochs" else values or []:
+                capsys.readouterr()
+                assert command(place, "train", changed("train", {option: value}) | out | {"resume": ()}), (
+                    option
+                )
+                assert "as in the run to resume" in capsys.readouterr().err.splitlines()[-1], option
+        assert runs.contents(tmp_path) == before
+        for option, values in TRAIN_NEUTRAL.items():
+            for value in values:
+                assert command(place, "train", BASE["train"] | {option: value} | out | {"resume": ()}) == 0
