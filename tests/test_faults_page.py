@@ -1,4 +1,4 @@
-"""The page of faults names tests that exist, and every module that it names."""
+"""The pages of faults name tests that exist, and modules that exist."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
-TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+PAGE, RUNS = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("faults.md", "runs.md"))
+TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + RUNS)))
 SOURCES = sorted(set(re.findall(r"`((?:engine|kernels|networks|ops|training)/[\w/]+(?:\.py)?)`", PAGE)))
 
 
@@ -22,7 +22,7 @@ def functions(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("path", "name"), TESTS, ids="::".join)
-def test_a_test_that_the_page_names_exists(path: str, name: str) -> None:
+def test_a_test_that_a_page_names_exists(path: str, name: str) -> None:
     assert name in functions(path)
 
 
@@ -39,3 +39,13 @@ def test_every_row_of_the_page_has_a_sweep_and_a_test() -> None:
     assert len(kinds) > 30
     for kind, mend, sweep, tests in kinds:
         assert kind.strip() and mend.strip() and sweep.strip() and "::test_" in tests
+
+
+def test_every_line_of_what_was_tried_on_runs_has_a_test() -> None:
+    lines = RUNS.partition("## What failed once")[2].partition("\n## ")[0].splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("| ")][1:]
+    assert len(rows) > 35
+    for what, right, tests in rows:
+        assert (
+            what.strip() and right.strip() and re.fullmatch(r"`tests/\S+::test_\w+`(, `\S+`)*", tests.strip())
+        )

@@ -114,3 +114,17 @@ def test_what_lies_where_others_once_wrote_for_a_moment_is_in_nobodys_way(comman
         (tmp_path / name).write_text("a file")
     (tmp_path / ".index.html.partial-1").mkdir()
     assert call(command, tmp_path) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_under_the_output_costs_the_output_alone(command, tmp_path, capsys, monkeypatch):
+    """What was trained is there, and the same call has nothing to train."""
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        assert call(command, tmp_path) == 1
+    assert "the output could not be written: No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr(loop, "_step", None)
+    with runs.registered(), pytest.raises(SystemExit) as exit:
+        main([*COMMANDS[command], *SHORT, str(tmp_path), *(["--resume"] if command == "train" else [])])
+    assert exit.value.code == 0 and capsys.readouterr().out

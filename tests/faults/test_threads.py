@@ -21,10 +21,8 @@ def test_calls_beside_changes_are_right_and_what_is_dropped_is_given_back(tell, 
     assert ran.returncode == 0, f"seed {seed}: {ran.stdout}{ran.stderr}"
     figures = json.loads(ran.stdout)
     assert figures["calls"] >= CALLS - 8 and figures["changes"]
-    assert figures["grown"] < 2048, (
-        figures
-    )  # of 300 rounds it was 0; a network takes pages for its code alone
-    assert figures["threads"] <= 0 and figures["files"] <= 0, figures
+    for memory, threads, files in figures["grown"]:  # of 300 rounds it was 0; code of a network takes pages
+        assert memory < 2048 and threads <= 0 and files <= 0, figures
     tried("calls from 8 threads", figures["calls"])
     tried("changes of weights beside them", figures["changes"])
-    tried("networks compiled, profiled and dropped", ROUNDS)
+    tried("networks compiled and dropped, and batch sizes called and profiled", ROUNDS)

@@ -4,9 +4,9 @@
 
 Eight threads make CALLS calls in all. The changer writes a number into the network and tells it to the
 callers when its own call has seen it: no call may give an older one than was told when it began, nor a
-mixture. Numbers of threads change in between. Then ROUNDS networks are compiled, called with a batch of another
-size, profiled and dropped; memory, threads and files must stay level. It prints calls, changes, rounds, and
-by how many KiB, threads and files the later half of them has grown.
+mixture. Numbers of threads change in between. Then ROUNDS networks are compiled, called and dropped, and one
+network is called with ROUNDS batch sizes and profiled as often; memory, threads and files must stay level. It
+prints calls, changes, and by how many KiB, threads and files the later half of the rounds has grown.
 """
 
 import gc
@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -117,31 +118,39 @@ def held():
     return resident(), threads, files
 
 
-def compile_and_drop(rounds):
-    """Return by how much what is held grows in the second half of so many rounds."""
-    x, states = torch.ones(1, 3, 12, 12), []
+def compile_and_drop(number):
+    """Compile a network, change it, and forget it."""
+    model, x = network(8 + number % 3), torch.ones(1, 3, 12, 12)
+    fast = regroup.compile(model, x, frozen=number % 4 == 0)
+    fast(x)
+    model[0].weight.data = model[0].weight.data + 1
+    fast(x)
+
+
+def call_and_profile(trial, number):
+    """Call a compiled network with a batch of another size, and profile it."""
+    trial.fast(torch.ones(1 + 37 * number % 200, 3, 12, 12))
+    regroup.profile(trial.model, torch.ones(1, 3, 12, 12), time=False)
+
+
+def growth(what, rounds, turn):
+    """Return by how much what is held grows in the second half of so many turns."""
+    states = []
     for number in range(rounds):
-        progress("networks", number + 1, rounds)
-        model = network(8 + number % 3)
-        fast = regroup.compile(model, x, frozen=number % 4 == 0)
-        fast(x)
-        model[0].weight.data = model[0].weight.data + 1
-        fast(x.expand(1 + 37 * number % 200, -1, -1, -1))
-        regroup.profile(model, x, time=False)
-        del model, fast
+        progress(what, number + 1, rounds)
+        turn(number)
         if number in (rounds // 2, rounds - 1):
             gc.collect()
             states.append(held())
-    return dict(
-        zip(("grown", "threads", "files"), (b - a for a, b in zip(*states, strict=True)), strict=True)
-    )
+    return [after - before for before, after in zip(*states, strict=True)]
 
 
 def main(calls, rounds, seed):
     trial = Trial(seed)
     trial.run(calls)
-    grown = compile_and_drop(rounds)
-    print(json.dumps({"calls": sum(trial.calls), "changes": trial.changes, "rounds": rounds, **grown}))
+    dropped = growth("networks", rounds, compile_and_drop)
+    called = growth("batch sizes and profiles", rounds, partial(call_and_profile, trial))
+    print(json.dumps({"calls": sum(trial.calls), "changes": trial.changes, "grown": [dropped, called]}))
 
 
 if __name__ == "__main__":
