@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import os
 import sys
 import types
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -47,7 +49,18 @@ def act(x: Tensor) -> Tensor:
     return x * GAIN
 
 
-class Around:
+class Metaclass(type):
+    by_metaclass = 1.0
+
+
+class Descriptor:
+    value = 1.0
+
+    def __get__(self, owner: object, kind: type) -> float:
+        return self.value
+
+
+class Around(metaclass=Metaclass):
     """What the tests change, made anew for each: names that stay, and what is in the objects."""
 
     settings = Settings()
@@ -57,12 +70,15 @@ class Around:
     row = np.ones(3)
     large = np.ones(10_000, np.float32)
     text = bytearray(b"12")
+    numbers = array.array("d", [1.0, 2.0])
+    chained = ChainMap({"a": 1.0}, {})
     proxied: dict[str, float] = {"a": 1.0}
     proxy = types.MappingProxyType(proxied)
     functions: dict[str, Callable[[Tensor], Tensor]] = {"act": torch.relu}
     layer = nn.Linear(1, 1, bias=False).requires_grad_(False)
     members = {1.0}
     counted: dict[str, float] = {}
+    described = Descriptor()
 
 
 def counted_by_default(x: Tensor, times: float = 1.0, *, more: float = 2.0) -> Tensor:
@@ -75,6 +91,7 @@ def by_names(x: Tensor) -> Tensor:
     a = Around
     y = a.settings.of(x) * a.slotted.weight + a.namespace.offset + a.queue[0] + float(a.row[1])
     y = a.functions["act"](y + torch.from_numpy(a.large)[:4]) + a.text[0] + a.proxy["a"] + a.layer.weight
+    y = y * a.numbers[0] + a.chained["a"] + a.described + a.by_metaclass
     y = y + PACKAGE.inner.value + imported_for_a_test.value + len(a.counted) + min(a.members)
     return counted_by_default(y)
 
@@ -160,6 +177,10 @@ PLACES: dict[str, Callable[[float], object]] = {
     "a large array": lambda n: Around.large.fill(n),
     "another array": lambda n: setattr(Around, "row", np.full(3, n)),
     "bytes": lambda n: Around.text.__setitem__(0, int(abs(n))),
+    "an array of Python's": lambda n: Around.numbers.__setitem__(0, n),
+    "a chain of dictionaries": lambda n: Around.chained.__setitem__("a", n),
+    "a descriptor": lambda n: setattr(vars(Around)["described"], "value", n),
+    "a metaclass": lambda n: setattr(Metaclass, "by_metaclass", n),
     "a read-only dictionary": lambda n: Around.proxied.__setitem__("a", n),
     "a function in a dictionary": lambda n: Around.functions.__setitem__("act", lambda x: x - n),
     "another module's parameter": lambda n: Around.layer.weight.fill_(n),
@@ -192,6 +213,7 @@ def fresh_around() -> dict[str, Any]:
         **{"settings": Settings(), "slotted": slotted, "namespace": types.SimpleNamespace(offset=1.0)},
         **{"queue": deque([1.0]), "row": np.ones(3), "large": np.ones(10_000, np.float32)},
         **{"text": bytearray(b"12"), "proxied": proxied, "proxy": types.MappingProxyType(proxied)},
+        **{"numbers": array.array("d", [1.0, 2.0]), "chained": ChainMap({"a": 1.0}, {})},
         **{"functions": {"act": torch.relu}, "layer": layer, "members": {1.0}, "counted": {}},
     }
 
@@ -208,6 +230,7 @@ def afresh() -> None:
                 setattr(kind, name, value)
     for name, value in fresh_around().items():
         setattr(Around, name, value)
+    vars(Around)["described"].value = Metaclass.by_metaclass = 1.0
     vars(ELSEWHERE).update(offset=3.0, more=plus_one)
     PACKAGE.inner = types.ModuleType("package.inner")
     PACKAGE.inner.value = IMPORTED.value = 1.0
@@ -291,6 +314,17 @@ def test_a_frozen_network_keeps_what_names_stood_for():
     HERE.GAIN = 7.0
     Base.scale = 9.0
     assert torch.equal(fast(x), y)
+
+
+def test_methods_of_libraries_networks_are_followed(monkeypatch):
+    block = torchvision.models.resnet.BasicBlock
+    model = torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=3).eval()
+    x, forward = torch.randn(1, 3, 32, 32), block.forward
+    fast = compile(model, x)
+    before = fast(x)
+    monkeypatch.setattr(block, "forward", lambda self, x: 0 * forward(self, x))
+    with torch.no_grad():
+        assert torch.equal(fast(x), model(x)) and not torch.equal(fast(x), before)
 
 
 def test_functions_are_followed_as_modules_are():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import dataclasses
 import functools
 import itertools
 import os
 import random
+import re
 import signal
 import threading
 
@@ -342,10 +344,33 @@ def test_an_iterator_is_not_looked_at():
     assert "iterator" in fast.explain() or "count" in fast.explain()
 
 
-def test_a_tensor_kept_where_nobody_can_look_is_named():
-    hidden = threading.local()
-    model = Net(lambda s, x: (setattr(hidden, "x", x), s.conv(x))[1])
+def test_a_tensor_kept_where_nobody_can_look_is_named(monkeypatch):
+    monkeypatch.setattr(os, "hidden", None, raising=False)
+    model = Net(lambda s, x: (setattr(os, "hidden", x), s.conv(x))[1])
     assert "keeps a tensor" in compile(model, images(1)).explain()
+
+
+OF_THE_CALLER = contextvars.ContextVar("of the caller", default=2.0)
+OF_THE_THREAD = threading.local()
+OF_THE_THREAD.gain = 2.0
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (lambda s, x: s.conv(x) * OF_THE_CALLER.get(), "is a ContextVar"),
+        (lambda s, x: s.conv(x) * OF_THE_THREAD.gain, "has a value for each caller"),
+        (lambda s, x: s.conv(x) * globals()["GAIN"], r"finds names by globals\(\)"),
+        (lambda s, x: s.conv(x) * eval("GAIN"), r"finds names by eval\(\)"),  # noqa: S307
+    ],
+    ids=["context", "thread", "globals", "eval"],
+)
+def test_names_that_cannot_be_followed_are_pytorchs(forward, reason):
+    fast = assert_the_same(Net(forward))
+    assert re.search(reason, fast.explain())
+
+
+GAIN = 2.0
 
 
 # hooks
@@ -503,10 +528,10 @@ def test_an_exception_that_the_network_keeps_does_not_keep_a_tensor():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_that_is_forked_while_a_plan_is_made_does_not_wait_for_it():
     inside, leave = threading.Event(), threading.Event()
-    slow = threading.local()
+    slow: set[int] = set()  # threads
 
     def forward(s, x):
-        if getattr(slow, "on", False):
+        if threading.get_ident() in slow:
             s.seen = x
             inside.set()
             leave.wait(60)
@@ -517,7 +542,7 @@ def test_a_child_that_is_forked_while_a_plan_is_made_does_not_wait_for_it():
     fast = compile(model, images(1))
 
     def work() -> None:
-        slow.on = True
+        slow.add(threading.get_ident())
         fast(images(2))
 
     thread = threading.Thread(target=work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import gc
 import types
 from collections import OrderedDict, defaultdict, deque
@@ -53,6 +54,8 @@ def equal(a: Any, b: Any) -> bool:
         return list(a) == list(b) and all(map(equal, a.values(), b.values()))
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, array.array):
+        return a.typecode == b.typecode and a.tobytes() == b.tobytes()
     if type(a) in ATOMS:
         return a == b or (a != a and b != b)
     if isinstance(a, (bytearray, set, frozenset)):

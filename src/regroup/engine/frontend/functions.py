@@ -41,9 +41,14 @@ _PROBES = frozenset(("getattr", "hasattr"))
 @lru_cache(maxsize=10_000)
 def calls_by_text(code: CodeType) -> frozenset[str]:
     """Return texts in a function that looks attributes up by texts: of them names of methods may be made."""
-    if _BY_TEXT.isdisjoint(names_of(code)):
+    if not looks_up_by_text(code):
         return frozenset()
     return frozenset(text for text in _texts(code) if len(text) > 2)
+
+
+def looks_up_by_text(code: CodeType) -> bool:
+    """Tell whether a function looks attributes up by texts, which may be computed."""
+    return not _BY_TEXT.isdisjoint(names_of(code))
 
 
 @lru_cache(maxsize=10_000)

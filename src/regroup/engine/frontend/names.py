@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import types
+from collections import ChainMap, UserDict, UserList
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,10 @@ from regroup.engine.frontend.holders import MISSING
 
 _LIBRARIES = frozenset({"timm", "torchvision"})
 """Packages whose functions and globals are taken to stay as they are; methods of their classes may change."""
+
+
+NAMESPACES = (types.SimpleNamespace, argparse.Namespace, ChainMap, UserDict, UserList)
+"""Classes of Python's whose objects have what attributes their user gives them."""
 
 
 class Names:
@@ -43,7 +49,7 @@ class Names:
 
     def add_function(self, function: types.FunctionType) -> None:
         """Take a function, the globals that it reads, and its closure; functions of libraries stay."""
-        if _is_library(function.__module__):
+        if is_library(function.__module__):
             return
         defaults = function.__defaults__, function.__kwdefaults__
         self.functions.append((function, (function.__code__, *defaults)))
@@ -67,32 +73,39 @@ class Names:
 
     def add_classes(self, kinds: list[type]) -> None:
         """Take those attributes of classes that are wanted, also where others could hide them later."""
-        self._families.append([k for k in kinds if issubclass(k, nn.Module) or not _is_library(k.__module__)])
+        self._families.append([k for k in kinds if issubclass(k, nn.Module) or not is_library(k.__module__)])
 
-    def finish(self, is_mentioned: Callable[[str], bool], probed: Iterable[str]) -> None:
+    def finish(self, is_mentioned: Callable[[str], bool], probed: Iterable[str], computed: bool) -> None:
         """Take what is wanted, now that all code has been seen.
 
         Args:
             is_mentioned: tells whether a name is in the code.
             probed: names of which code asks whether they are there.
+            computed: code computes names of attributes.
         """
         probed = list(probed)
 
-        def is_wanted(name: str, value: Any) -> bool:
+        def is_of_class(name: str, value: Any) -> bool:
             return is_mentioned(name) if any(functions_in(value)) else is_data(name)
 
+        def is_of_object(name: str) -> bool:
+            return is_data(name) and (computed or is_mentioned(name))
+
         for kinds in self._families:
-            names = {n for kind in kinds for n, value in list(vars(kind).items()) if is_wanted(n, value)}
+            names = {n for kind in kinds for n, value in list(vars(kind).items()) if is_of_class(n, value)}
             for kind in kinds:
                 unused = {"__init__"} if issubclass(kind, nn.Module) else set()
                 for name in {"forward", *names, *probed} - unused:
                     self._add(kind, vars(kind), name)
         for module in self.modules.values():
-            for name in {name for name in vars(module) if is_data(name) and is_mentioned(name)}.union(probed):
+            for name in {*filter(is_of_object, vars(module)), *probed}:
                 self._add(module, vars(module), name)
         for owner, entries in self._spaces:
-            inherited = {name for kind in type(owner).__mro__[:-1] for name in vars(kind)}
-            names = {n for n in (*entries, *inherited) if is_data(n) and (probed or is_mentioned(n))}
+            if isinstance(owner, (types.FunctionType, *NAMESPACES)):
+                names = {*entries}
+            else:
+                inherited = (name for kind in type(owner).__mro__[:-1] for name in vars(kind))
+                names = {*filter(is_of_object, (*entries, *inherited))}
             for name in names.union(probed):
                 self._add(owner, entries, name)
 
@@ -107,5 +120,6 @@ class Names:
         return is_new
 
 
-def _is_library(module: str | None) -> bool:
+def is_library(module: str | None) -> bool:
+    """Tell whether a module belongs to a package whose functions are taken to stay."""
     return (module or "").partition(".")[0] in _LIBRARIES

@@ -18,11 +18,14 @@ False
 
 from __future__ import annotations
 
-import argparse
+import array
+import contextvars
+import copy
 import functools
 import gc
 import random
 import sys
+import threading
 import types
 import weakref
 from collections import OrderedDict, deque
@@ -42,6 +45,7 @@ from regroup.engine.frontend.functions import (
     imports_of,
     is_data,
     loads_of,
+    looks_up_by_text,
     names_of,
     probes_of,
     stores_of,
@@ -57,7 +61,7 @@ from regroup.engine.frontend.holders import (
     Items,
     Members,
 )
-from regroup.engine.frontend.names import Names
+from regroup.engine.frontend.names import NAMESPACES, Names, is_library
 from regroup.errors import EngineError
 
 _OTHERS = frozenset({"torch", "numpy", "regroup", "builtins", *sys.stdlib_module_names} - {"__main__"})
@@ -69,8 +73,8 @@ _DERIVED = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm", "torch
 _OF_CLASSES = ("__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__", "__prepare__")
 """Methods that Python calls when classes are made."""
 
-NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
-"""Classes of Python's whose objects have what attributes their user gives them."""
+_BY_TEXT = frozenset(("eval", "exec", "globals", "locals"))
+"""Functions by which code finds names that cannot be known from it."""
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 _INTERNALS = frozenset(vars(nn.Module()))
@@ -95,13 +99,13 @@ class Snapshot:
         self._seen: dict[int, object] = {}
         self._kept: dict[int, Tensor] = {}
         self._stack: list[tuple[object, str]] = [(model, type(model).__name__)]
-        self._mentioned, self._texts, self._probed = {"forward"}, set(), set()
+        self._mentioned, self._texts, self._probed, self._computed = {"forward"}, set(), set(), False
         self._waiting: dict[str, list[object]] = {}
         self._derived = _derived_names(model) if isinstance(model, nn.Module) else set()
         self._add_random_generators()
         while self._stack:
             self._visit(*self._stack.pop())
-        self.names.finish(self._is_mentioned, self._probed)
+        self.names.finish(self._is_mentioned, self._probed, self._computed)
 
     def holds(self, value: object) -> bool:
         """Tell whether `value` is an object that the model holds."""
@@ -158,9 +162,12 @@ class Snapshot:
             self._visit_class(value)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque, types.MappingProxyType)):
             self._visit_container(value, name)
-        elif isinstance(value, (np.ndarray, bytearray)):
+        elif isinstance(value, (np.ndarray, bytearray, array.array)):
             self.names.contents.append(value)
-            self._holders.append(Contents(value, name, value.copy, functools.partial(_refill, value)))
+            read = functools.partial(copy.copy, value)
+            self._holders.append(Contents(value, name, read, functools.partial(_refill, value)))
+        elif isinstance(value, memoryview):
+            self._stack.append((value.obj, name))
         elif isinstance(value, types.ModuleType):
             self._visit_space(value)
         elif not isinstance(value, types.BuiltinFunctionType):
@@ -191,6 +198,7 @@ class Snapshot:
         """Visit the methods that a function can call, by the names in it: of a class's methods only those."""
         self._texts |= calls_by_text(code)
         self._probed |= probes_of(code)
+        self._computed |= looks_up_by_text(code)
         self._mentioned |= names_of(code)
         for name in [name for name in self._waiting if self._is_mentioned(name)]:
             self._stack += [(function, name) for function in self._waiting.pop(name)]
@@ -207,6 +215,9 @@ class Snapshot:
         stored = stores_of(code)
         if stored:
             self._add(Globals(names, stored))
+        by_text = _BY_TEXT & (loads_of(code) - names.keys())
+        if by_text and not is_library(function.__module__):
+            raise EngineError(f"{code.co_name} finds names by {min(by_text)}(), which cannot be followed")
         for name in loads_of(code):
             value = names.get(name, MISSING)
             if isinstance(value, types.ModuleType):
@@ -258,6 +269,10 @@ class Snapshot:
                 if module and name == "__init__":
                     continue
                 self._visit_if_mentioned(name, list(functions_in(value)))
+                if hasattr(type(value), "__get__") and not is_other(type(value).__module__):
+                    self._stack.append((value, name))  # a descriptor of the user's own
+        if not is_other(type(kind).__module__):
+            self._stack.append((type(kind), kind.__name__))
 
     def _visit_container(self, value: Any, name: str) -> None:
         if isinstance(value, (tuple, frozenset)):
@@ -281,6 +296,8 @@ class Snapshot:
             self._visit_module(value)
         elif hasattr(kind, "__next__") or isinstance(value, random.SystemRandom):
             raise EngineError(f"{name} is a {kind.__name__}, and to look at it would change it")
+        elif isinstance(value, (contextvars.ContextVar, threading.local)):
+            raise EngineError(f"{name} is a {kind.__name__}, which has a value for each caller")
         elif isinstance(value, random.Random):
             self._holders.append(Contents(value, name, value.getstate, value.setstate))
         elif isinstance(value, (torch.Generator, np.random.RandomState)):
@@ -324,8 +341,8 @@ class Snapshot:
                 self._stack.append((value, holder.label(key)))
 
 
-def _refill(array: Any, numbers: Any) -> None:
-    array[slice(None) if isinstance(array, bytearray) else ...] = numbers
+def _refill(buffer: Any, numbers: Any) -> None:
+    buffer[... if isinstance(buffer, np.ndarray) else slice(None)] = numbers
 
 
 def is_other(module: str | None) -> bool:

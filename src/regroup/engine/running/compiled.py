@@ -108,20 +108,22 @@ class Compiled(nn.Module):
     large one, the following calls see the rest (one number among a million after 4,096 calls at most), and
     `refresh()` is for whoever cannot wait. As they were at the time of compilation stay functions and
     globals of Python's own packages, PyTorch, timm, torchvision and regroup (methods of timm's and
-    torchvision's modules are followed), the insides of other packages' objects that are written in C, and
-    answers of the world around, if the code asks (how inputs lie in memory, numbers of threads, the
-    environment, the time). A frozen network takes names as they are when a form or batch size first comes.
-    Memory of weights that were replaced is given back at the next call.
+    torchvision's modules are followed), the insides of other packages' objects that are written in C,
+    modules that code finds in `sys.modules` or by `importlib`, and answers of the world around, if the code
+    asks (how inputs lie in memory, numbers of threads, the environment, the time). A frozen network takes
+    names as they are when a form or batch size first comes. Memory of weights that were replaced is given
+    back at the next call.
 
     The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
-    not in every call (so what it prints is printed then). One plan serves all batch sizes at which that gives
-    the same; others have plans of their own. The model is left as it was. A model that does more than compute
-    runs in PyTorch, call by call, and `explain()` says why: if it changes what it holds (attributes, lists,
-    closures, globals), draws random numbers, has forward hooks (but those marked
+    not in every call (so what it prints is printed then). One plan serves all batch sizes at which that
+    gives the same; others have plans of their own. The model is left as it was. A model that does more than
+    compute runs in PyTorch, call by call, and `explain()` says why: if it changes what it holds
+    (attributes, lists, closures, globals), finds names by eval or globals(), reads what each thread or
+    context has of its own, draws random numbers, has forward hooks (but those marked
     `regroup.ops.hooks.stateless`), looks at numbers of tensors, writes into its input, returns objects that
     are not made of tensors, containers and plain values, or returns tensors that share memory with one
-    another or with the input. Results that are one object, the input itself, or a parameter or buffer of the
-    model's, are so here as well; constants are fresh in every call.
+    another or with the input. Results that are one object, the input itself, or a parameter or buffer of
+    the model's, are so here as well; constants are fresh in every call.
 
     It uses `threads` threads, or as many as PyTorch does (`torch.set_num_threads`), in forked processes too;
     results have the same bits for any number. They share each step as they come, and wait for none that has

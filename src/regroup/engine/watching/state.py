@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from regroup.engine.frontend.snapshot import NAMESPACES, is_other
+from regroup.engine.frontend.names import NAMESPACES
+from regroup.engine.frontend.snapshot import is_other
 from regroup.engine.watching.held import Held
 
 _GLOBAL_HOOKS = (torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks)

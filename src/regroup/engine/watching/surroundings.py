@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import gc
 import types
 import warnings
@@ -55,7 +56,7 @@ class Surroundings:
         looks += [_Contents(containers)] if containers else []
         modules = [one for one in contents if isinstance(one, nn.Module)]
         looks += [Watched(modules)] if modules else []
-        buffers = [one for one in contents if isinstance(one, (np.ndarray, bytearray, deque))]
+        buffers = [one for one in contents if isinstance(one, (np.ndarray, bytearray, array.array, deque))]
         looks += [_Buffers(buffers)] if buffers else []
         self._looks = [look.unchanged for look in looks]
         found = [_tensor_of(one) for one in buffers]
