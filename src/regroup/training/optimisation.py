@@ -51,12 +51,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_p
     """
     from timm.scheduler import create_scheduler_v2
 
+    decay: Any = {} if config.decay_epochs is None else {"decay_epochs": config.decay_epochs}
     try:
         schedule, _ = create_scheduler_v2(
             optimizer,
             sched=config.sched,
             num_epochs=config.epochs,
-            decay_epochs=config.decay_epochs,  # type: ignore[arg-type]
             decay_milestones=list(config.decay_milestones),
             decay_rate=config.decay_rate,
             warmup_epochs=config.warmup_epochs,  # type: ignore[arg-type]
@@ -64,9 +64,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_p
             min_lr=config.min_lr,
             step_on_epochs=False,
             updates_per_epoch=steps_per_epoch,
+            **decay,
         )
     except ValueError as error:
         raise ConfigError("sched", config.sched, "a schedule that fits the epochs", str(error)) from error
+    if schedule is None and config.sched != "none":
+        wanted = "a schedule that the installed timm has"
+        raise ConfigError("sched", config.sched, wanted, "take another, or install timm 1.0.31 or newer")
     return schedule
 
 

@@ -100,9 +100,9 @@ class Code(Builder):
             return self._load_pieces(pointer, count)
         intrinsic = f"@llvm.masked.load.v{self.lanes}f32.p0"
         mask = f"<{self.lanes} x i1>"
-        self.declarations.add(f"declare {self.vector} {intrinsic}(ptr, {mask}, {self.vector})")
-        ones = self.first_lanes(count)
-        given = f"ptr align 4 {pointer}, {mask} {ones}, {self.vector} zeroinitializer"
+        # with the alignment as an argument: older releases of LLVM know no other form, newer ones take it too
+        self.declarations.add(f"declare {self.vector} {intrinsic}(ptr, i32, {mask}, {self.vector})")
+        given = f"ptr {pointer}, i32 4, {mask} {self.first_lanes(count)}, {self.vector} zeroinitializer"
         return self.emit(self.vector, f"call {self.vector} {intrinsic}({given})", name)
 
     def prefetch(self, pointer: Value, floats: Operand) -> None:
@@ -121,8 +121,8 @@ class Code(Builder):
         else:
             name = f"@llvm.masked.store.v{self.lanes}f32.p0"
             mask = f"<{self.lanes} x i1>"
-            self.declarations.add(f"declare void {name}({self.vector}, ptr, {mask})")
-            to = f"ptr align 4 {pointer}, {mask} {self.first_lanes(count)}"
+            self.declarations.add(f"declare void {name}({self.vector}, ptr, i32, {mask})")
+            to = f"ptr {pointer}, i32 4, {mask} {self.first_lanes(count)}"
             self.lines.append(f"call void {name}({self.vector} {vector}, {to})")
 
     def store_scalar(self, number: Operand, pointer: Value) -> None:

@@ -228,9 +228,9 @@ def _call(word: str, rest: str, values: Values) -> Expression:
 def _masked(which: str, arguments: list[str], values: Values) -> Expression:
     """Return the load or store of a vector's first lanes: their number comes last."""
     if which == "load":
-        pointer, mask, _ = arguments
+        pointer, _, mask, _ = arguments
         return Expression(f"load({values(pointer).text}, {_first(mask)})")
-    vector, pointer, mask = arguments
+    vector, pointer, _, mask = arguments
     return Expression(f"store({values(pointer).text}, {values(vector).text}, {_first(mask)})")
 
 
