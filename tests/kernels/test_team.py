@@ -22,7 +22,6 @@ from regroup.kernels.problems import Chain, Conv, Epilogue, Pointwise, Pool
 from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.program import Call, Part, Program, Step, build, layout, team
 from regroup.kernels.program import board as words
-from regroup.kernels.program.crowd import Crowd
 from regroup.kernels.program.region import Region
 from regroup.kernels.program.runner import MOST_CLAIMS, STEP_BITS
 from tests.processes import in_fork
@@ -106,8 +105,8 @@ def stumbling(program, monkeypatch, request) -> Region:
 
 def _region(stumble: int = 0, *, ours: bool = True) -> Region:
     region = Region(Target.host(), stumble)
-    if ours:  # PyTorch's threads are late, and will be
-        region.crowd.is_there = lambda: True
+    if ours:
+        region.run = lambda fields, threads, board, preference: Region.run(region, fields, threads, board)
     return region
 
 
@@ -155,7 +154,7 @@ def test_threads_of_pytorch_share_the_work_in_the_same_way(program, x, want, stu
         call = Call(program, arena.ctypes.data, threads, False, strides)
         for _ in range(10):
             y.fill_(torch.nan)
-            call(len(x), [x.data_ptr(), y.data_ptr()], "PyTorch's")
+            call(len(x), [x.data_ptr(), y.data_ptr()])
             assert torch.equal(y, want)
 
 
@@ -256,7 +255,7 @@ def test_numbers_of_steps_may_begin_anew_in_a_call(program, x, want):
     call._board[words.SHARES :] = (1 << STEP_BITS) - 5
     for _ in range(3):
         y.fill_(torch.nan)
-        call(len(x), [x.data_ptr(), y.data_ptr()], "PyTorch's")
+        call(len(x), [x.data_ptr(), y.data_ptr()])
         assert torch.equal(y, want)
     assert call._board[words.NOW] < 100
 
@@ -338,49 +337,9 @@ def test_a_forked_process_has_threads_of_its_own(program, x, want):
     assert in_fork(child).stdout == "True 2\n"
 
 
-def test_who_is_late_at_the_end_of_a_region_is_not_waited_for_again():
-    region = Region(Target.host())
-    count = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 3)
-    leave = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(region.loaded.address("leave"))
-    board = region.board(3)
-    board[words.COUNT] = ctypes.cast(count, ctypes.c_void_p).value
-    for times in (1, 2):
-        board[words.LEFT] = 0
-        leave(board.ctypes.data, 1)
-        assert board[words.LEFT] == 1, "one of two has come"
-        leave(board.ctypes.data, 0)
-        assert region.crowd.late[0] == times
-    leave(board.ctypes.data, 2)
-    leave(board.ctypes.data, 0)
-    assert region.crowd.late[0] == 2
-
-
-def test_late_threads_are_tried_again_each_time_later(monkeypatch):
-    now, crowd = 100.0, Crowd()
-    monkeypatch.setattr("regroup.kernels.program.crowd.time.monotonic", lambda: now)
-    assert not crowd.is_there()
-    for seconds in (0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5):
-        crowd.late[0] += 1
-        assert crowd.is_there()
-        now += seconds - 0.001
-        assert crowd.is_there()
-        now += 0.002
-        assert not crowd.is_there(), "a try"
-    assert not crowd.is_there(), "it has come in time"
-    crowd.late[0] += 1
-    assert crowd.is_there()
-    for _ in range(10):  # and goes on being late: there is no reason to try
-        now += 0.019
-        crowd.late[0] += 1
-        assert crowd.is_there()
-    now += 0.021
-    assert not crowd.is_there()
-
-
 def test_where_there_are_no_threads_the_caller_does_all(program, x, want, monkeypatch):
     region = _region()
     monkeypatch.setattr(program.layout, "region", region)
-    monkeypatch.setattr(region, "_openmp", None)
     monkeypatch.setattr(workers, "system_calls", lambda: None)
     assert torch.equal(_run(program, x, 2), want)
     monkeypatch.setattr(pool, "entry_points", lambda: None)

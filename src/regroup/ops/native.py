@@ -109,7 +109,7 @@ class _Plan:
             call = waiting.pop()
         except IndexError:
             call = _Prepared(self._program, threads, self._strides)
-        call.run(1, [tensor.data_ptr() for tensor in tensors], "PyTorch's")
+        call.run(1, [tensor.data_ptr() for tensor in tensors])
         if len(waiting) < 2:
             waiting.append(call)
 

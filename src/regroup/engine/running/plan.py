@@ -18,7 +18,7 @@ from regroup.engine.passes import Change, optimise
 from regroup.engine.placing.partition import partition
 from regroup.engine.placing.schedule import Schedule, schedule
 from regroup.kernels.machine.threads import torch_threads, usable, within_fork
-from regroup.kernels.program import Call, Pool, Program
+from regroup.kernels.program import Call, Program
 
 _SHARED_WEIGHTS = 8 << 20
 """Floats: networks with more weights than this (32 MiB) share each image among the threads of a batch.
@@ -43,16 +43,15 @@ class NativeSegment:
         work: for each step, what each of its parts does: words and problem.
         program: the code, with weights.
         arena_floats: memory for one image.
-        alone: the network has no other segment, so that PyTorch's threads are at rest.
     """
 
-    def __init__(self, graph: Graph, steps: Schedule, program: Program, *, alone: bool) -> None:
+    def __init__(self, graph: Graph, steps: Schedule, program: Program) -> None:
         self.inputs, self.outputs = tuple(graph.inputs), tuple(graph.outputs)
         self.work = tuple(
             tuple((task.name, part.problem) for task, part in zip(tasks, step.parts, strict=True))
             for tasks, step in zip(steps.tasks, steps.steps, strict=True)
         )
-        self.program, self.arena_floats, self.alone = program, steps.arena_floats, alone
+        self.program, self.arena_floats = program, steps.arena_floats
         self._strides = [math.prod(value.shape) for value in (*self.inputs, *self.outputs)]
         self._is_small = program.weights.size <= _SHARED_WEIGHTS
         self._calls: dict[tuple[int, bool], list[_Call]] = {}
@@ -65,7 +64,8 @@ class NativeSegment:
         outputs = [torch.empty(images, *value.shape, **plain) for value in self.outputs]
         if images == 0:
             return outputs
-        pool, threads = self._pool(threads), how_many(threads)
+        # OpenMP's threads would end and begin where their number is not as before
+        ours, threads = threads is not None and threads != torch_threads(), how_many(threads)
         key = threads, images >= threads > 1 and self._is_small
         waiting = self._calls.get(key)
         if waiting is None:  # other numbers of threads than before: their memory is given back
@@ -75,16 +75,10 @@ class NativeSegment:
             call = waiting.pop()
         except IndexError:  # as many calls at a time as never before
             call = _Call(self.program, *key, self._strides)
-        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)], pool)
+        call.run(images, [x.data_ptr() for x in (*inputs, *outputs)], ours=ours)
         if len(waiting) < _MOST_ARENAS:
             waiting.append(call)
         return outputs
-
-    def _pool(self, threads: int | None) -> Pool:
-        """Return whose threads to use: OpenMP's begin and end where their number is not as before."""
-        if threads is not None and threads != torch_threads():
-            return "ours"
-        return "any" if self.alone else "PyTorch's"
 
     def step_timer(self, inputs: Sequence[Tensor], threads: int) -> Callable[[int, int], None]:
         """Return what runs steps `first` to `last` (exclusive) on one image, for `explain`."""
@@ -204,8 +198,7 @@ def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], Non
             own = {node: reasons[node] for node in part.graph.nodes}
             segments.append(TorchSegment(part.graph, own))
         else:
-            alone = len(parts) == 1
-            segments.append(NativeSegment(part.graph, steps, steps.build(progress), alone=alone))
+            segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
     plan = Plan(batch, segments, recorded, changes, complaint=_complaint(recorded, reasons))
     # with the nodes go the weights, which the programs have in their own order
     recorded.graph.nodes, recorded.macs = [], {}

@@ -1,59 +1,76 @@
-"""Whether others want the cores: then threads wait asleep, and nobody waits for a thread that is late.
+"""Whether others want the cores, and on whose threads a call is then faster.
 
 At the end of a parallel region all its threads meet. That costs nothing while each has a core, and PyTorch's
 threads are the best to have: after its operators they stay awake for milliseconds, and others would find the
-cores taken. But who has lost its core comes back when the system lets it. So where threads are late, be it at
-the end or with a chunk that others wait for, the calls of the next time run on a team of our own, of which
-nobody needs to come. After that a call tries PyTorch's again; each time later, if these are late once more.
+cores taken. But who has lost its core comes back when the system lets it; of a team of our own nobody needs
+to come. So when threads are late, be it at the end or with a chunk that others wait for, a call tries the
+other ones, and keeps those with which it has been faster.
 """
 
 from __future__ import annotations
 
-import time
-
 from regroup.kernels.language import atomics
 from regroup.kernels.language.code import Code, Value
 from regroup.kernels.language.words import pointer, put, wide, word
-from regroup.kernels.machine import workers
 from regroup.kernels.machine.target import Target
 from regroup.kernels.program import board as words
 
-_SHORTEST, _LONGEST = 0.02, 0.5
-"""Seconds until a try, so that what it costs, some milliseconds, is lost among them."""
+_TRIAL = 0.03
+"""Seconds of a trial, at least: as long as a system lets processes take turns a few times."""
+
+_MEMORY = 0.1
+"""Seconds back to which a mean goes, more or less."""
+
+_SHORTEST, _LONGEST = 0.05, 1.0
+"""Seconds from one trial to the next, more each time that nothing has come of it."""
+
+_RARE = 20
+"""How many times longer than a trial has taken that is, at least."""
+
+_CLEARLY = 0.95
+"""By how much a call must be faster on our own threads, which wake from sleep each time."""
 
 
-class Crowd:
-    """What a process knows of its cores.
+class Preference:
+    """On whose threads a call runs, by the times that it has taken.
 
     Attributes:
-        late: how often a thread was late since the last try; native code counts it.
+        ours: on our own, not on PyTorch's.
     """
 
     def __init__(self) -> None:
-        self.late = workers.shared_words(1)
-        workers.keep_for_ever(self.late)
-        self._seen, self._until, self._time = 0, 0.0, _SHORTEST
+        self.ours = self._is_trial = False
+        self._sums, self._counts = [0.0, 0.0], [0.0, 0.0]
+        self._start, self._until, self._pause = 0.0, 0.0, _SHORTEST
 
-    def is_there(self) -> bool:
-        """Return whether a call had better not wait for anyone; if not, it is a try."""
-        late = int(self.late[0])
-        if not late:
-            self._time = _SHORTEST
-            return False
-        now = time.monotonic()
-        if not self._seen:
-            self._until, self._time = now + self._time, min(2 * self._time, _LONGEST)
-        elif late != self._seen:
-            self._until = max(self._until, now + _SHORTEST)
-        elif now > self._until:
-            self.late[0] = self._seen = 0
-            return False
-        self._seen = late
-        return True
+    def took(self, seconds: float, now: float, *, late: bool) -> None:
+        """Learn what an image of a call has taken, whether a thread was late, and what time it is."""
+        forget = 1 - min(0.9, seconds / _MEMORY)
+        self._sums[self.ours] = self._sums[self.ours] * forget + seconds
+        self._counts[self.ours] = self._counts[self.ours] * forget + 1
+        if self._is_trial:
+            self._judge(now, late=late)
+        elif now >= self._until and (late or self.ours):
+            if now - self._until > _RARE * self._pause:
+                self._pause = _SHORTEST
+            self._is_trial, self._start, self.ours = True, now, not self.ours
+            self._sums[self.ours] = self._counts[self.ours] = 0.0
+
+    def _judge(self, now: float, *, late: bool) -> None:
+        here, there = (self._sums[i] / self._counts[i] for i in (self.ours, not self.ours))
+        better = here < there * (_CLEARLY if self.ours else 1)
+        if now - self._start < _TRIAL and (better or not late):
+            return
+        if better:
+            self._pause = _SHORTEST
+        else:
+            self.ours, self._pause = not self.ours, min(2 * self._pause, _LONGEST)
+        self._is_trial = False
+        self._until = now + max(self._pause, _RARE * (now - self._start) if not better else 0)
 
 
 def is_there(code: Code, board: Value) -> Value:
-    """Return whether threads that wait for a call had better sleep."""
+    """Return whether threads were late a short time ago: those that wait had better sleep."""
     return code.compare("ne", atomics.load(code, _late(code, board), 0, "monotonic"), 0)
 
 

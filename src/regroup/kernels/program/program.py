@@ -17,8 +17,8 @@ import numpy as np
 from regroup.errors import EngineError
 from regroup.kernels.machine.target import Target
 from regroup.kernels.program.code import Form, code_of_step, step_number
+from regroup.kernels.program.crowd import Preference
 from regroup.kernels.program.layout import Layout
-from regroup.kernels.program.region import Pool
 from regroup.kernels.program.runner import FIELDS
 from regroup.kernels.program.steps import Step
 from regroup.kernels.templates.base import LINE, Kernel, whole_lines
@@ -157,6 +157,7 @@ class Call:
             raise EngineError(f"a program of {layout.buffer_count - 1} buffers was given {given}")
         self._places = np.array([arena, program.weights.ctypes.data, *strides], np.int64)
         self._gaps = np.array([0, 0, *strides], np.int64)
+        self.preference = Preference()
         self._program, self._region, self._threads = program, layout.region, threads  # alive while this is
         first, last = steps or (0, len(layout.kernels))
         private = layout.arena_floats * (threads if image_per_thread else 1) + layout.table_floats
@@ -187,18 +188,18 @@ class Call:
         }
         self._fields = np.array([values[name] for name in FIELDS], np.int64)
 
-    def __call__(self, images: int, buffers: Sequence[int], pool: Pool = "any") -> None:
+    def __call__(self, images: int, buffers: Sequence[int], *, ours: bool = False) -> None:
         """Run on so many images, which lie at `buffers`: addresses of the inputs, then of the outputs.
 
         Args:
             images: how many.
             buffers: where.
-            pool: whose threads do it. PyTorch's are awake for a while after its operators, and others would
-                find the cores taken; but in the end the call waits for them.
+            ours: on threads of our own; else on those, our own or PyTorch's, with which it is faster.
         """
         self._places[2:] = buffers
         self._fields[_IMAGES] = images
-        self._region.run(self._fields, self._threads, self._board.ctypes.data, pool)
+        preference = None if ours else self.preference
+        self._region.run(self._fields, self._threads, self._board.ctypes.data, preference)
 
 
 def aligned(floats: int) -> np.ndarray:

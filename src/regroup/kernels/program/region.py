@@ -6,7 +6,6 @@ import ctypes
 import os
 import time
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
@@ -17,19 +16,19 @@ from regroup.kernels.machine.target import Target
 from regroup.kernels.machine.threads import Lock, entry_points, is_child
 from regroup.kernels.program import board as words
 from regroup.kernels.program import team
-from regroup.kernels.program.crowd import Crowd
+from regroup.kernels.program.crowd import Preference
 from regroup.kernels.program.runner import FIELDS
 
-_BOARD, _TEAMS = FIELDS.index("board"), FIELDS.index("teams")
-
-Pool = Literal["any", "ours", "PyTorch's"]
-"""Whose threads: our own, those that PyTorch computes on where it can, or these until they are late."""
+_BOARD, _TEAMS, _IMAGES = (FIELDS.index(name) for name in ("board", "teams", "images"))
 
 _AWAKE = (100e-6, 1e-3)
 """Seconds that a thread waits awake for a step, and for a call: to wake it takes tens of microseconds."""
 
 _LATE = 500e-6
 """Seconds after which a thread is late: interrupts are shorter, and other processes keep a core longer."""
+
+_RECENT = 20e-3
+"""Seconds for which it counts that threads were late."""
 
 _CLOCK, _MARGIN = 2.5e9, 3
 """Cycles of a second, more or less; estimates of them are those of kernels that find their data in caches."""
@@ -55,7 +54,8 @@ class Region:
         self._helper = loaded.address("helper")
         pause = _pause(ctypes.CFUNCTYPE(None, ctypes.c_int64)(loaded.address("rest")))
         self._pause, self._waits = pause, [max(1, int(seconds / pause)) for seconds in (*_AWAKE, _LATE)]
-        self.crowd = Crowd()
+        self.late, self._clear = workers.shared_words(1), 0.0
+        workers.keep_for_ever(self.late)
         self._teams: dict[int, _Teams] = {}
         self._lock = Lock()
         if hasattr(os, "register_at_fork"):
@@ -70,7 +70,7 @@ class Region:
     def board(self, threads: int) -> np.ndarray:
         """Return a board for so many threads."""
         board, calls = workers.shared_words(words.board_words(threads)), workers.system_calls()
-        board[words.LATE_AT] = self.crowd.late.ctypes.data
+        board[words.LATE_AT] = self.late.ctypes.data
         board[[words.WAIT, words.WAIT_FOR_CALL, words.LATE]] = self._waits
         if self._openmp:
             board[[words.PARALLEL, words.NUMBER, words.COUNT]] = list(self._openmp.values())
@@ -84,30 +84,37 @@ class Region:
         """Return after how many pauses a thread is late with what takes so many cycles, by an estimate."""
         return max(self._waits[-1], int(_MARGIN * cycles / _CLOCK / self._pause))
 
-    def run(self, fields: np.ndarray, threads: int, board: int, pool: Pool = "any") -> None:
+    def run(self, fields: np.ndarray, threads: int, board: int, preference: Preference | None = None) -> None:
         """Run the call that `fields` are about, on so many threads at most.
 
         Args:
             fields: the call's data (`FIELDS`).
             threads: how many.
             board: address of a board for that many, which nobody uses but this call.
-            pool: whose.
+            preference: whose threads; ours by default.
         """
         fields[_BOARD] = board
         if threads == 1:
             self._alone(fields.ctypes.data)
-        elif self._is_pytorchs(pool):
-            self._region(fields.ctypes.data)
-        elif workers.system_calls() is None:
-            self._alone(fields.ctypes.data)
+        elif preference is None or not self._openmp or is_child():
+            self._on_ours(fields, threads, time.monotonic())
         else:
-            fields[_TEAMS] = self._table(threads)
-            self._team(fields.ctypes.data)
+            late, start = int(self.late[0]), time.monotonic()
+            if preference.ours:
+                self._on_ours(fields, threads, start)
+            else:
+                self._region(fields.ctypes.data)
+            now, images = time.monotonic(), max(1, int(fields[_IMAGES]))
+            preference.took((now - start) / images, now, late=int(self.late[0]) > late)
 
-    def _is_pytorchs(self, pool: Pool) -> bool:
-        if not self._openmp or is_child() or pool == "ours":
-            return False
-        return pool == "PyTorch's" or not self.crowd.is_there()
+    def _on_ours(self, fields: np.ndarray, threads: int, now: float) -> None:
+        if workers.system_calls() is None:
+            self._alone(fields.ctypes.data)
+            return
+        if now > self._clear:
+            self.late[0], self._clear = 0, now + _RECENT
+        fields[_TEAMS] = self._table(threads)
+        self._team(fields.ctypes.data)
 
     def _table(self, threads: int) -> int:
         """Return the address of the boards of teams; if none is free, there is a new one, up to all cores."""
