@@ -55,7 +55,8 @@ def test_calls_take_the_threads_with_which_they_are_faster(seed):
         late = rng.random() < 0.7
         return rng.uniform(3e-3, 6e-3) + (0 if ours else late * rng.uniform(4e-3, 40e-3)), late
 
-    preference = Preference()
-    for start in (0.0, 40.0):
-        assert _seconds_of_calls(preference, start, start + 20, quiet) < 1.1 * 1.55e-3
-        assert _seconds_of_calls(preference, start + 20, start + 40, busy) < 1.1 * 4.5e-3
+    preference, now = Preference(), 0.0
+    for seconds, margin in ((20, 1.1), (20, 1.1), (2, 1.5), (2, 1.5), (2, 1.5)):
+        assert _seconds_of_calls(preference, now, now + seconds, quiet) < margin * 1.55e-3
+        assert _seconds_of_calls(preference, now + seconds, now + 2 * seconds, busy) < margin * 4.5e-3
+        now += 2 * seconds

@@ -25,7 +25,7 @@ _SHORTEST, _LONGEST = 0.05, 1.0
 """Seconds from one trial to the next, more each time that nothing has come of it."""
 
 _RARE = 20
-"""How many times longer than a trial has taken that is, at least."""
+"""How many times longer than a trial has cost that is, at least."""
 
 _CLEARLY = 0.95
 """By how much a call must be faster on our own threads, which wake from sleep each time."""
@@ -39,8 +39,8 @@ class Preference:
     """
 
     def __init__(self) -> None:
-        self.ours = self._is_trial = False
-        self._sums, self._counts = [0.0, 0.0], [0.0, 0.0]
+        self.ours = self._is_trial = self._is_watched = False
+        self._sums, self._counts, self._late = [0.0, 0.0], [0.0, 0.0], False
         self._start, self._until, self._pause = 0.0, 0.0, _SHORTEST
 
     def took(self, seconds: float, now: float, *, late: bool) -> None:
@@ -48,25 +48,44 @@ class Preference:
         forget = 1 - min(0.9, seconds / _MEMORY)
         self._sums[self.ours] = self._sums[self.ours] * forget + seconds
         self._counts[self.ours] = self._counts[self.ours] * forget + 1
+        self._late = self._late or late
+        is_over = now - self._start >= _TRIAL
         if self._is_trial:
-            self._judge(now, late=late)
-        elif now >= self._until and (late or self.ours):
-            if now - self._until > _RARE * self._pause:
-                self._pause = _SHORTEST
-            self._is_trial, self._start, self.ours = True, now, not self.ours
-            self._sums[self.ours] = self._counts[self.ours] = 0.0
+            self._judge(now, is_over=is_over, late=late)
+        elif self._is_watched:
+            if is_over:
+                self._is_watched = False
+                if self._late:
+                    self._try(now)
+        elif now >= self._until and self.ours:
+            self._try(now)
+        elif now >= self._until and late:  # what it took before may be of other times
+            self._is_watched = True
+            self._begin(now)
 
-    def _judge(self, now: float, *, late: bool) -> None:
+    def _try(self, now: float) -> None:
+        if now - self._until > _RARE * self._pause:
+            self._pause = _SHORTEST
+        self._is_trial, self.ours = True, not self.ours
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._sums[self.ours], self._counts[self.ours] = 0.0, 0.0
+        self._start, self._late = now, False
+
+    def _judge(self, now: float, *, is_over: bool, late: bool) -> None:
         here, there = (self._sums[i] / self._counts[i] for i in (self.ours, not self.ours))
         better = here < there * (_CLEARLY if self.ours else 1)
-        if now - self._start < _TRIAL and (better or not late):
+        if not is_over and (better or not late):
             return
+        self._is_trial = False
         if better:
             self._pause = _SHORTEST
+            self._until = now + self._pause
         else:
             self.ours, self._pause = not self.ours, min(2 * self._pause, _LONGEST)
-        self._is_trial = False
-        self._until = now + max(self._pause, _RARE * (now - self._start) if not better else 0)
+            lost = (now - self._start) * max(0.0, 1 - there / here)
+            self._until = now + max(self._pause, _RARE * lost)
 
 
 def is_there(code: Code, board: Value) -> Value:
