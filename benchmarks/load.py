@@ -29,8 +29,8 @@ from statistics import quantiles
 
 NETWORKS = ("shufflenet_v1_g3_100", "mobilenet_v3_large", "mobilenet_v2_100", "timm:ghostnet_100")
 
-_PAUSE, _WARM_UP = 0.05, 0.1
-"""Seconds before a burst: asleep, and of calls that do not count."""
+_PAUSE, _WARM_UP, _SETTLE = 0.05, 0.1, 0.4
+"""Seconds before a burst: asleep, and of calls that do not count; and of these when a load has begun."""
 
 _GROUPS = Path("/sys/fs/cgroup")
 """Where control groups are, of the first version."""
@@ -214,10 +214,13 @@ def compare(network: str, options: argparse.Namespace) -> list[dict]:
             worker.ready()
         for load in options.loads:
             taken: dict[str, list[float]] = {name: [] for name in workers}
+            after_torch = load == AFTER_TORCH
             with under(load, network, options.threads, list(workers.values())):
+                for worker in workers.values():
+                    worker.burst(_SETTLE, after_torch=after_torch)
                 for _ in range(options.bursts):
                     for name, worker in workers.items():
-                        taken[name].append(worker.burst(options.seconds, after_torch=load == AFTER_TORCH))
+                        taken[name].append(worker.burst(options.seconds, after_torch=after_torch))
             milliseconds = {n: [1e3 * q for q in quantiles(t, n=4)] for n, t in taken.items()}
             found.append({"network": network, "load": load, "milliseconds": milliseconds})
             _say(found[-1])
@@ -260,7 +263,10 @@ def main() -> None:
         print(f"cannot be set here, so not measured: {', '.join(left)}")
     rows = [row for network in options.networks for row in compare(network, options)]
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        from regroup.profiling.machine import machine
+
+        report = {"machine": machine().to_dict() | {"threads": options.threads}, "rows": rows}
+        options.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -97,24 +97,29 @@ class Region:
         if threads == 1:
             self._alone(fields.ctypes.data)
         elif preference is None or not self._openmp or is_child():
-            self._on_ours(fields, threads, time.monotonic())
+            self._forget(time.monotonic())
+            self._on_ours(fields, threads)
         else:
-            late, start = int(self.late[0]), time.monotonic()
+            start = time.monotonic()
+            self._forget(start)
+            late = int(self.late[0])
             if preference.ours:
-                self._on_ours(fields, threads, start)
+                self._on_ours(fields, threads)
             else:
                 self._region(fields.ctypes.data)
             now, images = time.monotonic(), max(1, int(fields[_IMAGES]))
             preference.took((now - start) / images, now, late=int(self.late[0]) > late)
 
-    def _on_ours(self, fields: np.ndarray, threads: int, now: float) -> None:
-        if workers.system_calls() is None:
-            self._alone(fields.ctypes.data)
-            return
+    def _forget(self, now: float) -> None:
         if now > self._clear:
             self.late[0], self._clear = 0, now + _RECENT
-        fields[_TEAMS] = self._table(threads)
-        self._team(fields.ctypes.data)
+
+    def _on_ours(self, fields: np.ndarray, threads: int) -> None:
+        if workers.system_calls() is None:
+            self._alone(fields.ctypes.data)
+        else:
+            fields[_TEAMS] = self._table(threads)
+            self._team(fields.ctypes.data)
 
     def _table(self, threads: int) -> int:
         """Return the address of the boards of teams; if none is free, there is a new one, up to all cores."""
