@@ -22,6 +22,12 @@ LINES = {
     "train --epochs 0": "epochs=0: must be an int of at least 1",
     "models zzz": "pattern='zzz': must be a part of a network's name, or a shell pattern",
     "models resnit*": "pattern='resnit': must be a part of a network's name*; did you mean 'resnet*",
+    "profile resnet_small --strategy dense --where stages.0.1.conv*": "where='stages.0.1.conv*': must be a "
+    "choice that matches a convolution; did you mean 'stages.*",
+    "train --opt sdg --out /nowhere/x": "opt='sdg': must be one of *; did you mean 'sgd'*",
+    "compile resnet_small --threads 9999": "threads=9999: must be an int from 1 to 1024",
+    "profile resnet_small --channels 0": "channels=0: must be an int from 1 to 1024",
+    "completion tcsh": "shell='tcsh': must be one of bash, zsh, fish",
     "strategies groupd": "pattern='groupd': must be *; did you mean 'grouped' *",
     "profile resnet_small --strategy grouped:group=2": "option='group': must be * of grouped; did you mean*",
     "profile resnet_small --strategy groupd": "strategy='groupd': must be one of *; did you mean 'grouped'*",

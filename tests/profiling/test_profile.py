@@ -150,7 +150,7 @@ def test_the_command_prints_json_and_nothing_else(capsys):
     [
         (["resnext51"], "did you mean"),
         (["torchvision:vgg11", "--image", "7"], "image=7: must be a size that torchvision:vgg11 takes"),
-        (["torchvision:vgg11", "--batch", "0"], "batch=0: must be an int of at least 1"),
+        (["torchvision:vgg11", "--batch", "0"], "batch=0: must be an int from 1 to 1048576"),
     ],
 )
 def test_a_mistake_is_one_clear_line(capsys, argv, message):

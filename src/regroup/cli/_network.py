@@ -18,6 +18,22 @@ MOST_SIDE = 1 << 13
 """Height and width that an image may be asked to have."""
 
 
+MOST = {"image": MOST_SIDE, "channels": 1024, "batch": 1 << 20, "threads": 1024}
+"""The largest numbers that options of such names may have: PyTorch would trip over more."""
+
+
+def check_number(name: str, value: int | None) -> None:
+    """Require that an option that is given is from 1 to what is allowed of its name.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    from regroup.errors import ConfigError
+
+    if value is not None and not 1 <= value <= MOST[name]:
+        raise ConfigError(name, value, f"an int from 1 to {MOST[name]}")
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A network in eval mode, without learned layers, for images of so many channels; and its run, if any.
@@ -37,10 +53,7 @@ class Chosen:
         Raises:
             ConfigError: `image` is no size.
         """
-        from regroup.errors import ConfigError
-
-        if image is not None and not 1 <= image <= MOST_SIDE:
-            raise ConfigError("image", image, f"an int from 1 to {MOST_SIDE}")
+        check_number("image", image)
         channels, height, width = (
             self.trained.shape if self.trained else (self.channels, *(self.size or (224, 224)))
         )
@@ -90,11 +103,10 @@ def choose(
         CheckpointError: the directory is no finished run, or the weights cannot be used.
     """
     from regroup.cli._plugins import load_plugins
-    from regroup.errors import ConfigError, UnknownNameError
+    from regroup.errors import UnknownNameError
 
     load_plugins(plugins)
-    if channels is not None and channels < 1:
-        raise ConfigError("channels", channels, "an int of at least 1")
+    check_number("channels", channels)
     given = {"channels": channels, "weights": weights and str(weights), "pretrained": pretrained or None}
     if name.endswith(".onnx"):
         return _of_onnx(Path(name), given)

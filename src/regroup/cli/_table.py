@@ -22,6 +22,9 @@ _WIDEST = 1_000_000
 _PROSE = 24
 """The least width of a column of prose."""
 
+_BETWEEN = 2
+"""Blanks between columns."""
+
 
 def comparison_table(comparison: Comparison) -> Table:
     """Return the rows of a comparison, by rising MACs; those of the best set are bold."""
@@ -52,7 +55,7 @@ def show(table: Table, first_out: Sequence[str] = ()) -> None:
 
     width = terminal_width()
     left_out = [] if width is None else _fit(table, first_out, width)
-    shown = _without(table, left_out)
+    shown = _only(table, [column for column in table.columns if column not in left_out])
     least = _narrowest(shown)
     wide = _WIDEST if width is None else max(width, least)
     Console(width=wide, soft_wrap=True, markup=False, emoji=False, highlight=False).print(shown)
@@ -99,18 +102,20 @@ def _fit(table: Table, first_out: Sequence[str], width: int) -> list[Column]:
     columns = list(enumerate(table.columns))[1:]
     columns.sort(key=lambda each: (ranked.get(str(each[1].header), len(ranked)), -each[0]))
     order, left_out = [column for _, column in columns], []
-    while order and _narrowest(_without(table, left_out)) > width:
+    wide = {id(column): _narrowest(_only(table, [column])) + _BETWEEN for column in table.columns}
+    needed = sum(wide.values()) - _BETWEEN
+    while order and needed > width:
         left_out.append(order.pop(0))
+        needed -= wide[id(left_out[-1])]
     return [column for column in table.columns if column in left_out]
 
 
-def _without(table: Table, left_out: list[Column], prose: int | None = None) -> Table:
-    """Return a table without some columns; those of prose with this width."""
+def _only(table: Table, columns: list[Column], prose: int | None = None) -> Table:
+    """Return a table of some of its columns; those of prose with this width."""
     shown = copy.copy(table)
-    kept = [column for column in table.columns if column not in left_out]
     shown.columns = [
         replace(column, _index=i, width=column.width if column.no_wrap else prose)
-        for i, column in enumerate(kept)
+        for i, column in enumerate(columns)
     ]
     return shown
 
@@ -121,5 +126,4 @@ def _narrowest(table: Table) -> int:
     from rich.measure import Measurement
 
     console = Console(width=_WIDEST, markup=False, emoji=False)
-    whole = _without(table, [], _PROSE)
-    return Measurement.get(console, console.options, whole).maximum
+    return Measurement.get(console, console.options, _only(table, table.columns, _PROSE)).maximum

@@ -51,14 +51,13 @@ def run(options: Options) -> int:
 
     import torch
 
+    from regroup.cli._network import check_number
     from regroup.errors import ConfigError
     from regroup.profiling.groups import bench
     from regroup.report.speeds import write_speeds
 
-    for name in ("batch", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(name, value, "an int of at least 1")
+    check_number("batch", options.batch)
+    check_number("threads", options.threads)
     if not 0 < options.seconds < float("inf"):
         raise ConfigError("seconds", options.seconds, "a number above 0")
     layers, groups = _layers(options), _numbers("groups", options.groups, "numbers such as 1,8,32")

@@ -47,11 +47,9 @@ def run(options: Options) -> int:
     import json
 
     from regroup.cli._compiled import compiled
-    from regroup.cli._network import choose
-    from regroup.errors import ConfigError
+    from regroup.cli._network import check_number, choose
 
-    if options.threads is not None and options.threads < 1:
-        raise ConfigError("threads", options.threads, "an int of at least 1")
+    check_number("threads", options.threads)
     form = _form(options)
     chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
     shape = chosen.shape(options.image)

@@ -55,12 +55,16 @@ def run(options: Options) -> int:
     """Profile the network and print it."""
     import torch
 
+    from regroup.cli._network import check_number
     from regroup.errors import ConfigError
     from regroup.profiling.profile import profile
     from regroup.training.processes import find_device
 
-    if options.batch < 1:
-        raise ConfigError("batch", options.batch, "an int of at least 1")
+    check_number("batch", options.batch)
+    if options.depth is not None and options.depth < 0:
+        raise ConfigError("depth", options.depth, "an int of at least 0, or None")
+    if not 0 < options.seconds < float("inf"):
+        raise ConfigError("seconds", options.seconds, "a number above 0")
     chosen = _choose(options)
     device = find_device(options.device)
     model = chosen.model.to(device)

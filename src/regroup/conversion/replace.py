@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from regroup.errors import ConfigError, ParameterError
+from regroup.errors import ConfigError, ParameterError, unknown_name
 from regroup.spec import ConvSpec
 from regroup.strategies import Strategy, parse_strategy
 
@@ -125,8 +125,9 @@ def substitute(
             _put(model, name, done[id(conv)])
         changes.layers.append(Change(name, _describe(conv), reason))
     if all(c.reason == "not chosen by where" for c in changes.layers):
+        near = unknown_name("where", str(where).strip("*"), [c.name for c in changes.layers]).remedy
         raise ConfigError(
-            "where", where, "a choice that matches a convolution", "print(model) shows the names"
+            "where", where, "a choice that matches a convolution", near or "print(model) shows the names"
         )
     return changes
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regroup.errors import ConfigError
+from regroup.errors import ConfigError, unknown_name
 from regroup.training.config import TrainConfig
 
 _FUSED = ("sgd", "momentum", "adam", "adamw")
@@ -23,7 +23,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     from timm.optim import create_optimizer_v2, list_optimizers
 
     if config.opt.removeprefix("lookahead_") not in list_optimizers():
-        raise ConfigError("opt", config.opt, "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb")
+        near = unknown_name("opt", config.opt, map(str, list_optimizers())).remedy
+        allowed = "one of timm.optim.list_optimizers(), such as sgd, adamw, lamb"
+        raise ConfigError("opt", config.opt, allowed, near)
     # One kernel for all parameters takes a quarter of the time; PyTorch's reads weights and gradients as if
     # they had one order in memory, which is sure to be so only where all are contiguous.
     fused: dict[str, Any] = {"fused": True} if config.opt in _FUSED and not config.channels_last else {}

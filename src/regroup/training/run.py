@@ -377,6 +377,11 @@ def _augmentation(data: DataSet, config: TrainConfig) -> Augmentation:
     base = data.augmentation if config.augment else Augmentation()
     if config.aa is not None:
         base = replace(base, kind="timm", auto=config.aa)
+        try:
+            base.of_pictures(8, 8)
+        except Exception as error:  # whatever timm trips over as it reads the text
+            allowed = "a policy of timm's, such as rand-m9-mstd0.5, augmix-m3 or original"
+            raise ConfigError("aa", config.aa, allowed, first_line(error)) from error
     return replace(base, mixup=config.mixup, cutmix=config.cutmix, smoothing=config.smoothing)
 
 

@@ -257,7 +257,8 @@ class Compiled(nn.Module):
         With `passes`, a table before it shows what each pass made of the network's graph; data always has it.
 
         The steps are timed on one image of zeros, with the threads that a call has now. Speeds count the
-        multiply-adds of the definition: Winograd's convolutions take fewer, and can be above the peak.
+        multiply-adds of the definition; the share of the peak counts what is executed (of Winograd's
+        convolutions 16 for 36). What is too short to be timed, and a busy machine, is said to be so.
         """
         plan = self._plan()
         data = explaining.explain(plan, self._prepared.zeros(plan.batch), self.threads)

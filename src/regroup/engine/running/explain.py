@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from regroup.engine.passes import Change
 from regroup.engine.running.plan import NativeSegment, Plan, TorchSegment, how_many
+from regroup.engine.running.timing import BUSY, NOISE, CallTime, StepTime, call_time, step_times
 from regroup.kernels import problems as kernels
 from regroup.kernels.machine.threads import why_not_more
 from regroup.kernels.problems import Linear, Problem
@@ -20,9 +18,8 @@ from regroup.kernels.problems.dynamic import DynamicConv as DynamicProblem
 from regroup.kernels.problems.view import View
 from regroup.kernels.program.peak import peak_gflops
 
-_REPEATS = 15
-_CLEAR = 1.1
-"""Times the least time of a call that does nothing: a step that takes less is not measured."""
+_WINOGRAD = 16 / 36
+"""Share of the definition's multiplications that F(2x2, 3x3) executes."""
 
 _SIZES_SHOWN = 16
 
@@ -30,7 +27,9 @@ _SIZES_SHOWN = 16
 def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) -> dict[str, Any]:
     """Return the steps as data; times are of one image, in microseconds, the least of some runs.
 
-    A time of 0 is none: the machine was too busy to measure it.
+    A time of 0 is none: the step is too short to be told from a call, or the machine was too busy. GFLOP/s
+    are those of the definition; the share of the peak is that of what is executed. What a step was seen to do
+    in a time that can only be too long, the machine can do: the peak is at least that.
 
     Args:
         plan: a prepared network.
@@ -38,13 +37,14 @@ def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) ->
         threads: of native code; as many as PyTorch has by default.
     """
     threads = how_many(threads)
-    peak = peak_gflops() * threads
+    # a model left to PyTorch is not run: that might change it
+    total = call_time(lambda: plan.run(inputs, threads)) if plan.capture is not None else CallTime()
+    times = {id(s): step_times(s, threads) for s in plan.segments if isinstance(s, NativeSegment)}
+    peak = max([peak_gflops() * threads, *_seen(plan, times)])
     segments = [
-        _native(segment, peak, threads) if isinstance(segment, NativeSegment) else _torch(segment)
+        _native(segment, peak, times[id(segment)]) if isinstance(segment, NativeSegment) else _torch(segment)
         for segment in plan.segments
     ]
-    # a model left to PyTorch is not run: that might change it
-    total = _least(lambda: plan.run(inputs, threads)) if plan.capture is not None else 0.0
     steps = [step for segment in segments for step in segment.get("steps", ())]
     macs = sum(part["macs"] for step in steps for part in step["parts"])
     images = max(plan.batch, 1)
@@ -56,14 +56,31 @@ def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) ->
         "batch_sizes": list(plan.batch_sizes),
         "passes": [_change(change) for change in plan.changes],
         "segments": segments,
-        "total": _speed(macs, total / images, peak)
-        | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)},
+        "total": _speed(macs, sum(step["executed_macs"] for step in steps), total.least / images, peak)
+        | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)}
+        | {"spread": total.spread, "running": total.running},
     }
 
 
-def _native(segment: NativeSegment, peak: float, threads: int) -> dict[str, Any]:
-    steps, times = [], _times(segment, threads)
-    for work, choices, seconds in zip(segment.work, segment.program.choices, times, strict=True):
+def _seen(plan: Plan, times: dict[int, list[StepTime]]) -> Iterator[float]:
+    """Yield the GFLOP/s that steps had at least."""
+    for segment in plan.segments:
+        if isinstance(segment, NativeSegment):
+            steps = zip(segment.work, segment.program.choices, times[id(segment)], strict=True)
+            yield from (2 * _executed(w, c) / t.most / 1e9 for w, c, t in steps)
+
+
+def _executed(work: Sequence, choices: Sequence) -> float:
+    """Return the multiply-adds that a step executes, of those that its parts are defined by."""
+    return sum(
+        problem.macs * (_WINOGRAD if choice.template == "winograd" else 1)
+        for (_, problem), choice in zip(work, choices, strict=True)
+    )
+
+
+def _native(segment: NativeSegment, peak: float, times: list[StepTime]) -> dict[str, Any]:
+    steps = []
+    for work, choices, time in zip(segment.work, segment.program.choices, times, strict=True):
         parts = [
             {
                 "work": name,
@@ -74,46 +91,24 @@ def _native(segment: NativeSegment, peak: float, threads: int) -> dict[str, Any]
             }
             for (name, problem), choice in zip(work, choices, strict=True)
         ]
-        steps.append({"parts": parts} | _speed(sum(p["macs"] for p in parts), seconds, peak))
+        macs, executed = sum(part["macs"] for part in parts), _executed(work, choices)
+        least = 2 * executed / peak / 1e9  # what is subtracted for the call may be too much
+        seconds = max(time.seconds, least) if time.seconds else 0.0
+        steps.append({"parts": parts, "executed_macs": executed} | _speed(macs, executed, seconds, peak))
     return {"runs": "native", "steps": steps, "arena_bytes": 4 * segment.arena_floats}
-
-
-def _times(segment: NativeSegment, threads: int) -> list[float]:
-    """Return the seconds of each step, 0 where the machine is too busy to tell them from those of a call.
-
-    All take turns, not one again and again: some write over what they read.
-    """
-    run = segment.step_timer([torch.zeros(1, *value.shape) for value in segment.inputs], threads)
-    ranges = [(0, 0), *((step, step + 1) for step in range(len(segment.work)))]
-    best = [float("inf")] * len(ranges)
-    for _ in range(1 + _REPEATS):
-        for i, steps in enumerate(ranges):
-            best[i] = min(best[i], _seconds(partial(run, *steps)))
-    call, *seconds = best
-    return [one - call if one > _CLEAR * call else 0.0 for one in seconds]
 
 
 def _torch(segment: TorchSegment) -> dict[str, Any]:
     return {"runs": "PyTorch", "operators": [{"why": why} for why in segment.reasons.values()]}
 
 
-def _speed(macs: int, seconds: float, peak: float) -> dict[str, float]:
-    gflops = 2 * macs / seconds / 1e9 if macs and seconds else 0.0
-    return {"microseconds": seconds * 1e6, "gflops": gflops, "percent_of_peak": 100 * gflops / peak}
+def _speed(macs: int, executed: float, seconds: float, peak: float) -> dict[str, float]:
+    gflops, done = (2 * count / seconds / 1e9 if count and seconds else 0.0 for count in (macs, executed))
+    return {"microseconds": seconds * 1e6, "gflops": gflops, "percent_of_peak": min(100.0, 100 * done / peak)}
 
 
 def _arena_bytes(plan: Plan) -> int:
     return max((4 * s.arena_floats for s in plan.segments if isinstance(s, NativeSegment)), default=0)
-
-
-def _least(run: Callable[[], object]) -> float:
-    return min(_seconds(run) for _ in range(1 + _REPEATS))
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def _change(change: Change) -> dict[str, Any]:
@@ -163,14 +158,27 @@ def table(data: dict[str, Any]) -> str:
         f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
         f"arena {total['arena_bytes'] / 2**20:.2f} MiB, peak {data['peak_gflops']:.0f} GFLOP/s"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *doubts(data)])
+
+
+def doubts(data: dict[str, Any]) -> list[str]:
+    """Return the lines that say what of the times is not to be believed."""
+    total, lines = data["total"], []
+    if any(not step["microseconds"] for segment in data["segments"] for step in segment.get("steps", ())):
+        lines.append("short: too short to be told from a call that does nothing")
+    if total["spread"] > NOISE:
+        lines.append(f"all: the least of some runs; half of them lie {100 * total['spread']:.0f} % apart")
+    if total["running"] < BUSY:
+        lines.append(f"the machine was busy: this thread ran {100 * total['running']:.0f} % of the time")
+    return lines
 
 
 def _rows(number: int, step: dict[str, Any]) -> list[str]:
     rows = []
     for i, part in enumerate(step["parts"]):
         speed = f"{step['gflops']:8.1f} {step['percent_of_peak']:6.1f}" if step["gflops"] else " " * 15
-        left = f"{number:>4} {step['microseconds']:7.1f} {speed}" if i == 0 else f"{'|':>12}{'':16}"
+        time = f"{step['microseconds']:7.1f}" if step["microseconds"] else f"{'short':>7}"
+        left = f"{number:>4} {time} {speed}" if i == 0 else f"{'|':>12}{'':16}"
         rows.append(f"{left}  {part['work']:<26} {part['shape']:<42} {part['kernel']}, {part['tile']}")
     return rows
 

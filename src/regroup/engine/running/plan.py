@@ -87,8 +87,14 @@ class NativeSegment:
         outputs = [torch.zeros(1, *value.shape) for value in self.outputs]
         buffers = [arena.ctypes.data, *(t.data_ptr() for t in (*inputs, *outputs))]
 
+        calls: dict[tuple[int, int], Call] = {}  # to prepare one takes longer than many a step
+
         def run(first: int, last: int, _alive: object = (arena, inputs, outputs)) -> None:
-            self.program.run(buffers, threads=threads, strides=self._strides, steps=(first, last))
+            call = calls.get((first, last))
+            if call is None:
+                call = Call(self.program, buffers[0], threads, False, self._strides, (first, last))
+                calls[first, last] = call
+            call(1, buffers[1:])
 
         return run
 

@@ -1,0 +1,43 @@
+"""What `explain` says of times: no more than the machine can do, and nothing of what is too short."""
+
+import pytest
+import torch
+from torch import nn
+
+from regroup.engine.running import explain as explain_module
+from regroup.engine.running.compiled import compile
+from regroup.engine.running.timing import StepTime
+from regroup.kernels.program.peak import peak_gflops
+from tests.engine.test_compiled import Small
+
+
+@pytest.fixture(scope="module")
+def fast():
+    return compile(Small().eval(), torch.randn(1, 3, 12, 12))
+
+
+@pytest.mark.parametrize("lose", [1.0, 1e-4])
+def test_no_share_of_the_peak_passes_100_and_what_is_too_short_has_no_time(fast, lose, monkeypatch):
+    """Also where the peak, or a step, was measured on a machine that was doing something else."""
+    monkeypatch.setattr(explain_module, "peak_gflops", lambda: lose * peak_gflops())
+    data = fast.explain(json=True)
+    steps = [step for segment in data["segments"] for step in segment["steps"]]
+    assert steps and all(0 <= step["percent_of_peak"] <= 100 for step in [*steps, data["total"]])
+    times = [StepTime(0.0, 1.0) for _ in steps]
+    monkeypatch.setattr(explain_module, "step_times", lambda segment, threads: times[: len(segment.work)])
+    rows = fast.explain().splitlines()[1 : 1 + len(steps)]
+    assert "short: too short" in fast.explain() and all(row.split()[1] == "short" for row in rows)
+
+
+def test_a_busy_machine_is_said_to_be_busy():
+    data = {"segments": [], "total": {"spread": 0.3, "running": 0.4}}
+    lines = explain_module.doubts(data)
+    assert lines[0].endswith("30 % apart") and lines[1].endswith("ran 40 % of the time")
+    assert not explain_module.doubts({"segments": [], "total": {"spread": 0.05, "running": 0.99}})
+
+
+def test_winograds_convolutions_execute_four_ninths_of_the_definition():
+    model = nn.Conv2d(64, 64, 3, padding=1).eval()
+    (segment,) = compile(model, torch.zeros(1, 64, 56, 56)).explain(json=True)["segments"]
+    (step,) = [step for step in segment["steps"] if step["parts"][0]["kernel"] == "winograd"]
+    assert step["executed_macs"] == pytest.approx(step["parts"][0]["macs"] * 4 / 9)
