@@ -16,9 +16,11 @@ from regroup.cli import _table, commands, main
 from regroup.cli._faults import DONE, FAILED, INTERRUPTED, WRONG_USE
 from regroup.cli._table import comparison_table, fitted, show
 from regroup.cli.bench import speed_table
+from regroup.cli.compile import step_table
 from regroup.cli.models import network_table
 from regroup.cli.profile import layer_table
 from regroup.cli.strategies import strategy_table
+from regroup.engine.running.compiled import compile
 from regroup.networks import networks
 from regroup.profiling.groups import Curve, Layer, Point, Speeds
 from regroup.profiling.machine import machine
@@ -48,6 +50,7 @@ def tables():
         "models": network_table([networks[name] for name in networks.names("squeezenet*")]),
         "strategies": strategy_table([describe(strategies[name]) for name in strategies]),
         "bench": speed_table(speeds()),
+        "compile": step_table(compile(model.eval(), torch.rand(1, 3, 32, 32)).explain(json=True))[0],
     }
 
 
@@ -68,7 +71,7 @@ def words(text):
     return set(re.findall(r"\S*\d\S*", text))
 
 
-@pytest.mark.parametrize("name", ["compare", "profile", "models", "strategies", "bench"])
+@pytest.mark.parametrize("name", ["compare", "profile", "models", "strategies", "bench", "compile"])
 def test_at_every_width_a_number_is_whole_or_its_column_is_named_below(name, shown, monkeypatch):
     table = shown[name]
     whole = printed(table, None, monkeypatch)

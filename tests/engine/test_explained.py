@@ -7,6 +7,7 @@ from torch import nn
 from regroup.engine.running import explain as explain_module
 from regroup.engine.running.compiled import compile
 from regroup.engine.running.timing import StepTime
+from regroup.errors import EngineError
 from regroup.kernels.program.peak import peak_gflops
 from tests.engine.test_compiled import Small
 
@@ -41,3 +42,10 @@ def test_winograds_convolutions_execute_four_ninths_of_the_definition():
     (segment,) = compile(model, torch.zeros(1, 64, 56, 56)).explain(json=True)["segments"]
     (step,) = [step for step in segment["steps"] if step["parts"][0]["kernel"] == "winograd"]
     assert step["executed_macs"] == pytest.approx(step["parts"][0]["macs"] * 4 / 9)
+
+
+def test_what_a_compiled_network_cannot_be_is_one_clear_error(fast):
+    with pytest.raises(EngineError, match=r"has no TorchScript: script the model, which is its \.original"):
+        torch.jit.script(fast)
+    with pytest.raises(EngineError, match=r"is on meta; .* run the model itself, also on meta"):
+        fast(torch.zeros(1, 3, 12, 12, device="meta"))

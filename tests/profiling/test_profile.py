@@ -158,3 +158,13 @@ def test_a_mistake_is_one_clear_line(capsys, argv, message):
     assert code == 2
     assert message in said.err
     assert len(said.err.strip().splitlines()) == 1
+
+
+def test_a_profile_is_printed_as_its_table_and_totals():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    found = profile(model, torch.rand(1, 3, 8, 8), time=False)
+    lines = str(found).splitlines()
+    heads = "layer what output params MACs of all ideal dense bytes rearranged FLOPs/byte"
+    assert lines[0].split() == heads.split()
+    assert lines[2].split()[:2] == ["0", "Conv2d"] and "224" in lines[2] and "LayerProfile" not in str(found)
+    assert "224 parameters" in lines and len(lines[1].rstrip()) <= len(lines[0]) + 1

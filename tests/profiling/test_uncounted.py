@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import regroup
-from regroup.cli.profile import summary
 from regroup.errors import ConfigError
 from regroup.profiling.cost import cost, no_opaque_attention
 from regroup.profiling.profile import profile
+from regroup.profiling.table import summary
 
 LONG = int(os.environ.get("REGROUP_FUZZ", "0"))
 LIGHT = ("test_", "atto", "femto", "pico", "nano", "xxs", "_xs", "tiny", "_b0", "_s0", "small", "18", "_s")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from regroup.kernels.program.code import Form
 
 
@@ -57,9 +59,45 @@ def run(options: Options) -> int:
     if options.code is not None:
         print(fast.code(options.code, form))
         return 0
-    found = fast.explain(json=options.json, passes=options.passes)
-    print(json.dumps(found, indent=1) if options.json else found)
+    found = fast.explain(json=True)
+    assert isinstance(found, dict)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    _print(found, options.passes)
     return 0
+
+
+def _print(found: dict[str, Any], passes: bool) -> None:
+    from regroup.cli._table import say, show
+    from regroup.engine.running import explain
+
+    if passes:
+        say(f"{explain.passes_table(found)}\n")
+    for line in explain.before(found):
+        say(line)
+    table, reasons = step_table(found)
+    show(table, ("kernel, tile", "GFLOP/s", "shape"))
+    for line in (*reasons, *explain.after(found)):
+        say(line)
+
+
+def step_table(found: dict[str, Any]) -> tuple[Table, list[str]]:
+    """Return the table of steps; and why PyTorch runs what it runs, by the numbers that the table has."""
+    from rich.table import Table
+
+    from regroup.engine.running import explain
+    from regroup.errors import printable
+
+    table, reasons = Table(box=None, pad_edge=False), []
+    for i, name in enumerate(explain.HEADS):
+        table.add_column(name, no_wrap=True, justify="right" if i < 4 else "left")
+    for cells, why in explain.rows(found):
+        if why is not None:
+            reasons.append(f"({len(reasons) + 1}) {printable(why)}")
+            cells[4] += f" ({len(reasons)})"
+        table.add_row(*map(printable, cells))
+    return table, reasons
 
 
 def _form(options: Options) -> Form:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regroup.cli._network import Chosen
-    from regroup.profiling.profile import LayerProfile, Profile
+    from regroup.profiling.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,7 @@ def _choose(options: Options) -> Chosen:
 
 def _print(found: Profile, options: Options) -> None:
     from regroup.cli._table import say, show
+    from regroup.profiling.table import summary
 
     show(layer_table(found, options.depth), ("FLOPs/byte", "rearranged", "dense", "ideal", "output", "bytes"))
     print()
@@ -112,103 +112,11 @@ def layer_table(found: Profile, depth: int | None) -> Table:
     """Return one row for each module down to `depth` levels; columns without figures are left out."""
     from rich.table import Table
 
-    from regroup.errors import printable
-    from regroup.report import text
+    from regroup.profiling.table import columns, rows
 
-    timed = found.time is not None
-    reached = any(layer.fill is not None for layer in found.layers())
     table = Table(box=None, pad_edge=False)
-    for name in ("layer", "what", "output"):
-        table.add_column(name, no_wrap=True)
-    figures = ["params", "MACs", "of all", "ideal", "dense", "bytes", "rearranged", "FLOPs/byte"]
-    for name in [*figures, *(["time", "of all"] if timed else []), *(["reach"] if reached else [])]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for level, layer in _levels(found.root, depth):
-        cost = layer.cost
-        cells = [
-            _count(cost.parameters),
-            _count(cost.macs),
-            text.percent(found.share(layer)) if cost.macs else "",
-            _count(cost.ideal_macs) if cost.ideal_macs != cost.macs else "",
-            _count(cost.dense_macs) if cost.dense_macs != cost.macs else "",
-            _count(cost.bytes),
-            _count(cost.bytes_rearranged),
-            f"{cost.intensity:.1f}" if cost.macs else "",
-        ]
-        if timed:
-            milliseconds = None if layer.time is None else 1e3 * layer.time.median
-            share = None if layer.time is None else found.share(layer, "time")
-            cells += [text.milliseconds(milliseconds), text.percent(share)]
-        if reached:
-            cells.append(text.percent(layer.fill))
-        short = printable(layer.name.rpartition(".")[2]) or "(network)"
-        output = "x".join(map(str, layer.output))
-        table.add_row("  " * level + short, f"{layer.kind} {layer.detail}".strip(), output, *cells)
+    for name, is_number in columns(found):
+        table.add_column(name, no_wrap=True, justify="right" if is_number else "left")
+    for cells in rows(found, depth):
+        table.add_row(*cells)
     return table
-
-
-def summary(found: Profile) -> Iterator[str]:
-    """Yield the totals in words; MACs and FLOPs both, so that nobody takes one for the other."""
-    from regroup.report import text
-
-    total = found.total
-    run = "a training step" if found.training else "inference"
-    inputs = ", ".join("x".join(map(str, shape)) for shape in found.inputs)
-    yield f"input {inputs}, {run}"
-    yield f"{total.parameters:,} parameters"
-    yield f"{_unit(total.macs, 'MACs')} executed = {_unit(2 * total.macs, 'FLOPs')} (1 MAC = 2 FLOPs)"
-    if total.ideal_macs != total.macs:
-        yield f"{_unit(total.ideal_macs, 'MACs')} if masked weights were not multiplied"
-    if total.dense_macs != total.macs:
-        ratio = total.dense_macs / max(1, total.macs)
-        yield f"{_unit(total.dense_macs, 'MACs')} if every layer were dense: {ratio:.1f} times as many"
-    yield (
-        f"{_unit(total.bytes, 'B')} read and written, of which {_unit(total.bytes_rearranged, 'B')} by "
-        f"gathers, shuffles, concatenations and copies; {total.intensity:.1f} FLOPs/byte"
-    )
-    yield f"{text.count(total.activations)} activations (outputs of convolutions and linear layers)"
-    if found.uncounted:
-        yield f"without a formula, counted as 0 MACs: {', '.join(found.uncounted)}"
-    yield from _measured(found)
-
-
-def _measured(found: Profile) -> Iterator[str]:
-    if found.time is not None:
-        low, median, high = (1e3 * t for t in (found.time.low, found.time.median, found.time.high))
-        rate = 2 * found.total.macs / found.time.median / 1e9 if not found.training else None
-        speed = f", {rate:.1f} GFLOP/s" if rate else ""
-        noise = (
-            ""
-            if found.time.verdict == "quiet"
-            else f"; this timing is {found.time.verdict}: the machine was not idle"
-        )
-        yield f"inference took {median:.3g} ms (half of the runs {low:.3g} .. {high:.3g} ms){speed}{noise}"
-        yield f"on {found.machine}"
-    if found.mixing is not None:
-        if found.mixing.depth is None:
-            yield f"channels that enter {found.mixing.start} are never all mixed"
-        else:
-            layers = "layer" if found.mixing.depth == 1 else "layers"
-            yield f"all channels are mixed after {found.mixing.depth} {layers} (from {found.mixing.start} on)"
-        if found.mixing.assumed:
-            yield f"reach assumes that these mix everything: {', '.join(found.mixing.assumed)}"
-
-
-def _levels(layer: LayerProfile, depth: int | None, level: int = 0) -> Iterable[tuple[int, LayerProfile]]:
-    yield level, layer
-    if depth is None or level < depth:
-        for part in layer.parts:
-            yield from _levels(part, depth, level + 1)
-
-
-def _unit(number: int, unit: str) -> str:
-    """Return '347 MMACs', '12 MACs'."""
-    from regroup.report import text
-
-    return text.count(number) + ("" if number >= 1000 else " ") + unit
-
-
-def _count(number: int) -> str:
-    from regroup.report import text
-
-    return text.count(number) if number else ""

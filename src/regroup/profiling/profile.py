@@ -30,6 +30,7 @@ from regroup.profiling.layertime import layer_times
 from regroup.profiling.machine import Machine, machine
 from regroup.profiling.reach import Mixing, mixing, smallest
 from regroup.profiling.reach import reach as follow
+from regroup.profiling.table import table
 from regroup.profiling.where import hook_after
 
 
@@ -114,6 +115,10 @@ class Profile:
             return layer.time.median / self.root.time.median if layer.time and self.root.time else 0.0
         whole = getattr(self.total, of)
         return getattr(layer.cost, of) / whole if whole else 0.0
+
+    def __str__(self) -> str:
+        """Show the table of all layers, and the totals in words."""
+        return table(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the profile as JSON's types: units are MACs, bytes and seconds."""

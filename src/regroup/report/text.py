@@ -6,20 +6,9 @@
 
 from __future__ import annotations
 
-
-def count(number: float | None) -> str:
-    """Return a count with a unit: k, M or G."""
-    if number is None:
-        return ""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
-    return f"{number:.0f}"
-
-
-def milliseconds(value: float | None) -> str:
-    """Return a time in milliseconds to three digits."""
-    return "" if value is None else f"{value:.3g} ms"
+from regroup.profiling.text import count as count
+from regroup.profiling.text import milliseconds as milliseconds
+from regroup.profiling.text import percent as percent
 
 
 def times(value: float | None) -> str:
@@ -36,11 +25,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
-
-
-def percent(share: float | None) -> str:
-    """Return a share of 0 ... 1 in per cent."""
-    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def accuracy(mean: float | None, spread: float | None) -> str:

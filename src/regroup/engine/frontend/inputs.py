@@ -188,7 +188,8 @@ def check_tensors(named: Sequence[tuple[str, Tensor]]) -> None:
         if x.is_complex() or (x.is_floating_point() and x.dtype != torch.float32):
             raise EngineError(f"{name} is {x.dtype}; the engine computes in torch.float32: pass x.float()")
         if x.device.type != "cpu":
-            raise EngineError(f"{name} is on {x.device}; the engine runs on the CPU: pass x.cpu()")
+            advice = "run the model itself, also on meta" if x.is_meta else "pass x.cpu()"
+            raise EngineError(f"{name} is on {x.device}; the engine runs on the CPU: {advice}")
         if x.requires_grad and torch.is_grad_enabled():
             raise EngineError(f"{name} requires a gradient; the engine has none: pass x.detach()")
         if x.layout != torch.strided or x.is_nested or x.is_quantized:

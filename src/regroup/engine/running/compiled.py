@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -312,6 +312,9 @@ class Compiled(nn.Module):
             wish = f"{moved.dtype} on {moved.device}"
             raise EngineError(f"the engine runs in torch.float32 on the CPU: convert .original to {wish}")
         return self
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise EngineError("a compiled network has no TorchScript: script the model, which is its .original")
 
     def __reduce__(self) -> tuple:
         way = saved_by(self.original)

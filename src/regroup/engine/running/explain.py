@@ -131,21 +131,53 @@ def passes_table(data: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+HEADS = ("step", "us", "GFLOP/s", "% peak", "work", "shape", "kernel, tile")
+"""Columns of the table of steps."""
+
+
 def table(data: dict[str, Any]) -> str:
     """Return the data of `explain` as text of at most 120 columns."""
-    lines = [f"{'step':>4} {'us':>7} {'GFLOP/s':>8} {'% peak':>6}  {'work':<26} {'shape':<42} kernel, tile"]
+    lines = [_line(HEADS), *before(data)]
+    for cells, why in rows(data):
+        lines.append(_line(cells) if why is None else f"{'':>28}  PyTorch: {why}")
+    return "\n".join([*lines, *after(data)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    step, time, speed, share, work, shape, kernel = cells
+    return f"{step:>4} {time:>7} {speed:>8} {share:>6}  {work:<26} {shape:<42} {kernel}"
+
+
+def rows(data: dict[str, Any]) -> Iterator[tuple[list[str], str | None]]:
+    """Yield the cells of each row; and, for what PyTorch runs, why that is."""
     number = 0
-    if data["why_threads"]:
-        lines.append(data["why_threads"])
-    if data["why_pytorch"]:
-        lines.append(f"all of it runs in PyTorch: {data['why_pytorch']}")
     for segment in data["segments"]:
         if segment["runs"] == "PyTorch":
-            lines += [f"{'':>28}  PyTorch: {operator['why']}" for operator in segment["operators"]]
+            for operator in segment["operators"]:
+                yield ["", "", "", "", "PyTorch", "", ""], operator["why"]
         for step in segment.get("steps", ()):
-            lines += _rows(number, step)
+            for i, part in enumerate(step["parts"]):
+                left = [str(number), *_figures(step)] if i == 0 else ["", "|", "", ""]
+                yield [*left, part["work"], part["shape"], f"{part['kernel']}, {part['tile']}"], None
             number += 1
-    total = data["total"]
+
+
+def _figures(step: dict[str, Any]) -> list[str]:
+    time = f"{step['microseconds']:.1f}" if step["microseconds"] else "short"
+    speed = [f"{step['gflops']:.1f}", f"{step['percent_of_peak']:.1f}"] if step["gflops"] else ["", ""]
+    return [time, *speed]
+
+
+def before(data: dict[str, Any]) -> list[str]:
+    """Return the lines that stand before the steps."""
+    why = data["why_pytorch"]
+    lines = [data["why_threads"]] if data["why_threads"] else []
+    return [*lines, f"all of it runs in PyTorch: {why}"] if why else lines
+
+
+def after(data: dict[str, Any]) -> list[str]:
+    """Return the lines that stand below the steps: sizes, the whole, what is not to be believed."""
+    total, lines = data["total"], []
     sizes = [", ".join("x".join(map(str, shape)) for shape in form) for form in data.get("sizes", ())]
     if len(sizes) > 1:
         lines.append(f"compiled for inputs of {'; '.join(sizes)}")
@@ -158,7 +190,7 @@ def table(data: dict[str, Any]) -> str:
         f"{total['steps']} steps, {total['macs'] / 1e6:,.0f} M MACs, {data['threads']} threads, "
         f"arena {total['arena_bytes'] / 2**20:.2f} MiB, peak {data['peak_gflops']:.0f} GFLOP/s"
     )
-    return "\n".join([*lines, *doubts(data)])
+    return [*lines, *doubts(data)]
 
 
 def doubts(data: dict[str, Any]) -> list[str]:
@@ -171,16 +203,6 @@ def doubts(data: dict[str, Any]) -> list[str]:
     if total["running"] < BUSY:
         lines.append(f"the machine was busy: this thread ran {100 * total['running']:.0f} % of the time")
     return lines
-
-
-def _rows(number: int, step: dict[str, Any]) -> list[str]:
-    rows = []
-    for i, part in enumerate(step["parts"]):
-        speed = f"{step['gflops']:8.1f} {step['percent_of_peak']:6.1f}" if step["gflops"] else " " * 15
-        time = f"{step['microseconds']:7.1f}" if step["microseconds"] else f"{'short':>7}"
-        left = f"{number:>4} {time} {speed}" if i == 0 else f"{'|':>12}{'':16}"
-        rows.append(f"{left}  {part['work']:<26} {part['shape']:<42} {part['kernel']}, {part['tile']}")
-    return rows
 
 
 def describe_problem(problem: Problem) -> str:
