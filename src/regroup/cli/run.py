@@ -42,13 +42,12 @@ def run(options: Options) -> int:
     import json
 
     from regroup.cli._compiled import compiled
-    from regroup.cli._network import choose
+    from regroup.cli._network import check_number, choose
     from regroup.errors import ConfigError, printable
 
     if options.top < 1:
         raise ConfigError("top", options.top, "an int of at least 1")
-    if options.threads is not None and options.threads < 1:
-        raise ConfigError("threads", options.threads, "an int of at least 1")
+    check_number("threads", options.threads)
     chosen = choose(
         options.model, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin
     )

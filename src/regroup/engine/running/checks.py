@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -11,6 +13,13 @@ from regroup.engine.running.bound import does_not_fit, is_training
 from regroup.errors import EngineError
 
 _TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
+
+class NotScripted:
+    """A module that torch.jit.script is refused."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise EngineError("a compiled network has no TorchScript: script the model, which is its .original")
 
 
 def is_traced() -> bool:

@@ -16,7 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,7 +27,7 @@ from regroup.engine.frontend.onnx import OnnxModel
 from regroup.engine.frontend.onnx import load as load_onnx
 from regroup.engine.running import explain as explaining
 from regroup.engine.running.bound import Bound, Function, as_module, is_training, saved_by
-from regroup.engine.running.checks import check_example, is_traced
+from regroup.engine.running.checks import NotScripted, check_example, is_traced
 from regroup.engine.running.code import code as code_of
 from regroup.engine.running.plan import Plan, how_many
 from regroup.engine.running.prepared import Prepared, Progress
@@ -97,7 +97,7 @@ def compile(
     return Compiled(model, example, progress, **options)
 
 
-class Compiled(nn.Module):
+class Compiled(NotScripted, nn.Module):
     """A compiled network; calls from several threads do not disturb each other.
 
     When the model changes (weights, modules, settings, hooks), or what its code finds by names (globals,
@@ -257,8 +257,7 @@ class Compiled(nn.Module):
         With `passes`, a table before it shows what each pass made of the network's graph; data always has it.
 
         The steps are timed on one image of zeros, with the threads that a call has now. Speeds count the
-        multiply-adds of the definition; the share of the peak counts what is executed (of Winograd's
-        convolutions 16 for 36). What is too short to be timed, and a busy machine, is said to be so.
+        multiply-adds of the definition; the share of the peak counts what is executed (Winograd: 16 of 36).
         """
         plan = self._plan()
         data = explaining.explain(plan, self._prepared.zeros(plan.batch), self.threads)
@@ -312,9 +311,6 @@ class Compiled(nn.Module):
             wish = f"{moved.dtype} on {moved.device}"
             raise EngineError(f"the engine runs in torch.float32 on the CPU: convert .original to {wish}")
         return self
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        raise EngineError("a compiled network has no TorchScript: script the model, which is its .original")
 
     def __reduce__(self) -> tuple:
         way = saved_by(self.original)
