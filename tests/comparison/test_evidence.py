@@ -1,6 +1,9 @@
 """What is said of accuracies is wrong no oftener than it says: simulations of known truth; definitions."""
 
+import csv
+import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +156,9 @@ def test_the_fastest_of_the_best_set_is_recommended_and_the_rest_is_named():
     found = Evidence.of(result).to_json()
     assert found["recommended"] == "grouped:groups=2" and found["best_set"][-1] == "dense"
     assert found["rows"]["grouped:groups=3"]["against_dense"]["verdict"] == "worse"
+    records = list(csv.DictReader(io.StringIO(replace(result, evidence=found).csv())))
+    assert [r["against_dense_verdict"] for r in records] == ["", *["no difference shown"] * 2, "worse"]
+    assert all(float(r["accuracy_low"]) < float(r["accuracy"]) for r in records)
 
 
 def test_one_that_is_told_from_all_others_is_said_to_be_the_best():

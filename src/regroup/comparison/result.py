@@ -173,12 +173,13 @@ class Comparison:
 
     def table(self) -> list[dict[str, Any]]:
         """Return one flat record a row: what the CSV file and the printed table show."""
-        return [_record(row) for row in self.rows]
+        said = self.evidence.get("rows", {})
+        return [_record(row) | _evidence_record(said.get(row.strategy, {})) for row in self.rows]
 
     def csv(self) -> str:
         """Return the table as CSV with a header."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(_record(Row(""))))
+        writer = csv.DictWriter(text, list(_record(Row("")) | _evidence_record({})))
         writer.writeheader()
         writer.writerows(self.table())
         return text.getvalue()
@@ -213,6 +214,18 @@ def _record(row: Row) -> dict[str, Any]:
         "promised_speedup": row.promised,
         **{f"{way}_{name}": value for way in WAYS for name, value in _time_record(row, way).items()},
         "error": row.error,
+    }
+
+
+def _evidence_record(said: dict[str, Any]) -> dict[str, Any]:
+    against = said.get("against_dense", {})
+    return {
+        "accuracy_low": said.get("low"),
+        "accuracy_high": said.get("high"),
+        **{
+            f"against_dense_{name}": against.get(name)
+            for name in ("difference", "low", "high", "p", "verdict")
+        },
     }
 
 
