@@ -93,7 +93,7 @@ def page(floors: dict[str, Any], memory: list[dict[str, Any]], load: dict[str, A
 def _under_load(rows: list[dict[str, Any]], made: str) -> Iterator[str]:
     yield "## Beside other work"
     yield ""
-    yield f"Milliseconds of a call with one image of 224x224, medians over bursts in turns; {made}."
+    yield f"Milliseconds of a call with one image of 224x224, medians over 2 to 12 bursts, in turns; {made}."
     yield "The other work: processes that count; one that runs the same compiled network all the time; a"
     yield "quota of 1.5 cores; all threads on one core. *After PyTorch*, each call comes right after an image"
     yield "was resized on all of PyTorch's threads. The last column is the time of the fastest other runtime"
