@@ -86,16 +86,16 @@ def test_torchvisions_deeplab_segments(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_unet_takes_all_feature_maps(name: str) -> None:
-    model, x = shadow(name), images(name)
+    model, x = shadow(name, **shallow(name)), images(name)
     depth = model.feature_info[-1]["reduction"].bit_length() - 1
     widths = (64, 32, 16, 16, 8)[:depth]
     with torch.device("meta"):
-        unet = smp.Unet(
-            f"tu-{name}", encoder_weights=None, encoder_depth=depth, decoder_channels=widths, classes=4
-        )
-    found = {feature.shape for feature in unet.encoder(x)}
+        given = {"encoder_depth": depth, "decoder_channels": widths, "classes": 4, **shallow(name)}
+        unet = smp.Unet(f"tu-{name}", encoder_weights=None, **given)
+    features = unet.encoder(x)
+    found = {feature.shape for feature in features}
     assert found >= {feature.shape for feature in model.forward_intermediates(x, intermediates_only=True)}
-    assert unet(x).shape == (2, 4, *x.shape[2:])
+    assert unet.segmentation_head(unet.decoder(features)).shape == (2, 4, *x.shape[2:])
 
 
 @pytest.mark.parametrize("decoder", [smp.FPN, smp.Linknet, smp.UPerNet])
@@ -103,7 +103,7 @@ def test_a_unet_takes_all_feature_maps(name: str) -> None:
 def test_other_decoders_segment(name: str, decoder: type[nn.Module]) -> None:
     x = images(name)
     with torch.device("meta"):
-        model = decoder(f"tu-{name}", encoder_weights=None, classes=4)
+        model = decoder(f"tu-{name}", encoder_weights=None, classes=4, **shallow(name))
     assert model(x).shape == (2, 4, *x.shape[2:])
 
 
