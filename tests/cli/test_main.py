@@ -213,7 +213,8 @@ def test_a_plugin_with_an_error_is_named_with_its_line(command, kind, capsys, tm
             ["profile", "vit_tiny_patch16_224", "--image", 32],
             "image=32: must be a size that vit_tiny_patch16_224 takes",
         ),
-        (["profile", "resnet_small", "--batch", 10**15], "there is not enough memory"),
+        (["profile", "resnet_small", "--batch", 10**15], "batch=1000000000000000: must be an int from 1 to"),
+        (["profile", "resnet_small", "--batch", 1 << 20, "--image", 8192], "there is not enough memory"),
     ],
 )
 def test_what_cannot_be_is_one_line(argv, says, capsys):
