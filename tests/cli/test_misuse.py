@@ -24,7 +24,7 @@ LINES = {
     "models resnit*": "pattern='resnit': must be a part of a network's name*; did you mean 'resnet*",
     "profile resnet_small --strategy dense --where stages.0.1.conv*": "where='stages.0.1.conv*': must be a "
     "choice that matches a convolution; did you mean 'stages.*",
-    "train --opt sdg --out /nowhere/x": "opt='sdg': must be one of *; did you mean 'sgd'*",
+    "train --opt sdg --out /proc/x": "opt='sdg': must be one of *; did you mean 'sgd'*",
     "compile resnet_small --threads 9999": "threads=9999: must be an int from 1 to 1024",
     "profile resnet_small --channels 0": "channels=0: must be an int from 1 to 1024",
     "completion tcsh": "shell='tcsh': must be one of bash, zsh, fish",

@@ -32,7 +32,7 @@ HUGE = "99999999999999999999"
 NUMBERS = ("x", "", "-1", "0", HUGE, "nan", "-inf", "1e400", "1.5", "\u0663")
 ODD = ("", "x" * 5000, "a\nb", "caf\udce9")
 TEXTS = (*ODD, "zzz", "[", "\x1b[31m", "=", ":", "grouped:groups=", "grouped:groups=nan", "cuda", "meta")
-PATHS = (*ODD, "/nowhere/at/all", "/proc/xx", "/dev/null", "FILE", "FOLDER", "PIPE", "LOOP")
+PATHS = (*ODD, "/proc/nowhere/at/all", "/proc/xx", "/dev/null", "FILE", "FOLDER", "PIPE", "LOOP")
 SECONDS = 4
 """CPU time for one trial; what is still at work then must have been asked for a huge number."""
 
