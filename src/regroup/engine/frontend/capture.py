@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
+import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import clear_frames
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +48,9 @@ _NUMBERS = frozenset(
 )
 """Methods that look at a tensor's memory without an operator."""
 
+_BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+"""Types of PyTorch's functions that are not written in Python."""
+
 
 @dataclass(eq=False)
 class Capture:
@@ -56,7 +63,7 @@ class Capture:
         reads: those that were read, wherever the model's code has them (closures and globals too), and their
             versions then.
         macs: of each node that multiplies, for the whole batch.
-        names: what names in the model's code stood for.
+        names: what names stood for in the code that ran.
     """
 
     graph: Graph
@@ -96,6 +103,7 @@ def capture(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
         recording.refuse_survivors(reason)
         if isinstance(captured, EngineError):
             raise captured
+        captured.names = recording.names_of(model)
         return captured
     raise AssertionError
 
@@ -139,6 +147,7 @@ class _Recording:
 
     def __init__(self, batch: int, before: Snapshot) -> None:
         self.before, self._recorder = before, Recorder(batch)
+        self._ran: dict[int, types.CodeType] = {}
         self._calls = _Calls(before, self._recorder.phantoms)
 
     def run(self, model: Callable, examples: Sequence[Tensor]) -> Capture | EngineError:
@@ -153,7 +162,7 @@ class _Recording:
         def taken_apart(*wrapped: Tensor) -> list[Tensor]:
             self._calls.phantoms.extend(map(weakref.ref, wrapped))
             layouts = [_layout(x) for x in wrapped]
-            with self._calls:
+            with self._calls, self._noting():
                 result = model(*wrapped)
             if layouts != [_layout(x) for x in wrapped]:
                 raise StatefulError("it changes the shape or attributes of its input")
@@ -183,6 +192,28 @@ class _Recording:
         graph.remove_dead()
         reads = [read for read in self._recorder.reads.values() if _address(read[0]) in storages]
         return Capture(graph, results, storages, reads, self._recorder.macs, self.before.names)
+
+    @contextmanager
+    def _noting(self) -> Generator[None]:
+        """Note which code runs: what else the model's code could do decides nothing."""
+        ran, outer = self._ran, sys.gettrace()
+
+        def note(frame: types.FrameType, event: Any, argument: object) -> Any:
+            code = frame.f_code
+            ran[id(code)] = code
+            return None if outer is None else outer(frame, event, argument)
+
+        sys.settrace(note)
+        try:
+            yield
+        finally:
+            sys.settrace(outer)
+
+    def names_of(self, model: object) -> Names:
+        """Return what names stand for in the code that has run, as they did before."""
+        names = Snapshot(model, self._ran).names
+        names.compare(self.before.names)
+        return names
 
     def put_back(self) -> tuple[dict[tuple[int, object], Change], str]:
         """Let the model be as it was; return the weights that are others now, and what else it changed."""
@@ -218,6 +249,12 @@ def _layout(x: Tensor) -> tuple[object, ...]:
     return x.shape, x.stride(), x.storage_offset(), x.requires_grad, *vars(x)
 
 
+def _is_pytorchs(function: Callable, options: Mapping[str, object]) -> bool:
+    """Tell whether a function is PyTorch's, and calls nothing of others."""
+    own = type(function) in _BUILT_IN or getattr(function, "__module__", "") == "torch.nn.functional"
+    return own and not any(map(callable, options.values()))
+
+
 class _Calls(TorchFunctionMode):
     """Sees PyTorch's functions as Python calls them, and refuses those that leave the recording.
 
@@ -237,7 +274,16 @@ class _Calls(TorchFunctionMode):
             self._before.keep_numbers(args[0])
         elif name == "__set__":
             raise StatefulError("it sets an attribute of a tensor")
-        result = func(*args, **(kwargs or {}))
+        note = sys.gettrace() if type(func) in _BUILT_IN else None
+        if note is not None:
+            sys.settrace(
+                None
+            )  # what PyTorch does inside of an operator is much, and none of the model's code
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            if note is not None:
+                sys.settrace(note)
         for leaf in leaves_of((result,)):
             if isinstance(leaf, Tensor) and torch._is_functional_tensor(leaf):
                 self.phantoms.append(weakref.ref(leaf))

@@ -33,6 +33,7 @@ class Names:
         objects: with their types, which decide where their methods are looked up.
         modules: those of Python's whose attributes code reads, by identity.
         contents: dictionaries, lists, sets, arrays and modules of which all is looked at.
+        is_late: a name stands for something else than it did before.
     """
 
     def __init__(self) -> None:
@@ -42,10 +43,24 @@ class Names:
         self.slots: list[tuple[object, str, Any]] = []
         self.objects: list[tuple[object, type]] = []
         self.contents: list[Any] = []
+        self.is_late = False
         self.modules: dict[int, types.ModuleType] = {}
         self._known: set[tuple[int, str]] = set()
         self._spaces: list[tuple[object, dict[str, Any]]] = []
         self._families: list[list[type]] = []
+
+    @property
+    def places(self) -> set[tuple[int, str]]:
+        """What is looked at, by identity and name."""
+        return self._known | {(id(one), "") for one in self.contents}
+
+    def compare(self, before: Names) -> None:
+        """Find out whether names stand for what they stood for before, where both know them."""
+        then = {(id(home), name): value for home, name, value in before.entries if isinstance(home, dict)}
+        then |= {(id(cell), ""): value for cell, value in before.cells}
+        now = [(id(home), name, value) for home, name, value in self.entries]
+        now += [(id(cell), "", value) for cell, value in self.cells]
+        self.is_late = any(then.get((home, name), value) is not value for home, name, value in now)
 
     def add_function(self, function: types.FunctionType) -> None:
         """Take a function, the globals that it reads, and its closure; functions of libraries stay."""
@@ -53,7 +68,6 @@ class Names:
             return
         defaults = function.__defaults__, function.__kwdefaults__
         self.functions.append((function, (function.__code__, *defaults)))
-        self.add_space(function, vars(function))
         home = function.__globals__
         for name in loads_of(function.__code__):
             self._add(home, home, name)

@@ -88,11 +88,17 @@ class Snapshot:
         storages: addresses of the memory of all tensors among it.
         names: what names in its code stand for.
 
+    Args:
+        model: a module, or anything else.
+        ran: identities of the only code that counts; all by default.
+
     Raises:
-        EngineError: there is something among it that cannot be looked at without changing it.
+        EngineError: there is something among it that cannot be looked at without changing it, or, in code
+            that ran, something that cannot be followed.
     """
 
-    def __init__(self, model: object) -> None:
+    def __init__(self, model: object, ran: Collection[int] | None = None) -> None:
+        self._ran = ran
         self.storages: set[int] = set()
         self.names = Names()
         self._holders: list[Holder] = []
@@ -185,14 +191,19 @@ class Snapshot:
         elif isinstance(function, functools.partial):
             self._stack += [(function.func, name), (function.args, name), (function.keywords, name)]
         elif not is_other(function.__module__):
-            for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-                self._add(Attributes(cell, variable, lambda: ("cell_contents",)))
-            self.names.add_function(function)
-            self._stack += [(function.__defaults__, name), (function.__kwdefaults__, name)]
             if vars(function):
                 self._add(Entries(vars(function), name, attributes=True))
-            self._mention(function.__code__)
-            self._visit_globals(function)
+            self.names.add_space(function, vars(function))
+            if self._ran is None or id(function.__code__) in self._ran:
+                self._visit_code(function, name)
+
+    def _visit_code(self, function: types.FunctionType, name: str) -> None:
+        for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            self._add(Attributes(cell, variable, lambda: ("cell_contents",)))
+        self.names.add_function(function)
+        self._stack += [(function.__defaults__, name), (function.__kwdefaults__, name)]
+        self._mention(function.__code__)
+        self._visit_globals(function)
 
     def _mention(self, code: types.CodeType) -> None:
         """Visit the methods that a function can call, by the names in it: of a class's methods only those."""
@@ -216,7 +227,7 @@ class Snapshot:
         if stored:
             self._add(Globals(names, stored))
         by_text = _BY_TEXT & (loads_of(code) - names.keys())
-        if by_text and not is_library(function.__module__):
+        if by_text and self._ran is not None and not is_library(function.__module__):
             raise EngineError(f"{code.co_name} finds names by {min(by_text)}(), which cannot be followed")
         for name in loads_of(code):
             value = names.get(name, MISSING)
@@ -296,7 +307,7 @@ class Snapshot:
             self._visit_module(value)
         elif hasattr(kind, "__next__") or isinstance(value, random.SystemRandom):
             raise EngineError(f"{name} is a {kind.__name__}, and to look at it would change it")
-        elif isinstance(value, (contextvars.ContextVar, threading.local)):
+        elif self._ran is not None and isinstance(value, (contextvars.ContextVar, threading.local)):
             raise EngineError(f"{name} is a {kind.__name__}, which has a value for each caller")
         elif isinstance(value, random.Random):
             self._holders.append(Contents(value, name, value.getstate, value.setstate))

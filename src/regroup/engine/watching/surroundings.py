@@ -59,12 +59,13 @@ class Surroundings:
         buffers = [one for one in contents if isinstance(one, (np.ndarray, bytearray, array.array, deque))]
         looks += [_Buffers(buffers)] if buffers else []
         self._looks = [look.unchanged for look in looks]
+        self._is_late = names.is_late
         found = [_tensor_of(one) for one in buffers]
         self.tensors = [tensor for tensor in found if tensor is not None]
 
     def unchanged(self) -> bool:
         """Tell whether all names stand for the same, or for plain values that are equal."""
-        return all([look() for look in self._looks])  # noqa: C419  a generator takes longer
+        return not self._is_late and all([look() for look in self._looks])  # noqa: C419  a generator takes longer
 
 
 class _Places:

@@ -41,7 +41,8 @@ class Watch:
         self._model = Watched(model)
         self._tensors = _Tensors(self._model.state.tensors)
         self._more: list[_Tensors] = []
-        self._around: Surroundings | None = None
+        self._around: list[Surroundings] = []
+        self._places: set[tuple[int, str]] = set()
 
     @property
     def turns(self) -> int:
@@ -52,7 +53,7 @@ class Watch:
         """Tell whether all is as it was."""
         if not self._model.unchanged():
             return False
-        if self._around is not None and not self._around.unchanged():
+        if not all(around.unchanged() for around in self._around):
             return False
         return self._tensors.unchanged() and all(more.unchanged() for more in self._more)
 
@@ -61,11 +62,14 @@ class Watch:
 
         Args:
             reads: tensors that it has read, each with its version then.
-            names: what names in the model's code stood for: at every recording the same, or all are obsolete.
+            names: what names stood for in the code that ran; where an earlier recording knows all of these
+                places, its values are those that count.
         """
-        if self._around is None:
-            self._around = Surroundings(names, self._model.state)
-            reads = [*reads, *((tensor, tensor._version) for tensor in self._around.tensors)]
+        if not names.places <= self._places:
+            self._places |= names.places
+            around = Surroundings(names, self._model.state)
+            self._around = [*self._around, around]
+            reads = [*reads, *((tensor, tensor._version) for tensor in around.tensors)]
         known = {storage._cdata for tensors in (self._tensors, *self._more) for storage in tensors.storages}
         new = [
             (t, version) for t, version in reads if is_plain(t) and t.untyped_storage()._cdata not in known
