@@ -53,6 +53,7 @@ class TheirCount(TorchDispatchMode):
         return out
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of any use of oneDNN's flags
 @pytest.mark.parametrize("name", lightest_of_each_family() if LONG else SHORT)
 def test_families_of_timm(name: str) -> None:
     model = timm.create_model(name).eval()
