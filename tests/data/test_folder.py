@@ -403,3 +403,9 @@ def test_evaluated_images_are_what_torchvision_would_give(tmp_path):
     for i, (image, label) in enumerate(theirs):
         assert label == data.train[i][1]
         assert np.array_equal(np.asarray(image), data.train[i][0].permute(1, 2, 0))
+
+
+def test_a_listed_name_that_no_file_can_have_is_a_bad_image(tmp_path):
+    """Lists of data sets may be damaged."""
+    facts = scan.scan(tmp_path, ["a\0b.png", "\ud800.png"], "a list")
+    assert all(fact.problem and fact.size == (0, 0) for fact in facts)

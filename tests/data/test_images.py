@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -145,3 +146,17 @@ def test_fitting_keeps_the_middle(size):
 def test_a_very_wide_image_is_fitted_in_little_memory():
     image = Image.new("RGB", (30_000, 1), "red")
     assert torch.equal(fit(image, (224, 224))[:, 0, 0], torch.tensor([255, 0, 0], dtype=torch.uint8))
+
+
+def test_no_room_is_made_for_what_a_damaged_length_says(tmp_path):
+    content = bytearray(encoded(picture(), "JPEG2000"))
+    start = content.index(b"jp2h") - 4
+    content[start : start + 4] = (0xFF000000).to_bytes(4, "big")
+    (tmp_path / "a.jp2").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="Expected to read"):
+            read_image(tmp_path / "a.jp2", 3)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()

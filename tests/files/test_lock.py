@@ -153,3 +153,18 @@ def test_many_processes_take_turns(tmp_path):
     for child in children:
         os.waitpid(child, 0)
     assert number.read_text() == "20"
+
+
+def test_who_has_just_taken_the_lock_is_named_as_well(tmp_path):
+    """Between taking and signing there is a moment, in which the file is empty."""
+    path = tmp_path / "lock"
+    with Lock(path) as first:
+        path.write_text("")
+        later = threading.Timer(0.15, first._sign, [first._handle])
+        later.start()
+        with (
+            pytest.raises(LockedError, match=f"is in use by process {os.getpid()} since"),
+            Lock(path, wait=False),
+        ):
+            pass
+        later.join()

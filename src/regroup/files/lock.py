@@ -26,6 +26,8 @@ from regroup.errors import LockedError
 from regroup.files.reading import read_beginning
 
 _POLL = 0.1  # seconds between two tries: the system has no wait that a signal or another thread can end
+_SOMEBODY = "another process"
+_LOOKS = 5  # until a file that names nobody is believed: who has the lock may be about to write, or to leave
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _OPEN: weakref.WeakSet[Lock] = weakref.WeakSet()
 
@@ -46,7 +48,7 @@ class Lock:
     def __init__(self, path: Path, *, wait: bool = True, say: Callable[[str], object] | None = None) -> None:
         self.path, self._wait, self._say = path, wait, say
         self._handle: int | None = None
-        self._waiting = False
+        self._waiting, self._looks = False, 0
 
     def __enter__(self) -> Lock:
         while not self.attempt():
@@ -64,11 +66,13 @@ class Lock:
         """
         if self.try_lock():
             return True
-        if not self._wait:
-            raise LockedError(self.path.parent, f"is in use by {self.holder()}")
-        if self._say is not None and not self._waiting:
-            self._say(f"waiting for {self.holder()}, which uses {self.path.parent}")
-        self._waiting = True
+        holder, self._looks = self.holder(), self._looks + 1
+        if holder != _SOMEBODY or self._looks >= _LOOKS:
+            if not self._wait:
+                raise LockedError(self.path.parent, f"is in use by {holder}")
+            if self._say is not None and not self._waiting:
+                self._say(f"waiting for {holder}, which uses {self.path.parent}")
+            self._waiting = True
         time.sleep(_POLL)
         return False
 
@@ -111,7 +115,7 @@ class Lock:
             said = json.loads(read_beginning(self.path, 4096))
             pid, host, since = int(said["pid"]), str(said["host"])[:100], str(said["since"])[:40]
         except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
+            return _SOMEBODY
         where = "" if host == socket.gethostname() else f" on {host}"
         return f"process {pid}{where} since {since}".encode("ascii", "replace").decode()
 

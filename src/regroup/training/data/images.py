@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import io
 import logging
 import os
 import warnings
@@ -43,6 +44,15 @@ MOST_PIXELS = 89_478_485
 _MOST_BYTES = 1 << 30
 _NOWHERE = logging.NullHandler()
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")  # others run programs
+
+
+class _Bounded(io.BufferedReader):
+    """A file that makes no room for more than it has: decoders ask for as much as a damaged length says."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 class ImageFacts(NamedTuple):
@@ -203,7 +213,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     Image.init()
     beginning, too_many = b"", f"has more than {MOST_PIXELS} pixels"
     try:
-        with os.fdopen(open_file(path, most=_MOST_BYTES), "rb") as file:
+        with _Bounded(io.FileIO(open_file(path, most=_MOST_BYTES))) as file:
             beginning = file.read(12)
             if not beginning:
                 raise DataError(path, "is empty (0 bytes)")

@@ -123,7 +123,7 @@ def _stamps(paths: list[Path]) -> list[Stamp | None]:
 def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a list of names may have one that no file can have
         return None
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
