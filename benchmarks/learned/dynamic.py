@@ -64,7 +64,7 @@ def built(name: str, gate: float) -> nn.Module:
     if name.startswith("dgc_"):
         return create_model(name, gate=gate).eval()
     model = create_model(name)
-    replace(model, f"dynamic:gate={gate}")
+    replace(model, f"dynamic:gate={gate}", weights="fresh")
     set_progress(model, 1)
     return deploy(model)
 

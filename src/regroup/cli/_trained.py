@@ -143,6 +143,7 @@ class Trained:
         """
         import torch
 
+        from regroup.conversion.replace import Weights
         from regroup.conversion.replace import replace as replace_convolutions
         from regroup.errors import ConfigError
         from regroup.networks import networks
@@ -162,7 +163,8 @@ class Trained:
             **self.options,
         )
         if self.strategy is not None:
-            changes = replace_convolutions(model, self.strategy, self.where)
+            kept: Weights = "keep" if pretrained or weights is not None else "fresh"
+            changes = replace_convolutions(model, self.strategy, self.where, weights=kept)
             if not quiet and os.environ.get("RANK", "0") == "0":
                 print(changes, file=sys.stderr)
         return model

@@ -94,7 +94,7 @@ def _choose(options: Options) -> Chosen:
 
         if chosen.trained:
             raise ConfigError("strategy", options.strategy, f"left out for a run: {options.model} is trained")
-        print(replace(chosen.model, options.strategy, options.where), file=sys.stderr)
+        print(replace(chosen.model, options.strategy, options.where, weights="fresh"), file=sys.stderr)
     return chosen
 
 

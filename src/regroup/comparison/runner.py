@@ -131,7 +131,7 @@ def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -
     torch.manual_seed(seed)
     model = create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])
     torch.manual_seed(seed + 1)  # so that the layers that stay begin the same for every strategy
-    changes = replace_convolutions(model, strategy, config.where)
+    changes = replace_convolutions(model, strategy, config.where, weights="fresh")
     if not changes.replaced:
         reasons = sorted({reason for reason in changes.left.values() if reason != "not chosen by where"})
         raise RegroupError(f"fits none of the layers: {'; '.join(reasons)}")

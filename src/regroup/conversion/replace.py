@@ -1,10 +1,12 @@
 """Put a strategy into the convolutions of a network that is there.
 
 >>> model = torchvision.models.resnet18(num_classes=10)
->>> changes = replace(model, "grouped:groups=4", where="layer*.conv2")
+>>> changes = replace(model, "grouped:groups=4", where="layer4.*.conv2")
 >>> print(changes)
-replaced 8 of 20 convolutions by grouped:groups=4
+replaced 2 of 20 convolutions by grouped:groups=4
 ...
+  layer4.1.conv2         512 -> 512 channels, 3x3, padding 1  approximated (error 0.87)
+weights: 2 approximated (error 0.87)
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -19,17 +22,27 @@ from torch.nn.utils.parametrize import is_parametrized
 from regroup.errors import ConfigError, ParameterError, unknown_name
 from regroup.spec import ConvSpec
 from regroup.strategies import Strategy, parse_strategy
+from regroup.strategies.starting import Start
 
+Weights = Literal["keep", "fresh"]
 Where = str | int | tuple[int, int] | Callable[[str, nn.Conv2d], bool] | None
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to one convolution: `reason` says why it was left, or is empty if it was replaced."""
+    """What happened to one convolution.
+
+    Args:
+        name: of the layer.
+        spec: of the convolution, in words.
+        reason: why it was left; empty if it was replaced.
+        start: what became of its weights; None if it was left, or if they are not this function's business.
+    """
 
     name: str
     spec: str
     reason: str = ""
+    start: Start | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -49,21 +62,42 @@ class Changes:
         """Names of the layers that were left as they were, and why."""
         return {c.name: c.reason for c in self.layers if c.reason}
 
+    @property
+    def starts(self) -> dict[str, Start]:
+        """What became of the weights of each layer that was replaced, by its name."""
+        return {c.name: c.start for c in self.layers if c.start is not None}
+
+    @property
+    def weights(self) -> str:
+        """What became of the weights of all layers, in a line; "" if nothing is known."""
+        parts = []
+        for how in ("kept", "approximated", "new"):
+            alike = [start for start in self.starts.values() if start.weights == how]
+            errors = sorted({f"{start.error:.2g}" for start in alike if start.error is not None}, key=float)
+            spread = " .. ".join(dict.fromkeys((errors[0], errors[-1]))) if errors else ""
+            if alike:
+                parts.append(f"{len(alike)} {how}" + (f" (error {spread})" if spread else ""))
+        return f"weights: {', '.join(parts)}" if parts else ""
+
     def __str__(self) -> str:
-        """Say it in words, a line a layer."""
+        """Say it in words, a line a layer, and at the end what became of the weights."""
         lines = [f"replaced {len(self.replaced)} of {len(self.layers)} convolutions by {self.strategy}"]
         width = max((len(c.name) for c in self.layers), default=0)
         for c in self.layers:
-            lines.append(f"  {c.name:<{width}}  {c.spec}" + (f"  left: {c.reason}" if c.reason else ""))
-        return "\n".join(lines)
+            then = f"  left: {c.reason}" if c.reason else "" if c.start is None else f"  {c.start}"
+            lines.append(f"  {c.name:<{width}}  {c.spec}{then}")
+        return "\n".join([*lines, *filter(None, [self.weights])])
 
 
-def replace(model: nn.Module, strategy: Strategy | str, where: Where = None) -> Changes:
+def replace(
+    model: nn.Module, strategy: Strategy | str, where: Where = None, *, weights: Weights = "keep"
+) -> Changes:
     """Replace convolutions of `model`, in place, by what `strategy` builds for them.
 
-    New weights are initialised by their modules; everything else (other layers, their weights, hooks,
-    attributes, train or eval mode) stays as it was. A new module takes the mode, device and dtype of the
-    convolution it replaces.
+    A new module starts from the weights of the convolution: they are kept where it can hold them, else
+    approximated as well as can be without data, else new; what is returned says so of each layer. A new
+    module takes the mode, device and dtype of the convolution it replaces. Everything else (other layers,
+    their weights, hooks, attributes, train or eval mode) stays as it was.
 
     Args:
         model: any PyTorch model.
@@ -71,13 +105,16 @@ def replace(model: nn.Module, strategy: Strategy | str, where: Where = None) -> 
         where: which convolutions: a pattern of module names ("layer3.*"), a kernel size (3 or (1, 7)),
             or a function of (name, convolution). By default those larger than 1x1 that read more than
             three channels: what remains is the first layer and pointwise convolutions.
+        weights: "keep" starts from those that are there; "fresh" from new ones, to train from scratch.
 
     Returns:
-        What was replaced, and what was left and why.
+        What was replaced and what became of its weights, and what was left and why.
 
     Raises:
-        ConfigError: `where` matches no convolution, or `model` itself is a convolution.
+        ConfigError: `where` matches no convolution, or `model` itself is a convolution; `weights` is neither.
     """
+    if weights not in get_args(Weights):
+        raise ConfigError("weights", weights, " or ".join(map(repr, get_args(Weights))))
     strategy = parse_strategy(strategy) if isinstance(strategy, str) else strategy
 
     def why_not(conv: nn.Conv2d) -> str:
@@ -85,8 +122,10 @@ def replace(model: nn.Module, strategy: Strategy | str, where: Where = None) -> 
             return f"it has {conv.groups} groups already"
         return strategy.why_not(ConvSpec.of(conv)) or ""
 
-    def build(conv: nn.Conv2d) -> nn.Module:
-        return strategy.build(ConvSpec.of(conv)).to(conv.weight)
+    def build(conv: nn.Conv2d) -> Start:
+        if weights == "keep":
+            return strategy.from_dense(conv)
+        return Start(strategy.build(ConvSpec.of(conv)).to(conv.weight), "new")
 
     return substitute(model, strategy.label, where, why_not, build)
 
@@ -96,7 +135,7 @@ def substitute(
     label: str,
     where: Where,
     why_not: Callable[[nn.Conv2d], str],
-    build: Callable[[nn.Conv2d], nn.Module],
+    build: Callable[[nn.Conv2d], Start | nn.Module],
 ) -> Changes:
     """Put what `build` makes of them in place of convolutions of `model`; what all conversions share.
 
@@ -107,7 +146,8 @@ def substitute(
         label: what the convolutions become, in the changes that are told.
         where: see `replace`.
         why_not: returns why a convolution must be left, or ""; may raise ParameterError to say so.
-        build: returns the new module; it is set to the convolution's train or eval mode.
+        build: returns the new module, which is set to the convolution's train or eval mode, perhaps with what
+            became of its weights.
 
     Raises:
         ConfigError: `where` matches no convolution, or `model` itself is a convolution.
@@ -120,10 +160,13 @@ def substitute(
             _put(model, name, done[id(conv)])
             continue
         reason = _why_left(conv, why_not) if chosen(name, conv) else "not chosen by where"
+        start = None
         if not reason:
-            done[id(conv)] = build(conv).train(conv.training)
-            _put(model, name, done[id(conv)])
-        changes.layers.append(Change(name, _describe(conv), reason))
+            built = build(conv)
+            start, module = (built, built.module) if isinstance(built, Start) else (None, built)
+            done[id(conv)] = module.train(conv.training)
+            _put(model, name, module)
+        changes.layers.append(Change(name, _describe(conv), reason, start))
     if all(c.reason == "not chosen by where" for c in changes.layers):
         near = unknown_name("where", str(where).strip("*"), [c.name for c in changes.layers]).remedy
         raise ConfigError(

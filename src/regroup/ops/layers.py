@@ -79,6 +79,21 @@ def crop_and_conv(spec: ConvSpec, groups: int = 1) -> tuple[Crop | nn.Identity, 
     return crop, layer
 
 
+def convolution_of(layer: nn.Module) -> nn.Conv2d:
+    """Return the convolution in what `conv` made."""
+    (found,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
+    return found
+
+
+def give(layer: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Give what `conv` made a kernel, of any shape with as many numbers, and a bias (zeros if None)."""
+    convolution = convolution_of(layer)
+    with torch.no_grad():
+        convolution.weight.copy_(weight.reshape(convolution.weight.shape))
+        if convolution.bias is not None:
+            convolution.bias.copy_(torch.zeros(len(convolution.bias)) if bias is None else bias)
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, groups: int = 1) -> Tensor:
     """Convolve as `spec` says with a given kernel; negative padding crops."""
     rows, columns = spec.padding
@@ -113,7 +128,7 @@ def explicit(
     """
     crops = [m for m in layer.modules() if isinstance(m, Crop)]
     x = crops[0](x) if crops else x
-    (convolution,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
+    convolution = convolution_of(layer)
     weight = block_diagonal(convolution.weight, convolution.groups)
     bias = convolution.bias
     if inputs is not None:

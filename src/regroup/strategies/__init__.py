@@ -12,8 +12,8 @@ A strategy is a small frozen dataclass whose fields are its parameters:
         def build(self, spec: ConvSpec) -> nn.Module: ...
 
 `build` alone makes it work everywhere; `check`, `cost`, `reach` and `reference` say beforehand what it
-allows, what it costs, what it connects, and what it is by definition. `regroup.testing.check_strategy`
-holds these against each other.
+allows, what it costs, what it connects, and what it is by definition; `take` gives a module the weights of a
+trained dense convolution, as near as can be. `regroup.testing.check_strategy` holds these against each other.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from regroup.errors import ParameterError, StrategyError, unknown_name
@@ -32,6 +33,7 @@ from regroup.ops.counting import count
 from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
 from regroup.spec import ConvSpec, Cost, Size, divisors
+from regroup.strategies.starting import DenseWeights, Start, measured
 
 S = typing.TypeVar("S", bound="Strategy")
 
@@ -48,6 +50,8 @@ class Strategy:
     """By which the command line, the report and the registry know it."""
     paper: ClassVar[str]
     """Where it was published: an arXiv number or a citation."""
+    period: ClassVar[int] = 1
+    """Outputs after which its effective kernel repeats itself: 2 where a part has half the resolution."""
 
     @classmethod
     def variants(cls) -> tuple[Strategy, ...]:
@@ -83,6 +87,38 @@ class Strategy:
         tensors, so that it can be compared with the papers at a glance.
         """
         raise NotImplementedError(f"{type(self).__name__} has no reference(module, x)")
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Give `module`, just built for `dense.spec`, the weights that come nearest to a dense convolution's.
+
+        Exactly where it can hold them (before it learns), else the best approximation that there is in closed
+        form without data.
+
+        Returns:
+            Why it cannot start from them, as the end of "new: ..."; "" if it does.
+        """
+        return f"{self.name} does not say how it starts from dense weights"
+
+    def from_dense(self, conv: nn.Conv2d) -> Start:
+        """Return a module that stands in for a dense convolution and starts from its weights; see `Start`.
+
+        >>> start = parse_strategy("grouped:groups=2").from_dense(nn.Conv2d(8, 8, 3, padding=1))
+        >>> start.weights, 0.5 < start.error < 0.9
+        ('approximated', True)
+
+        Raises:
+            StrategyError, SpecError: `check` says that it cannot be honoured.
+        """
+        module = self.build(ConvSpec.of(conv)).to(conv.weight).train(conv.training)
+        if conv.weight.is_meta:
+            return Start(module, "new", reason="the convolution has a shape alone")
+        dense = DenseWeights.of(conv)
+        with torch.no_grad():
+            reason = self.take(module, dense)
+        if reason:
+            return Start(module, "new", reason=reason)
+        error = measured(module, dense, self.period)
+        return Start(module, "approximated", error) if error else Start(module, "kept")
 
     def why_not(self, spec: ConvSpec) -> str | None:
         """Return why `spec` cannot be honoured, or None if it can."""

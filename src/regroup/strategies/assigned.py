@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import StrategyError
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
 from regroup.ops.ragged import Groups
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.masking import MaskedConv
+from regroup.strategies.starting import DenseWeights
 
 
 class AssignedConv(MaskedConv):
@@ -90,11 +91,32 @@ def _assignment(logits: Tensor, fixed: Tensor, rate: float) -> Tensor:
 def balanced_logits(channels: int, groups: int) -> Tensor:
     """Return normally distributed logits (channels, groups) that assign as many channels to each group."""
     logits = torch.randn(channels, groups)
-    rows, wanted = torch.arange(channels), torch.randperm(channels) % groups
-    largest = logits.argmax(1)
-    swapped = logits.clone()
-    swapped[rows, largest], swapped[rows, wanted] = logits[rows, wanted], logits[rows, largest]
-    return swapped
+    swap(logits, torch.randperm(channels) % groups)
+    return logits
+
+
+def balanced(gains: Tensor) -> Tensor:
+    """Return the group of each channel, so that groups are as equal as can be and the gains' sum is largest.
+
+    >>> balanced(torch.tensor([[3.0, 1.0], [3.0, 2.0]])).tolist()
+    [0, 1]
+
+    Args:
+        gains: of each channel in each group, (channels, groups).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    channels, groups = gains.shape
+    places = torch.arange(channels) % groups
+    rows, columns = linear_sum_assignment(gains[:, places].numpy(), maximize=True)
+    return places[torch.from_numpy(columns)[torch.from_numpy(rows).argsort()]]
+
+
+def swap(logits: Tensor, wanted: Tensor) -> None:
+    """Swap numbers within rows so that the largest of each stands at `wanted`, in place."""
+    rows, wanted = torch.arange(len(logits), device=logits.device), wanted.to(logits.device)
+    largest, before = logits.argmax(1), logits.clone()
+    logits[rows, largest], logits[rows, wanted] = before[rows, wanted], before[rows, largest]
 
 
 def check_number(spec: ConvSpec, number: int) -> None:
@@ -145,6 +167,24 @@ class Assigned(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it plain."""
         return AssignedConv(spec, self.groups, self.rate)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are, and assign channels so that equal groups hold as much of them as found.
+
+        From the random assignment on, outputs and inputs go in turns where the sum of squares of what
+        connects them with the group is largest (an assignment problem each), until nothing more is gained.
+        """
+        assert isinstance(module, AssignedConv)
+        give(module.conv, dense.kernel, dense.bias)
+        squares = dense.kernel.square().sum((2, 3))
+        sides = [(squares, module.outputs), (squares.t(), module.inputs)]
+        held = -1.0
+        while (now := float((squares * module.mask().cpu()).sum())) > held:
+            held = now
+            for (energy, logits), (_, others) in (sides, sides[::-1]):
+                of_others = F.one_hot(others.argmax(1), self.groups).cpu().double()
+                swap(logits, balanced(energy @ of_others))
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost if deployed before anything is learned, with groups as equal as can be."""

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act
+from regroup.ops.layers import ACTIVATIONS, conv, convolution_of, explicit, give, norm_act
+from regroup.ops.nearest import coarsened, factors
 from regroup.ops.resolution import nearest
 from regroup.spec import ConvSpec, Cost, Size, divisors
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
 
 class BigLittleSum(nn.Module):
@@ -47,6 +49,7 @@ class BigLittle(Strategy):
         act: activation between the little one and the 1x1: relu, relu6, silu, hardswish or none.
     """
 
+    period = 2
     alpha: int = 2
     norm: bool = False
     act: str = "none"
@@ -90,6 +93,23 @@ class BigLittle(Strategy):
                 norm_act(expand.out_channels, self.norm, "none"),
             ),
         )
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest kernel of rank K / alpha as little, and what it misses, coarsened, as big."""
+        if self.norm or self.act != "none":
+            return BATCH_NORM if self.norm else ACTIVATION
+        assert isinstance(module, BigLittleSum)
+        big, little, expand = module.big[0], module.little[0], module.little[2]  # type: ignore[bad-index]
+        left, right = factors(dense.kernel.flatten(1), dense.spec.out_channels // self.alpha)
+        found, narrow = len(right), convolution_of(little).weight.detach().cpu().double()
+        narrow[:found] = right.view(found, *narrow.shape[1:])
+        wide = dense.kernel.new_zeros(len(left), len(narrow))
+        wide[:, :found] = left
+        missed = dense.kernel - (left @ right).view_as(dense.kernel)
+        give(big, coarsened(missed, dense.spec, (2, 2), (1, 1)))
+        give(little, narrow)
+        give(expand, wide, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return K C S + C S K / alpha + K^2 / alpha parameters, the first at a quarter of the pixels."""

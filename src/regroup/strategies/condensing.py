@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import crop_and_conv, norm_act
+from regroup.ops.layers import crop_and_conv, give, norm_act
 from regroup.spec import ConvSpec, Cost, Size, divisors
 from regroup.strategies import Strategy
 from regroup.strategies.learning import Learned
+from regroup.strategies.starting import DenseWeights
 
 LEAST_SQUARE = 1e-6
 """Below it the squared norm of a connection is not pressed further, as in the official code."""
@@ -249,6 +250,12 @@ class Condensing(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it plain."""
         return self.layer(spec, self.groups, self.factor or self.groups, lasso=self.lasso)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are; what is dropped as training goes on is chosen by them."""
+        assert isinstance(module, CondensingConv)
+        give(module.conv, dense.kernel, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost as deployed: 1 / factor of the dense one (the bias stays whole)."""

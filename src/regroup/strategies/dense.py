@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import DenseWeights
 
 
 @strategy("dense", paper="LeCun et al., Proc. IEEE 86(11), 1998")
@@ -20,6 +21,11 @@ class Dense(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the nn.Conv2d of `spec`."""
         return conv(spec)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are."""
+        give(module, dense.kernel, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return K C S parameters, each used once a pixel (S: kernel positions)."""

@@ -25,11 +25,12 @@ from regroup.ops.dynamic import (
     ranked,
     scales_weights,
 )
-from regroup.ops.layers import conv, crop_and_conv, explicit, norm_act
+from regroup.ops.layers import conv, crop_and_conv, explicit, give, norm_act
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec, Cost, Size, divisors
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
+from regroup.strategies.starting import DenseWeights
 
 
 def dropped_at(progress: float, channels: int, gate: float) -> int:
@@ -242,6 +243,14 @@ class Dynamic(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it plain."""
         return DynamicConv(spec, self.heads, self.gate, squeeze=self.squeeze, lasso=self.lasso)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are, with saliencies that are 1 for every image until they learn."""
+        assert isinstance(module, DynamicConv)
+        nn.init.zeros_(module.saliency.expand.weight)
+        rows = order.inverse(order.shuffle(dense.spec.out_channels, self.heads))
+        give(module.conv, dense.kernel[rows], None if dense.bias is None else dense.bias[rows])
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return all parameters, and the MACs as deployed: of the kept inputs and of the generator."""

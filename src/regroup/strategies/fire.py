@@ -6,15 +6,18 @@ Iandola et al., SqueezeNet (arXiv:1602.07360), section 3.2 and figure 1.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import Concat, conv, explicit
+from regroup.ops.layers import Concat, conv, convolution_of, explicit, give
+from regroup.ops.nearest import factors, recentred
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import DenseWeights
 
 
 class FireModule(nn.Sequential):
@@ -43,6 +46,37 @@ def fire_specs(spec: ConvSpec, squeeze: int, point: int) -> tuple[ConvSpec, Conv
     small = spec.with_kernel(1).with_channels(squeeze, point)
     large = spec.with_channels(squeeze, spec.out_channels - point)
     return spec.pointwise(spec.in_channels, squeeze, bias=True), small, large
+
+
+def squeezed(squeeze: nn.Module, targets: Sequence[Tensor]) -> list[Tensor] | None:
+    """Give a 1x1 convolution before a ReLU weights by which kernels after it can be linear; return these.
+
+    Half of the squeezed channels are u = V x, the others -u: relu(u) - relu(-u) = u, whatever x is. So s
+    channels hold the nearest kernels of rank s / 2 that `targets` have together; an odd one stays as it is.
+
+    Args:
+        squeeze: gets its weights.
+        targets: the dense kernels of the branches, (K_i, C, R_i, S_i).
+
+    Returns:
+        The branches' kernels (K_i, s, R_i, S_i); None if there is one squeezed channel alone.
+    """
+    weight = convolution_of(squeeze).weight.detach().cpu().double().flatten(1)
+    pairs = len(weight) // 2
+    if not pairs:
+        return None
+    rows = [target.movedim(1, -1).flatten(0, 2) for target in targets]
+    left, right = factors(torch.cat(rows), pairs)
+    found = len(right)
+    weight[:found], weight[pairs : pairs + found] = right, -right
+    give(squeeze, weight)
+    kernels = []
+    for target, part in zip(targets, left.split([len(r) for r in rows]), strict=True):
+        kernel = target.new_zeros(len(target), len(weight), *target.shape[2:])
+        shaped = part.unflatten(0, (len(target), *target.shape[2:])).movedim(-1, 1)
+        kernel[:, :found], kernel[:, pairs : pairs + found] = shaped, -shaped
+        kernels.append(kernel)
+    return kernels
 
 
 @strategy("fire", paper="arXiv:1602.07360")
@@ -94,6 +128,19 @@ class Fire(Strategy):
         """Return a FireModule."""
         self.check(spec)
         return FireModule(spec, *self.widths(spec))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest kernels of rank s / 2; the 1x1 part has their central taps. See `squeezed`."""
+        squeeze, _, (small, large) = module  # type: ignore[misc]
+        _, point = self.widths(dense.spec)
+        central = recentred(dense.kernel[:point], (1, 1))
+        kernels = squeezed(squeeze, [central, dense.kernel[point:]])
+        if kernels is None:
+            return "one channel before a ReLU cannot pass on what it gets"
+        bias = (None, None) if dense.bias is None else (dense.bias[:point], dense.bias[point:])
+        give(small, kernels[0], bias[0])
+        give(large, kernels[1], bias[1])
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return C s + s e1 + s e3 S parameters and the biases, each weight used once a pixel."""

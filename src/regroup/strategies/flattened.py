@@ -5,13 +5,16 @@ Jin, Dundar, Culurciello, Flattened convolutional neural networks (arXiv:1412.54
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
+from regroup.ops.nearest import recentred, separated
 from regroup.spec import ConvSpec, Cost, Size, chain_cost
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import DenseWeights
 
 
 @strategy("flattened", paper="arXiv:1412.5474")
@@ -74,6 +77,19 @@ class Flattened(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return Sequential(lateral, vertical, horizontal, ...)."""
         return nn.Sequential(*(conv(step, groups) for step, groups in self.chain(spec)))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest kernels of rank one as the first stage; further ones pass on what they get."""
+        rows, columns = dense.spec.kernel_size
+        if self.stages > 1 and not rows % 2 == columns % 2 == 1:
+            return "further stages of an even kernel have no centre by which they could pass on what they get"
+        outputs, one = dense.spec.out_channels, dense.kernel.new_ones(1, 1, 1, 1)
+        passing = (recentred(one, size).expand(outputs, -1, -1, -1) for size in ((rows, 1), (1, columns)))
+        later = [torch.eye(outputs), *passing] if self.stages > 1 else []
+        layers = list(module)  # type: ignore[no-matching-overload]
+        for layer, weight in zip(layers, [*separated(dense.kernel), *later * (self.stages - 1)], strict=True):
+            give(layer, weight, dense.bias if layer is layers[-1] else None)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return C K + K (R + S) parameters a stage (K K + K (R + S) the later ones), and the biases."""

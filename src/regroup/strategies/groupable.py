@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
 from regroup.ops.ragged import Groups
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.masking import MaskedConv
+from regroup.strategies.starting import DenseWeights
 
 
 def gates_of(spec: ConvSpec) -> int:
@@ -194,6 +195,13 @@ class Groupable(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it plain."""
         return GroupableConv(spec, self.groups, self.pressure)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are, with all gates open; the penalty closes them."""
+        assert isinstance(module, GroupableConv)
+        module.gates.abs_()
+        give(module.conv, dense.kernel, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost if deployed before anything is learned, with half of the gates open."""

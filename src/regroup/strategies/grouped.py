@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
+from regroup.ops.nearest import diagonal_blocks
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, check_groups, strategy
+from regroup.strategies.starting import DenseWeights
 
 
 @strategy("grouped", paper="arXiv:1611.05431")
@@ -66,6 +68,11 @@ class Grouped(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return an nn.Conv2d with groups."""
         return conv(spec, self.groups_of(spec))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take what lies on the diagonal blocks."""
+        give(module, diagonal_blocks(dense.kernel, self.groups_of(dense.spec)), dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return 1/groups of the dense cost (the bias stays whole)."""

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 
 from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import Concat, conv, explicit
+from regroup.ops.layers import Concat, conv, convolution_of, explicit, give
+from regroup.ops.nearest import recentred
 from regroup.spec import ConvSpec, Cost, Size, chain_cost
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.fire import squeezed
+from regroup.strategies.starting import DenseWeights
 
 MODULE_3A = (64, 96, 128, 16, 32, 32)
 
@@ -97,6 +100,24 @@ class Inception(Strategy):
                 ),
             ]
         )
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take what each branch can make of its outputs, by `fire.squeezed` where it squeezes.
+
+        The outputs of the max-pool, which is not linear, and of a branch that squeezes to a single channel
+        begin as their bias.
+        """
+        point, *reduced, (_, _, projection) = module  # type: ignore[misc]
+        widths = self._scaled(dense.spec)
+        parts = dense.kernel.split([widths[i] for i in (0, 2, 4, 5)])
+        biases = [None] * 4 if dense.bias is None else dense.bias.split([len(part) for part in parts])
+        give(point, recentred(parts[0], (1, 1)), biases[0])
+        give(projection, torch.zeros(parts[3].shape[:2]), biases[3])
+        larger = recentred(parts[2], tuple(side + 2 for side in dense.spec.kernel_size))  # type: ignore[bad-argument-type]
+        for (reduce, _, wide), part, bias in zip(reduced, (parts[1], larger), biases[1:3], strict=True):
+            kernels = squeezed(reduce, [part])
+            give(wide, kernels[0] if kernels else torch.zeros_like(convolution_of(wide).weight), bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the sum over the branches; the projection works at the output's size."""

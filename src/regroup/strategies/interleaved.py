@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import order, reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
+from regroup.ops.nearest import factors
 from regroup.ops.order import ChannelOrder, ChannelShuffle
 from regroup.spec import ConvSpec, Cost, Size, chain_cost, divisors
 from regroup.strategies import Strategy, check_groups, strategy
 from regroup.strategies.shuffled import unit_chain, unit_reach
+from regroup.strategies.starting import BATCH_NORM, DenseWeights
 
 FIELDS = {1: ("primary", "secondary"), 2: ("widths",), 3: ("groups", "expansion")}
 """Which parameters belong to which version."""
@@ -66,6 +68,33 @@ def factor_orders(widths: Sequence[tuple[int, int]]) -> list[Tensor]:
         outputs = torch.arange(math.prod(radices)).view(*together.shape[:-1], width_out)
         back = outputs.movedim(-1, axis).reshape(-1)
     return [*orders, back]
+
+
+def factored(kernel: Tensor, widths: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Return the kernels of the factors whose product is near to a dense kernel (K, C, R, S).
+
+    There is one path from an input to an output, so that the product has one term: with the digits i_1 ...
+    i_n of an input and o_1 ... o_n of an output, it is the product over l of f_l[o_l, i_l; o_1 ... o_(l-1),
+    i_(l+1) ... i_n]. For given o_1 ... o_(n-1) and i_n the matrix of o_n and all the rest is therefore f_n
+    times a product of the others: of rank one. Its nearest is found, then what it leaves is split likewise;
+    nearest for two factors, and for more the nearest at each split.
+    """
+    digits = range(len(widths), 0, -1)  # the first digit of a channel stands last
+    size = {f"{side}{n}": widths[n - 1][i] for i, side in enumerate("io") for n in digits} | {"t": -1}
+    names = [f"o{n}" for n in digits] + [f"i{n}" for n in digits] + ["t"]
+    rest, found = kernel.reshape([size[name] for name in names]), []
+    for level in digits[:-1]:
+        fixed = [f"i{n}" for n in digits if n > level] + [f"o{n}" for n in digits if n < level]
+        others = [f"i{n}" for n in digits if n < level] + ["t"]
+        wanted = [*fixed, f"i{level}", f"o{level}", *others]
+        matrix = rest.permute([names.index(name) for name in wanted]).flatten(len(fixed) + 2)
+        left, right = factors(matrix, 1)
+        found.append(left.movedim(-3, -2).flatten(0, -3))  # groups and their outputs, inputs
+        names = [*fixed, f"i{level}", *others]
+        rest = right.reshape([*matrix.shape[: len(fixed) + 1], *(size[name] for name in others)])
+    inner = [f"i{n}" for n in digits[:-1]] + ["o1", "i1", "t"]
+    found.append(rest.permute([names.index(name) for name in inner]))
+    return found[::-1]
 
 
 class InterleavedConv(nn.Sequential):
@@ -215,6 +244,17 @@ class Interleaved(Strategy):
         if self.version == 3:
             return LowRankUnit(spec, spec.in_channels * self.expansion, self.groups)
         return InterleavedConv(spec, self.factor_widths(spec))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest products of the factors, the last split off first; see `factored`."""
+        if self.version == 3:
+            return BATCH_NORM
+        widths = self.factor_widths(dense.spec)
+        back, bias = factor_orders(widths)[-1], dense.bias
+        layers = [layer for layer in module if not isinstance(layer, ChannelOrder)]  # type: ignore[not-iterable]
+        for layer, weight in zip(layers, factored(dense.kernel, widths), strict=True):
+            give(layer, weight, None if bias is None else bias[order.inverse(back)])
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the sum over the factors, and two batch norms in version 3."""

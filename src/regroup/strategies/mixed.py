@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
+from regroup.ops.nearest import factors, recentred
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import DenseWeights
 
 SPLITS = ("equal", "exponential")
 
@@ -75,6 +77,19 @@ def mixed_parts(spec: ConvSpec, kernels: Sequence[int], split: str | Sequence[in
         ) from None
 
 
+def filtered(kernel: Tensor, pointwise: bool) -> tuple[Tensor, Tensor]:
+    """Return (filters, mixed): a filter for each input and how outputs mix them, nearest to a dense kernel.
+
+    (C, 1, R, S) and (K, C) by the singular value decomposition of each input's (outputs, taps); without a
+    pointwise part, where output c is input c's alone, what the kernel has for that.
+    """
+    if not pointwise:
+        each = torch.arange(len(kernel))
+        return kernel[each, each][:, None], torch.eye(len(kernel))
+    mixed, filters = factors(kernel.movedim(1, 0).flatten(2), 1)
+    return filters.unflatten(-1, kernel.shape[2:]), mixed[..., 0].t()
+
+
 @strategy("mixed", paper="arXiv:1907.09595")
 class Mixed(Strategy):
     """Depthwise kernels of several sizes on parts of the channels, then a pointwise convolution.
@@ -130,6 +145,23 @@ class Mixed(Strategy):
         if not self._has_pointwise(spec):
             return depthwise
         return nn.Sequential(depthwise, conv(spec.pointwise(spec.in_channels, spec.out_channels, spec.bias)))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest filter of each input, cut to its part's kernel; see `filtered`."""
+        pointwise = self._has_pointwise(dense.spec)
+        depthwise = module[0] if pointwise else module  # type: ignore[bad-index]
+        assert isinstance(depthwise, MixedConv)
+        whole, mixing, start = dense.kernel, [], 0
+        for layer, size, width in zip(depthwise, self.kernels, depthwise.sizes, strict=True):
+            inputs = slice(start, start + width)
+            outputs = slice(None) if pointwise else inputs
+            filters, mixed = filtered(recentred(whole[outputs, inputs], (size, size)), pointwise)
+            give(layer, filters, None if dense.bias is None else dense.bias[outputs])
+            mixing.append(mixed)
+            start += width
+        if pointwise:
+            give(module[1], torch.cat(mixing, 1), dense.bias)  # type: ignore[bad-index]
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return sum C_i k_i^2 + C K parameters, each used once a pixel."""

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, convolve, explicit
+from regroup.ops.layers import conv, convolve, explicit, give
+from regroup.ops.nearest import recentred
 from regroup.ops.order import ChannelOrder, inverse
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned, learned_modules
-from regroup.strategies.mixed import MixedConv, mixed_parts, split_channels
+from regroup.strategies.mixed import MixedConv, filtered, mixed_parts, split_channels
+from regroup.strategies.starting import DenseWeights
 
 
 def choose_sizes(gains: np.ndarray, costs: np.ndarray, budget: float) -> np.ndarray:
@@ -325,6 +327,18 @@ class MixedLearned(Strategy):
         """Return the learning layer; `regroup.deploy` makes it a MixedConv."""
         self.check(spec)
         return MixingConv(spec, self.kernels, self.budget, self.at, self.sparsity, self._has_pointwise(spec))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take the nearest filter of each input in the largest kernel: all sizes are open at first."""
+        assert isinstance(module, MixingConv)
+        side = self.kernels[-1]
+        filters, mixed = filtered(recentred(dense.kernel, (side, side)), module.pointwise is not None)
+        module.weight.copy_(filters)
+        if module.pointwise is not None:
+            give(module.pointwise, mixed, dense.bias)
+        elif module.bias is not None and dense.bias is not None:
+            module.bias.copy_(dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost as deployed if all gates are equal; what is learned keeps the same budget."""

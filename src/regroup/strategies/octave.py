@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act
+from regroup.ops.layers import ACTIVATIONS, conv, explicit, give, norm_act
+from regroup.ops.nearest import coarsened, diagonal_blocks
 from regroup.ops.resolution import average, check_centred, nearest, pooled_size
 from regroup.ops.scripting import Scriptable
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
 Pair = tuple[Tensor, Tensor | None]
 """High frequencies (N, C - C_low, H, W), and low ones (N, C_low, ceil(H / 2), ceil(W / 2)) or None."""
@@ -175,6 +177,7 @@ class Octave(Strategy):
         act: activation after it: relu, relu6, silu, hardswish or none.
     """
 
+    period = 2
     alpha: float = 0.25
     alpha_in: float | None = None
     alpha_out: float | None = None
@@ -218,6 +221,26 @@ class Octave(Strategy):
             low, convolution, OctaveNormAct(spec.out_channels, alpha_out, self.norm, self.act)
         )
 
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take, for each path, its part of the kernel on the grid it works on; see `nearest.coarsened`."""
+        if self.norm or self.act != "none":
+            return BATCH_NORM if self.norm else ACTIVATION
+        assert isinstance(module, OctaveStandIn)
+        spec, (down, right) = dense.spec, dense.spec.stride
+        sources, targets = _sides(spec.in_channels, self.alphas[0]), _sides(spec.out_channels, self.alphas[1])
+        grids = {  # output pixels to a coarse one, and input pixels
+            "h2h": ((1, 1), (down, right)),
+            "h2l": ((2, 2), (2 * down, 2 * right)),
+            "l2h": ((2 // down, 2 // right), (2, 2)),
+            "l2l": ((2, 2), (2 * down, 2 * right)),
+        }
+        for name, (path, groups) in octave_paths(spec, *self.alphas, self.groups).items():
+            inputs, outputs = sources[name[0]], targets[name[2]]
+            part = coarsened(dense.kernel[outputs, inputs], spec, *grids[name])
+            bias = dense.bias[outputs] if dense.bias is not None and path.bias else None
+            give(getattr(module.convolution, name), diagonal_blocks(part, groups), bias)
+        return ""
+
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return K C S / groups parameters; what reads or writes low is used at a quarter of the pixels."""
         low_in, high_out = pooled_size(size, (2, 2)), spec.output_size(size)
@@ -231,9 +254,7 @@ class Octave(Strategy):
     def reach(self, spec: ConvSpec) -> Tensor:
         """Return the reach of the four paths, high before low on both sides."""
         alpha_in, alpha_out = self.alphas
-        high_in, high_out = octaves(spec.in_channels, alpha_in)[0], octaves(spec.out_channels, alpha_out)[0]
-        sides_in = {"h": slice(high_in), "l": slice(high_in, None)}
-        sides_out = {"h": slice(high_out), "l": slice(high_out, None)}
+        sides_in, sides_out = _sides(spec.in_channels, alpha_in), _sides(spec.out_channels, alpha_out)
         result = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.bool)
         for name, (path, groups) in octave_paths(spec, alpha_in, alpha_out, self.groups).items():
             block = reach.grouped(path.out_channels, path.in_channels, groups)
@@ -259,6 +280,12 @@ class Octave(Strategy):
         if module.norm_act.low is None:
             return y
         return torch.cat([y, _copied(module.norm_act.low(sums["l"]), size)], 1)
+
+
+def _sides(channels: int, alpha: float) -> dict[str, slice]:
+    """Return where the high and the low channels stand among all."""
+    high, _ = octaves(channels, alpha)
+    return {"h": slice(high), "l": slice(high, None)}
 
 
 def _size(x: Tensor) -> Size:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act, resize_to
+from regroup.ops.layers import ACTIVATIONS, conv, explicit, give, norm_act, resize_to
 from regroup.ops.resolution import check_centred, maximum
 from regroup.ops.scripting import Scriptable
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import ACTIVATION, BATCH_NORM, POOLING, DenseWeights
 
 
 def shares(channels: int, allocation: Sequence[int]) -> list[int]:
@@ -140,6 +141,16 @@ class Scaled(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return a ScaledStandIn."""
         return ScaledStandIn(spec.stride, ScaledConv(self.specs(spec), self.norm), ACTIVATIONS[self.act]())
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are where all outputs work at the full resolution."""
+        assert isinstance(module, ScaledStandIn)
+        if self.norm or self.act != "none":
+            return BATCH_NORM if self.norm else ACTIVATION
+        if dense.spec.stride != (1, 1) or module.scaled.scales != (1,):
+            return POOLING
+        give(module.scaled.convs["1"], dense.kernel, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return K C S parameters; those of scale r are used at 1 / r^2 of the pixels."""

@@ -24,6 +24,7 @@ from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
 from regroup.strategies.scaled import ScaledConv, ScaledStandIn, check_scales, explicit_scales
+from regroup.strategies.starting import BATCH_NORM, DenseWeights
 
 
 def choose_neurons(importance: Tensor, costs: Sequence[float], count: int, budget: float) -> Tensor:
@@ -326,6 +327,10 @@ class ScaledLearned(Strategy):
         """Return the seed; `regroup.deploy` makes it plain."""
         self.check(spec)
         return ScalingConv(spec, self.scales, self._share(), self.at, self.sparsity, self.act)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take nothing: each neuron has a batch norm, by which it is chosen."""
+        return BATCH_NORM
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost as deployed if all neurons are equal; what is learned keeps the same budget."""

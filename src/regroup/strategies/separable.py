@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, conv, explicit, norm_act
+from regroup.ops.layers import ACTIVATIONS, conv, convolution_of, explicit, give, norm_act
+from regroup.ops.nearest import factors
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
+from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
 ORDERS = ("depthwise-pointwise", "pointwise-depthwise")
 
@@ -75,6 +77,31 @@ class Separable(Strategy):
             norm_act(first.out_channels, self.norm, self.act),
             conv(second, second_groups),
         )
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Factor what each depthwise filter can make, by the singular value decomposition.
+
+        depthwise-pointwise: for each input the matrix (outputs, taps) as m products; exact for m >= taps.
+        pointwise-depthwise: for m outputs together the matrix (outputs and taps, inputs) as one product.
+        """
+        if self.norm or self.act != "none":
+            return BATCH_NORM if self.norm else ACTIVATION
+        first, _, second = module  # type: ignore[misc]
+        outputs, inputs = dense.kernel.shape[:2]
+        if self.order == ORDERS[0]:
+            mixed, filters = factors(dense.kernel.movedim(1, 0).flatten(2), self.multiplier)
+            depthwise = convolution_of(first).weight.detach().cpu().double().view(inputs, self.multiplier, -1)
+            pointwise = dense.kernel.new_zeros(outputs, inputs, self.multiplier)
+            depthwise[:, : filters.shape[1]] = filters
+            pointwise[:, :, : filters.shape[1]] = mixed.movedim(0, 1)
+            give(first, depthwise)
+            give(second, pointwise, dense.bias)
+        else:
+            together = dense.kernel.movedim(1, -1).reshape(outputs // self.multiplier, -1, inputs)
+            filters, mixed = factors(together, 1)
+            give(first, mixed)
+            give(second, filters, dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return C m S + C m K parameters (or C K/m + K S), each used once a pixel."""

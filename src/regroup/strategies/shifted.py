@@ -24,6 +24,7 @@ from regroup.ops.shifted import (
 from regroup.spec import ConvSpec, Cost, Size
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
+from regroup.strategies.starting import DenseWeights
 
 
 class ShiftingConv(Learned):
@@ -171,6 +172,14 @@ class Shifted(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it integers and shifts."""
         return ShiftingConv(spec, self.form, self.start)
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take them as they are; integers come at progress `start`."""
+        assert isinstance(module, ShiftingConv)
+        module.weight.copy_(dense.kernel)
+        if module.bias is not None and dense.bias is not None:
+            module.bias.copy_(dense.bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return the cost as deployed: that of dense, and a parameter for each shift."""

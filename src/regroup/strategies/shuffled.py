@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import order, reach
-from regroup.ops.layers import conv, explicit
+from regroup.ops.layers import conv, explicit, give
+from regroup.ops.nearest import diagonal_blocks
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec, Cost, Size, chain_cost
 from regroup.strategies import Strategy, check_groups, strategy
+from regroup.strategies.starting import BATCH_NORM, DenseWeights
 
 FORMS = ("conv", "unit")
 
@@ -117,6 +119,15 @@ class Shuffled(Strategy):
         if self.form == "unit":
             return ShuffleUnit(spec, spec.out_channels // self.ratio, self.groups)
         return nn.Sequential(conv(spec, self.groups), ChannelShuffle(self.groups))
+
+    def take(self, module: nn.Module, dense: DenseWeights) -> str:
+        """Take, as the row that the shuffle brings to each output, what its group has; the unit: nothing."""
+        if self.form == "unit":
+            return BATCH_NORM
+        rows = order.inverse(order.shuffle(dense.spec.out_channels, self.groups))
+        bias = None if dense.bias is None else dense.bias[rows]
+        give(module, diagonal_blocks(dense.kernel[rows], self.groups), bias)
+        return ""
 
     def cost(self, spec: ConvSpec, size: Size) -> Cost:
         """Return 1/G of the dense cost, or C M/G + M S + M K/G and the two batch norms."""

@@ -18,6 +18,7 @@ from regroup.spec import ConvSpec, Size
 from regroup.strategies import Strategy, parse_strategy, sample_size
 from regroup.strategies.learning import deploy, groupings, learned_modules, load_groupings, set_progress
 from regroup.testing.specs import ODD_SPECS, SPECS, conv_specs, sizes
+from regroup.testing.starting import starts_from_dense
 
 
 @dataclass(frozen=True)
@@ -369,3 +370,6 @@ def _exports(strategy: Strategy, spec: ConvSpec) -> None:
     with torch.no_grad():
         exported = torch.export.export(module, (x,)).module()
         _agree(exported(x), module(x), "torch.export and the module")
+
+
+_for_each_spec(starts_from_dense)
