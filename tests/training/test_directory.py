@@ -187,6 +187,17 @@ def test_an_optimiser_of_wrong_values_is_named_though_its_seal_is_whole(run):
         runs.trained(run, epochs=3)
 
 
+@pytest.mark.parametrize("content", [b"[1]", b'{"step": "many"}', b"{}"])
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_progress_of_wrong_types_is_named_though_its_seal_is_whole(content, epochs, run):
+    """Also where the run is to go on for longer, and its progress is looked at before."""
+    (path, *_) = list_checkpoints(run)
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name != "manifest.json"}
+    write_sealed(path, {**files, "training.json": content}, replace=True)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of training"):
+        runs.trained(run, epochs=epochs)
+
+
 def test_one_image_at_a_time_through_1x1_maps_is_refused_before_training():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 6), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
     with pytest.raises(ConfigError, match="batch_size=1: must be at least 2"):

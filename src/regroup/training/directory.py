@@ -33,6 +33,7 @@ from regroup.training.checkpoint import (
     save_checkpoint,
     section_files,
 )
+from regroup.training.history import Progress
 from regroup.training.identity import Difference, Identity
 
 RUN, LOCK, LOG, WEIGHTS, BEST = "run.json", "run.lock", "log.jsonl", "weights", "best"
@@ -227,7 +228,8 @@ class RunDirectory:
         if others := [difference for difference in differences if difference.name != "epochs"]:
             raise self._refusal(others)
         path, _ = self.latest()
-        step, epoch = (0, 0) if path is None else _progress(path)
+        done = None if path is None else Progress.of(path, load_checkpoint(path))
+        step, epoch = (0, 0) if done is None else (done.step, len(done.history))
         epochs = identity.fields["config"]["epochs"]
         if epochs < epoch:
             raise ConfigError("epochs", epochs, f"at least {epoch}", "so many are done in the run to resume")
@@ -336,12 +338,6 @@ def _parts(path: Path) -> list[str]:
     names = [p.name for p in list_checkpoints(path)[:1]]
     names += [name for name in (WEIGHTS, BEST) if (path / name).exists()]
     return names + ([LOG] if (path / LOG).is_file() else [])
-
-
-def _progress(path: Path) -> tuple[int, int]:
-    """Return the steps and the epochs that are done in a checkpoint."""
-    training: Any = load_checkpoint(path)["training"]
-    return training["step"], len(training["history"])
 
 
 def _run_of_log(path: Path) -> str | None:

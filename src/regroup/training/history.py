@@ -1,8 +1,16 @@
-"""What a training run has achieved, epoch by epoch."""
+"""What a training run has achieved, epoch by epoch, and what a checkpoint says of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from regroup.errors import CheckpointError
+from regroup.files.documents import DocumentError, build, require
 
 
 @dataclass(frozen=True)
@@ -70,3 +78,27 @@ class History:
     def to_json(self) -> list[dict[str, object]]:
         """Return one plain JSON object for each epoch."""
         return [result.to_json() for result in self.epochs]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the section "training" of a checkpoint holds."""
+
+    step: int
+    epoch_loss: Tensor
+    history: list[EpochResult]
+    scaler: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, sections: Mapping[str, Any]) -> Progress:
+        """Return what the checkpoint in `path` says.
+
+        Raises:
+            CheckpointError: it says nothing, or something of other types, though its seal be whole.
+        """
+        try:
+            found = build(sections["training"], cls)
+            require(found.step >= 0, "step", found.step, "0 or more")
+        except (KeyError, DocumentError) as error:
+            raise CheckpointError(path, f"is not a checkpoint of training: {error}") from error
+        return found

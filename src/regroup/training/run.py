@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regroup.errors import CheckpointError, ConfigError, first_line
-from regroup.files.documents import DocumentError, build, require
 from regroup.files.lock import Lock
 from regroup.strategies.learning import learned_modules, penalty, set_progress
 from regroup.training.checkpoint import latest_valid, load_checkpoint, load_state
@@ -30,20 +29,10 @@ from regroup.training.directory import (
     check_room,
     prepare,
 )
-from regroup.training.history import EpochResult, History
+from regroup.training.history import History, Progress
 from regroup.training.identity import Identity, Origin, identify
 from regroup.training.optimisation import make_average, make_optimizer, make_schedule
 from regroup.training.processes import Processes
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """What the section "training" of a checkpoint holds."""
-
-    step: int
-    epoch_loss: Tensor
-    history: list[EpochResult]
-    scaler: dict[str, Any]
 
 
 class Run:
@@ -281,10 +270,9 @@ class Run:
 
     def _restore(self, path: Path, sections: dict[str, Any]) -> None:
         try:
-            training = build(sections["training"], _Saved)
-            require(training.step >= 0, "step", training.step, "0 or more")
+            training = Progress.of(path, sections)
             optimizer, model, ema = sections["optimizer"], sections["model"], sections.get("ema")
-        except (KeyError, DocumentError) as error:
+        except KeyError as error:
             raise CheckpointError(path, f"is not a checkpoint of training: {error}") from error
         if self.ema is not None:
             load_state(path, self.ema.module, ema)
