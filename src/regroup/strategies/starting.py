@@ -1,9 +1,9 @@
 """How a strategy's module starts from trained dense weights: kept, approximated with what error, or new.
 
 >>> conv = nn.Conv2d(8, 8, 3, padding=1)
->>> print(parse_strategy("condensed:groups=2").from_dense(conv))
+>>> print(regroup.parse_strategy("condensed:groups=2").from_dense(conv))
 kept
->>> print(parse_strategy("separable:norm=true").from_dense(conv))
+>>> print(regroup.parse_strategy("separable:norm=true").from_dense(conv))
 new: batch norm stands inside, and what it makes of weights depends on data
 
 What is said of the weights is not what a formula promises: the module is shown impulses, and its answers are
