@@ -32,7 +32,7 @@ class Fenced:
         return bool((self._whole[: self._start] == _POST).all() and (self._whole[end:] == _POST).all())
 
 
-def run_fenced(segment: NativeSegment, inputs: list[Tensor]) -> list[Tensor]:
+def run_fenced(segment: NativeSegment, inputs: list[Tensor], threads: int | None = None) -> list[Tensor]:
     """Do what `segment.run` does, each thread with images of its own or not, and look at the fences."""
     images, inputs = len(inputs[0]), [x.contiguous() for x in inputs]
     strides = [math.prod(value.shape) for value in (*segment.inputs, *segment.outputs)]
