@@ -14,7 +14,7 @@ from regroup.errors import ReportError
 from regroup.files.disk import make_directories, write_file
 from regroup.report import charts
 from regroup.report.learned import learned_layers, learned_tiles
-from regroup.report.looks import family, looks
+from regroup.report.looks import Look, family, looks
 from regroup.report.summary import summary_lines
 from regroup.report.table import MEANINGS, cells
 from regroup.report.tiles import Tile, tile
@@ -55,14 +55,14 @@ def render(comparison: Comparison) -> str:
     """Return the page's HTML; whatever stands in names is escaped."""
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
-    evidence = Evidence.of(comparison)
+    evidence, found = Evidence.of(comparison), looks(r.strategy for r in comparison.rows)
     return _page().render(
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
         summary=_summary(comparison),
         seeds=max((len(r.runs) for r in good), default=0),
         columns=MEANINGS,
-        rows=[_table_row(r, comparison, evidence) for r in good],
+        rows=[_table_row(r, found[family(r.strategy)], evidence) for r in good],
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
         costs={"macs": "MACs", **_ways(good)},
@@ -130,12 +130,12 @@ def _subtitle(comparison: Comparison) -> str:
     )
 
 
-def _table_row(row: Row, comparison: Comparison, evidence: Evidence) -> dict[str, Any]:
+def _table_row(row: Row, look: Look, evidence: Evidence) -> dict[str, Any]:
     kinds = ["dense"] if row.strategy == "dense" else []
     kinds += ["best"] if row.strategy in evidence.best else []
     return {
         "kind": " ".join(kinds),
-        "look": looks(r.strategy for r in comparison.rows)[family(row.strategy)],
+        "look": look,
         "cells": cells(row, evidence),
         "titles": {way: f"quartiles {t.low:.3g} to {t.high:.3g} ms" for way, t in row.times.items()},
     }
