@@ -29,7 +29,7 @@ from PIL import Image
 
 from regroup.cli import main as regroup_main
 from regroup.errors import RegroupError
-from tests.faults import runs, sweep_commands, sweep_readers, sweep_sets
+from tests.faults import runs, sweep_commands, sweep_onnx, sweep_readers, sweep_sets
 from tests.faults.programs import progress
 
 KINDS = {
@@ -41,6 +41,7 @@ KINDS = {
     "folders": sweep_commands.folders,
     "commands": sweep_commands.commands,
     "sets": sweep_sets.sets,
+    "onnx": sweep_onnx.files,
 }
 
 PATIENCE = int(os.environ.get("REGROUP_PATIENCE", "200"))

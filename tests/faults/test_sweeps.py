@@ -1,4 +1,4 @@
-"""Damaged images, JSON, safetensors and cache entries before every command that reads them.
+"""Damaged images, JSON, safetensors, ONNX files and cache entries before every command that reads them.
 
 Nothing ends in a traceback, hangs, or allocates more than `Sweep.memory` says; what works in spite of the
 damage comes to what it comes to without. `sweep_commands` has the table of commands and files.
@@ -12,7 +12,7 @@ import pytest
 from tests.faults import programs
 
 SHORT = {"images": 60, "documents": 60, "tensors": 60, "caches": 60}
-SHORT |= {"directories": 20, "folders": 6, "commands": 6, "sets": 30}
+SHORT |= {"directories": 20, "folders": 6, "commands": 6, "sets": 30, "onnx": 100}
 """Turns of each kind; in the long form 3,000, of commands 2,000."""
 
 
@@ -23,7 +23,7 @@ def turns(kind):
 @pytest.mark.timeout(300 + 80 * programs.LONG)
 @pytest.mark.parametrize(
     "kinds",
-    [["images", "documents", "tensors", "caches"], ["directories", "folders", "commands", "sets"]],
+    [["images", "documents", "tensors", "caches"], ["directories", "folders", "commands", "sets", "onnx"]],
     ids="-".join,
 )
 def test_damaged_files_are_read_or_refused_in_one_line(kinds, tmp_path, tell, tried):

@@ -106,6 +106,23 @@ def test_a_training_step_is_counted_and_inference_timed():
     assert step.total.macs > 2.5 * profile(network(), torch.rand(2, 3, 6, 6), time=False).total.macs
 
 
+def test_a_layer_may_be_given_a_single_number():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.root = nn.Conv2d(2, 2, 1), Root()
+
+        def forward(self, x):
+            return self.conv(x) * self.root(x.abs().mean())
+
+    class Root(nn.Module):
+        def forward(self, x):
+            return x.sqrt()
+
+    layers = by_name(profile(Scaled(), torch.ones(2, 2, 4, 4), time=False))
+    assert layers["root"].output == () and layers["conv"].cost.macs == 2 * (2 * 2 * 16)
+
+
 def test_profiling_leaves_the_model_as_it_was():
     model = network().train()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]

@@ -259,13 +259,18 @@ class _Seen:
     """Shape of the first tensor that came out."""
 
 
+def _first(tensor: Tensor) -> Tensor:
+    """Return a copy of the first image, or of a tensor that is one number."""
+    return tensor[:1].clone() if tensor.dim() else tensor.clone()
+
+
 def _watch(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, _Seen]:
     seen: dict[str, _Seen] = {}
 
     def note(name: str):
         def hook(_module: nn.Module, args: tuple, kwargs: dict, out: object) -> None:
             tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-            given = () if kwargs else tree_map_only(Tensor, lambda t: t[:1].clone(), args)
+            given = () if kwargs else tree_map_only(Tensor, _first, args)
             seen.setdefault(name, _Seen(given, tuple(tensors[0].shape) if tensors else ()))
 
         return hook

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,9 @@ for _name in ("elementwise", "layers", "reductions", "resize"):
 
 _MOST_BYTES = 1 << 31
 """ONNX's own limit of a file; larger weights lie beside it."""
+
+_MOST_NUMBERS = 1 << 28
+"""Numbers of one input: a gigabyte of float32."""
 
 _DOMAINS = ("", "ai.onnx")
 
@@ -94,7 +98,10 @@ class OnnxNode(nn.Module):
             "Size",
         )
         with contextlib.nullcontext() if unknown else temporarily_clear_interpreter_stack():
-            return OPERATORS[self.operator](call)
+            try:
+                return OPERATORS[self.operator](call)
+            except (IndexError, KeyError, TypeError, ValueError) as error:  # PyTorch's other errors say it
+                raise EngineError(f"ONNX: {self.operator} cannot be computed: {first_line(error)}") from error
 
     def extra_repr(self) -> str:
         return f"{self.operator}: {', '.join(filter(None, self.reads))} -> {', '.join(self.makes)}"
@@ -119,9 +126,9 @@ class OnnxModel(nn.Module):
         weights = {one.name: _weight(one) for one in graph.initializer}
         kept = []
         for node in graph.node:  # some exporters write weights as nodes
-            is_weight = node.op_type == "Constant" and node.attribute[0].name == "value"
-            if is_weight:
-                weights[node.output[0]] = _weight(node.attribute[0].t)
+            values = [one.t for one in node.attribute if one.name == "value"]
+            if node.op_type == "Constant" and values:
+                weights[node.output[0]] = _weight(values[0])
             else:
                 kept.append(node)
         self.inputs = tuple(_input(one) for one in graph.input if one.name not in weights)
@@ -185,9 +192,16 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         onnx.checker.check_model(proto, full_check=False)
     except Exception as error:
         raise EngineError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
-    return OnnxModel(proto, str(path))
+    try:
+        if proto.functions:
+            proto = inliner.inline_local_functions(proto)
+        return OnnxModel(proto, str(path))
+    except EngineError:
+        raise
+    except Exception as error:  # the checker does not look at all of a file
+        raise EngineError(
+            f"{path} cannot be read as ONNX: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _refuse_unknown(graph: Any, where: str) -> None:
@@ -210,6 +224,11 @@ def _input(proto: Any) -> Input:
     sizes = [
         one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in kind.shape.dim
     ]
+    if math.prod(size or 1 for size in sizes) > _MOST_NUMBERS:
+        text = " x ".join("?" if size is None else str(size) for size in sizes)
+        raise EngineError(
+            f"ONNX: input {proto.name} is {text}, more than the {_MOST_NUMBERS} numbers of an input"
+        )
     return Input(proto.name, tuple(sizes), TYPES[kind.elem_type])
 
 
@@ -224,9 +243,13 @@ def _tensor(proto: Any) -> Tensor:
 
     if proto.data_type not in TYPES:
         raise EngineError(f"ONNX: weight {proto.name} has type {proto.data_type}, which is not read")
+    try:
+        value = numpy_helper.to_array(proto)
+    except (ValueError, TypeError) as error:  # sizes that its numbers do not fill
+        raise EngineError(f"ONNX: weight {proto.name} cannot be read: {first_line(error)}") from error
     if proto.data_type == 16:
-        return torch.from_numpy(numpy_helper.to_array(proto).astype("float32")).bfloat16()
-    return torch.from_numpy(numpy_helper.to_array(proto).copy())
+        return torch.from_numpy(value.astype("float32")).bfloat16()
+    return torch.from_numpy(value.copy())
 
 
 def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
