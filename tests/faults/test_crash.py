@@ -14,7 +14,7 @@ from torch import nn
 from regroup.errors import CheckpointError
 from regroup.files import exchange
 from regroup.files.disk import Disk, remove_partial, using
-from regroup.files.sealed import write_sealed
+from regroup.files.sealed import undisturbed, write_sealed
 from regroup.training import TrainConfig, load_data, train
 from regroup.training.checkpoint import (
     latest_valid,
@@ -239,6 +239,24 @@ def test_who_reads_while_another_replaces_finds_it_whole_at_every_instant(tmp_pa
     assert os.waitpid(writer, 0)[1] == 0
     assert seen == sorted(seen) and len(set(seen)) > 2
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_read_is_the_directory_that_is_held_open(tmp_path, monkeypatch):
+    """Another one's number could be given to a third while it is read, which would then look undisturbed."""
+    path, real, opened, read = tmp_path / "weights", os.open, [], []
+    publish(path, 0)
+
+    def late(name, *more, **named):
+        handle = real(name, *more, **named)
+        if name == path:
+            opened.append(os.fstat(handle).st_ino)
+            if len(opened) == 1:
+                publish(path, 1)
+        return handle
+
+    monkeypatch.setattr(os, "open", late)
+    undisturbed(path, lambda: read.append(path.stat().st_ino))
+    assert read[-1] == opened[-1]
 
 
 def test_a_save_without_fsync_would_be_noticed(tmp_path):

@@ -89,36 +89,39 @@ def undisturbed(path: Path, read: Callable[[], T]) -> T:
     """Return what `read` reads in the directory `path`, all of it from one and the same directory.
 
     If `path` is replaced meanwhile, `read` is called again, whatever it returned or raised: half of what it
-    saw may have been the old one's. The directory is kept open, so that its number is not given to another.
+    saw may have been the old one's. The directory is kept open, and it is the one that is open that `path`
+    must be afterwards: its number is not given to another.
     """
     while True:
-        with _opened(path):
-            before = _status(path)
+        with _opened(path) as before:
             try:
                 found = read()
             except (OSError, CheckpointError):
-                if before == _status(path):
+                if before == _status(path.stat):
                     raise
                 continue
-            if before == _status(path):
+            if before == _status(path.stat):
                 return found
 
 
+_Status = tuple[int, int] | None
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> Iterator[_Status]:
     handle = None
     with suppress(OSError):  # what cannot be opened is for the reader to say; Windows opens no directory
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
-        yield
+        yield _status(path.stat) if handle is None else _status(lambda: os.fstat(handle))
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _status(path: Path) -> tuple[int, int] | None:
+def _status(stat: Callable[[], os.stat_result]) -> _Status:
     try:
-        found = path.lstat()
+        found = stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino
