@@ -227,6 +227,12 @@ def ours() -> list[Call]:
         "batch norm": lambda x: F.batch_norm(x, *(n.to(x) for n in norm)),
         "batch norm without weights": lambda x: F.batch_norm(x, *(n.to(x) for n in norm[:2]), eps=0.3),
         "instance statistics": lambda x: F.instance_norm(x),
+        **{
+            f"block floating point {form}": lambda x, form=form: torch.ops.regroup.block_floating_point(
+                x, *form
+            )
+            for form in ((5, 6, 5, 2), (32, 3, 2, 1), (4, 24, 7, 3), (3, 8, 8, 1))
+        },
         "shuffle": lambda x: x.view(-1, 3, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
         "permuted": lambda x: x.view(-1, 2, 6, *x.shape[2:]).permute(0, 2, 1, 3, 4).flatten(1, 2),
         "channel_shuffle": lambda x: F.channel_shuffle(x, 3),

@@ -11,7 +11,8 @@ from regroup.kernels.problems.dynamic import Largest
 from regroup.kernels.problems.view import View
 from regroup.kernels.program import Part, Step, build
 from regroup.networks.anywhere import create_any_model
-from regroup.ops.dynamic import DynamicGroupConv, as_one_operator, dynamic_conv, largest
+from regroup.ops.dynamic import DynamicGroupConv, dynamic_conv, largest
+from regroup.ops.one_operator import as_one_operator
 from regroup.spec import ConvSpec
 from tests.engine.models import randomise
 from tests.engine.test_compiled import assert_as_good_as_pytorch

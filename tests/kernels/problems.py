@@ -216,6 +216,14 @@ def response_norm(rng: Random, exact: bool) -> p.LocalResponseNorm:
     return p.LocalResponseNorm(x, y, rng.randint(1, 6), 0.02, rng.choice((0.5, 0.75, 1.0)), 2.0)
 
 
+def block_float(rng: Random, exact: bool) -> p.BlockFloatingPoint:
+    """Return a rounding of blocks of channels."""
+    size, groups = sides(rng, 6), rng.choice((1, 1, 2, 3))
+    channels = groups * rng.randint(1, 50)
+    x, y = view(rng, *size, channels), view(rng, *size, channels)
+    return p.BlockFloatingPoint(x, y, rng.randint(1, 70), rng.randint(2, 24), rng.randint(2, 8), groups)
+
+
 def largest(rng: Random, exact: bool) -> Largest:
     """Return a choice of inputs by some heads."""
     heads, inputs = rng.randint(1, 5), rng.randint(1, 90)
@@ -296,6 +304,7 @@ MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "pointwise": pointwise,
     "softmax": softmax,
     "response_norm": response_norm,
+    "block_float": block_float,
     "largest": largest,
     "dynamic": dynamic,
     "halo": halo,

@@ -11,6 +11,7 @@ from torch import Tensor
 from regroup.kernels import problems as p
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.ops.bounds import unit_roundoff
+from regroup.ops.shifted import ShiftedForm
 
 U = unit_roundoff(torch.float32)
 
@@ -114,6 +115,9 @@ def expected(
                 x.double()[None], problem.size, problem.alpha, problem.beta, problem.k
             )[0]
             return Rounded(result, (problem.size + 8) * U * result.abs())
+        case p.BlockFloatingPoint():
+            form = ShiftedForm(block=problem.block, mantissa=problem.mantissa, exponent=problem.exponent)
+            return Rounded.of(form.activations(x[None], problem.groups)[0])
         case Largest():
             return Rounded.of(_largest(problem, x.flatten())[:, None, None])
         case DynamicConv():

@@ -141,6 +141,13 @@ def test_block_floating_point_is_the_defined_one(values, block, mantissa, expone
     assert block_floating_point(x, block, mantissa, exponent).flatten().tolist() == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_steps_below_the_smallest_number_leave_numbers_as_they_are(dtype):
+    x = torch.tensor([0.0, 2.0**-24, -0.0]).to(dtype).view(1, 3, 1, 1)
+    assert torch.equal(block_floating_point(x, 3, 24, 8), x)
+    assert torch.equal(block_floating_point(x * 0, 3, 24, 8), x * 0)
+
+
 def test_pixels_images_and_groups_do_not_share_an_exponent():
     x = torch.randn(2, 6, 3, 4) * torch.logspace(-2, 2, 4)
     whole = ShiftedForm(mantissa=4, block=4).activations(x, groups=2)

@@ -14,9 +14,7 @@ That is 8 outputs x 4 kept inputs x 9 taps x 100 pixels: only what is kept is mu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from torch.nn import functional as F
 
 from regroup.errors import SpecError
 from regroup.ops.layers import crop_and_conv, norm_act
+from regroup.ops.one_operator import is_one_operator
 from regroup.ops.scripting import NotScriptable
 from regroup.spec import ConvSpec, Size
 
@@ -151,7 +150,7 @@ class DynamicGroupConv(NotScriptable, nn.Module):
         saliency = self.saliency(x)
         size = x.shape[2], x.shape[3]
         x = self.crop(x)
-        if not torch.compiler.is_compiling() and _AS_ONE_OPERATOR.get():
+        if not torch.compiler.is_compiling() and is_one_operator():
             window = self.spec.stride, self.padding, self.spec.dilation
             return self._finished(
                 torch.ops.regroup.dynamic_conv(x, saliency.flatten(1), self.weight, self.kept, *window)
@@ -244,19 +243,6 @@ class DynamicGroupConv(NotScriptable, nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec}, heads={self.heads}, kept={self.kept}"
-
-
-_AS_ONE_OPERATOR: ContextVar[bool] = ContextVar("as one operator", default=False)
-
-
-@contextmanager
-def as_one_operator() -> Iterator[None]:
-    """Let dynamic layers call `dynamic_conv` in this thread, so that who records them sees one operator."""
-    token = _AS_ONE_OPERATOR.set(True)
-    try:
-        yield
-    finally:
-        _AS_ONE_OPERATOR.reset(token)
 
 
 @torch.library.custom_op(

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from regroup.errors import StrategyError
 from regroup.ops.layers import conv, convolve
+from regroup.ops.one_operator import is_one_operator
 from regroup.spec import ConvSpec
 
 FITS = ("squares", "divergence")
@@ -99,6 +100,9 @@ class ShiftedForm:
         """Return activations (N, C, H, W) as `block_floating_point` of each group's depth, if so wanted."""
         if self.mantissa is None:
             return x
+        if is_one_operator():
+            form = self.block, self.mantissa, self.exponent
+            return torch.ops.regroup.block_floating_point(x, *form, groups)
         parts = x.reshape(x.shape[0] * groups, -1, *x.shape[2:])
         return block_floating_point(parts, self.block, self.mantissa, self.exponent).view(x.shape)
 
@@ -164,7 +168,8 @@ def block_floating_point(x: Tensor, block: int, mantissa: int, exponent: int) ->
     largest = filled.float().abs().amax(2).clamp(2.0**-bound, 2.0 ** (bound - 1))
     power = _power_by_search(largest, exponent) if torch.onnx.is_in_onnx_export() else _power(largest)
     step = (power * 2.0 ** (2 - mantissa)).unsqueeze(2).expand_as(filled).flatten(1, 2)[:, : x.shape[1]]
-    step = step.to(x.dtype)
+    limits = torch.finfo(x.dtype)
+    step = step.to(x.dtype).clamp(limits.tiny * limits.eps)  # all numbers are multiples of the smallest
     return straight_through(x, (x.detach() / step).round() * step)
 
 
@@ -198,6 +203,20 @@ class _StraightThrough(torch.autograd.Function):
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
     """Return `value`, with the gradient going to `x` as if it were `x`."""
     return _StraightThrough.apply(x, value) if torch.is_grad_enabled() and x.requires_grad else value  # type: ignore[return]
+
+
+@torch.library.custom_op(
+    "regroup::block_floating_point",
+    mutates_args=(),
+    schema="(Tensor x, int block, int mantissa, int exponent, int groups) -> Tensor",
+)
+def _block_floating_point(x: Tensor, block: int, mantissa: int, exponent: int, groups: int) -> Tensor:
+    return ShiftedForm(block=block, mantissa=mantissa, exponent=exponent).activations(x, groups)
+
+
+@_block_floating_point.register_fake
+def _(x: Tensor, *form: int) -> Tensor:
+    return torch.empty_like(x)
 
 
 class ShiftedConv(nn.Module):

@@ -36,7 +36,7 @@ from regroup.engine.frontend.results import Parts, Results, finish, take_apart
 from regroup.engine.frontend.snapshot import Snapshot, is_followed
 from regroup.engine.graph import Graph, Node
 from regroup.errors import EngineError
-from regroup.ops.dynamic import as_one_operator
+from regroup.ops.one_operator import as_one_operator
 
 _TRIES = 3
 """Recordings before weights that change meanwhile count as changed by the model, not by another thread."""

@@ -9,6 +9,7 @@ from regroup.kernels.machine.target import Target
 _INT = {"add": "add nsw", "sub": "sub nsw", "mul": "mul nsw", "div": "udiv", "rem": "urem"}
 _INT |= {"and": "and", "or": "or", "xor": "xor"}
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INTS = {name: name for name in ("add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr")}
 
 _STEMS = {"ptr": "p", "i64": "n", "i32": "n", "i1": "yes", "float": "f"}
 """Names of values that are given none, by their type."""
@@ -55,6 +56,8 @@ class Builder:
             return number
         if type.startswith("i"):
             return Value(self, str(int(number)), type)
+        if _is_ints(type):
+            return Value(self, f"splat ({type.rpartition(' ')[2][:-1]} {int(number)})", type)
         bits = struct.pack(">d", struct.unpack("f", struct.pack("f", number))[0]).hex()
         if type == "float":
             return Value(self, f"0x{bits}", type)
@@ -65,15 +68,18 @@ class Builder:
         return self.value(number, self.vector)
 
     def binary(self, operation: str, a: Value, b: Operand) -> Value:
-        """Return `a operation b` ("add", "sub", "mul", "div", "rem") of integers or vectors."""
-        names = _INT if a.type.startswith("i") else _FLOAT
+        """Return `a operation b` ("add", "sub", "mul", "div", "rem") of integers or vectors.
+
+        Vectors of integers also know "and", "or", "xor", "shl", "lshr" and "ashr".
+        """
+        names = _INT if a.type.startswith("i") else _INTS if _is_ints(a.type) else _FLOAT
         return self.emit(a.type, f"{names[operation]} {a.type} {a}, {self.value(b, a.type)}")
 
     def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
         """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
         a = self.value(a, "i64")
-        kind = "icmp" if a.type.startswith("i") else "fcmp"
-        type = f"<{self.lanes} x i1>" if a.type == self.vector else "i1"
+        kind = "icmp" if a.type.startswith("i") or _is_ints(a.type) else "fcmp"
+        type = f"{a.type.partition(' x ')[0]} x i1>" if a.type.startswith("<") else "i1"
         return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
 
     def offset(self, pointer: Value, floats: Operand) -> Value:
@@ -143,6 +149,10 @@ class Value:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _is_ints(type: str) -> bool:
+    return type.startswith("<") and " x i" in type
 
 
 def _stem(type: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regroup.kernels.problems.base import Problem, Shape
 from regroup.kernels.problems.chain import Chain
-from regroup.kernels.problems.channels import LocalResponseNorm, Softmax
+from regroup.kernels.problems.channels import BlockFloatingPoint, LocalResponseNorm, Softmax
 from regroup.kernels.problems.conv import Conv, Linear
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.problems.fused import NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue
@@ -16,6 +16,7 @@ __all__ = [
     "NO_EPILOGUE",
     "NO_PROLOGUE",
     "AdaptivePool",
+    "BlockFloatingPoint",
     "Chain",
     "Conv",
     "DynamicConv",

@@ -5,9 +5,20 @@ from __future__ import annotations
 from regroup.errors import RegroupError
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
 from regroup.kernels.machine.target import Target
-from regroup.kernels.problems import AdaptivePool, Chain, Conv, Linear, Pointwise, Pool, Problem, Resize
+from regroup.kernels.problems import (
+    AdaptivePool,
+    BlockFloatingPoint,
+    Chain,
+    Conv,
+    Linear,
+    Pointwise,
+    Pool,
+    Problem,
+    Resize,
+)
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.templates import (
+    blockfloat,
     chain,
     dense,
     dynamic,
@@ -53,6 +64,8 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             return pool.candidates(problem, target)
         case Resize():
             return [*resize.candidates(problem, target)]
+        case BlockFloatingPoint():
+            return [*blockfloat.candidates(problem, target)]
         case Forward() | InputGradient():
             return [*sums.candidates(problem, target)]
         case WeightGradient():

@@ -14,7 +14,7 @@ from regroup.kernels.templates.parts.walk import address, vectors
 from regroup.kernels.templates.pool import largest
 
 
-class _ByRow(Kernel):
+class ByRow(Kernel):
     """A kernel whose work items are output rows."""
 
     def __init__(self, problem: Problem, target: Target) -> None:
@@ -34,8 +34,12 @@ class _ByRow(Kernel):
     def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         raise NotImplementedError
 
+    def _addresses(self, views: list[Value], y: Operand, x: Operand) -> tuple[Value, Value]:
+        """Return where a pixel of the input and of the output begins."""
+        return address(self.problem.x, views[0], y, x), address(self.problem.y, views[1], y, x)
 
-class SoftmaxRows(_ByRow):
+
+class SoftmaxRows(ByRow):
     """Softmax over channels: the maximum, the sum of exponentials, the quotient."""
 
     template = "softmax"
@@ -46,8 +50,7 @@ class SoftmaxRows(_ByRow):
 
     def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         channels = self.problem.y.channels
-        source = address(self.problem.x, views[0], y, x)
-        out = address(self.problem.y, views[1], y, x)
+        source, out = self._addresses(views, y, x)
         top = self._fold(code, channels, source, -inf, lambda best, v: largest(code, best, v))
         most = code.splat(functools.reduce(lambda a, b: _larger(code, a, b), self._scalars(code, top)))
 
@@ -82,7 +85,7 @@ def _larger(code: Code, a: Value, b: Value) -> Value:
     return code.select(code.compare("uno", a, a), a, larger)
 
 
-class ResponseNorm(_ByRow):
+class ResponseNorm(ByRow):
     """Local response normalisation: squares with zeros on either side, summed over a sliding window."""
 
     template = "response norm"
@@ -97,7 +100,7 @@ class ResponseNorm(_ByRow):
     def _pixel(self, code: Code, views: list[Value], y: Operand, x: Operand) -> None:
         norm, channels = self.norm, self.norm.y.channels
         squares = code.arguments[3]
-        source, out = address(norm.x, views[0], y, x), address(norm.y, views[1], y, x)
+        source, out = self._addresses(views, y, x)
         for c, count in vectors(code, self.scratch):
             code.store(code.vec(0.0), squares + c, count)
         for c, count in vectors(code, channels):
