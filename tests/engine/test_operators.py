@@ -22,6 +22,7 @@ SUMS = {
     "convolution", "regroup::convolution", "addmm", "mm", "native_batch_norm",
     "_native_batch_norm_legit_no_training", "mean.dim", "_adaptive_avg_pool2d", "avg_pool2d",
     "upsample_bilinear2d", "div.Tensor", "div.Scalar", "index_add", "regroup::dynamic_conv", "add.Tensor",
+    "regroup::shifted_conv",
     "mul.Tensor", "sub.Tensor",
 }  # fmt: skip
 """Operators whose results are sums of products, within the rounding bound of the exact ones."""

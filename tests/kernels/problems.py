@@ -221,7 +221,8 @@ def block_float(rng: Random, exact: bool) -> p.BlockFloatingPoint:
     size, groups = sides(rng, 6), rng.choice((1, 1, 2, 3))
     channels = groups * rng.randint(1, 50)
     x, y = view(rng, *size, channels), view(rng, *size, channels)
-    return p.BlockFloatingPoint(x, y, rng.randint(1, 70), rng.randint(2, 24), rng.randint(2, 8), groups)
+    blocks = p.Blocks(channels, rng.randint(1, 70), rng.randint(2, 24), rng.randint(2, 8), groups)
+    return p.BlockFloatingPoint(x, y, blocks)
 
 
 def largest(rng: Random, exact: bool) -> Largest:

@@ -116,8 +116,9 @@ def expected(
             )[0]
             return Rounded(result, (problem.size + 8) * U * result.abs())
         case p.BlockFloatingPoint():
-            form = ShiftedForm(block=problem.block, mantissa=problem.mantissa, exponent=problem.exponent)
-            return Rounded.of(form.activations(x[None], problem.groups)[0])
+            blocks = problem.blocks
+            form = ShiftedForm(block=blocks.block, mantissa=blocks.mantissa, exponent=blocks.exponent)
+            return Rounded.of(form.activations(x[None], blocks.groups)[0])
         case Largest():
             return Rounded.of(_largest(problem, x.flatten())[:, None, None])
         case DynamicConv():

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from regroup.engine.graph import Node, Op, Shape, Value
 from regroup.engine.placing.places import NO_HALO, Place
-from regroup.engine.placing.slots import POINTWISE, slots_of
+from regroup.engine.placing.slots import EPILOGUE, POINTWISE, slots_of
 from regroup.engine.placing.tasks import Tasks, view_of
 from regroup.kernels import problems as kernels
 from regroup.kernels.problems import Problem, Prologue
@@ -93,6 +95,25 @@ class Alias(Operator):
     def moved(self, channels: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the channels of its only input in the order of its own; None if it is no such order."""
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Operator):
+    """Sums of products with constants; weights and biases are by output first."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    slots = EPILOGUE
+    has_weights = True
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Weighted:
+        """Return what also scales and shifts its outputs, by a number for each in float64."""
+        weight = self.weight.double() * scale.view(-1, *[1] * (self.weight.dim() - 1))
+        return replace(self, weight=weight, bias=self._shifted_bias(scale, shift))
+
+    def _shifted_bias(self, scale: Tensor, shift: Tensor) -> Tensor:
+        return shift if self.bias is None else self.bias.double() * scale + shift
 
 
 @dataclass(frozen=True, eq=False)

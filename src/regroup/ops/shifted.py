@@ -11,6 +11,7 @@ official code ActiveVisionLab/DSConv. It is not a depthwise separable convolutio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,18 @@ class ShiftedForm:
             raise StrategyError("block", self.block, "an int of at least 1")
         if self.fit not in FITS:
             raise StrategyError("fit", self.fit, f"one of {', '.join(FITS)}")
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> ShiftedForm:
+        """Return the form whose `numbers` these are, as far as they say."""
+        bits, clamp, block, mantissa, exponent = numbers
+        return cls(bits, block, bool(clamp), mantissa=mantissa, exponent=exponent)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All that decides what a layer computes: bits, clamp, block, mantissa, exponent; with a mantissa."""
+        assert self.mantissa is not None
+        return self.bits, int(self.clamp), self.block, self.mantissa, self.exponent
 
     @property
     def integer(self) -> torch.dtype:
@@ -219,6 +232,50 @@ def _(x: Tensor, *form: int) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op(
+    "regroup::shifted_conv",
+    mutates_args=(),
+    schema="(Tensor x, Tensor integers, Tensor shifts, Tensor? bias, int[] form, int[] stride, "
+    "int[] padding, int[] dilation, int groups) -> Tensor",
+)
+def shifted_conv(
+    x: Tensor,
+    integers: Tensor,
+    shifts: Tensor,
+    bias: Tensor | None,
+    form: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Convolve as a `ShiftedConv` whose activations are in block floating point does, as one operator.
+
+    Args:
+        x: (N, C, H, W).
+        integers: (K, C / groups, R, S).
+        shifts: (K, blocks of a group, R, S).
+        bias: (K,).
+        form: `ShiftedForm.numbers`.
+        stride: (height, width).
+        padding: (height, width).
+        dilation: (height, width).
+        groups: of the convolution.
+
+    Returns:
+        (N, K, P, Q).
+    """
+    made = ShiftedForm.of(form)
+    weight = made.dequantise(integers, shifts)
+    return F.conv2d(made.activations(x, groups), weight, bias, stride, padding, dilation, groups)
+
+
+@shifted_conv.register_fake
+def _(x: Tensor, integers: Tensor, shifts: Tensor, bias: Tensor | None, *rest: int | Sequence[int]) -> Tensor:
+    *_, stride, padding, dilation, groups = rest
+    return F.conv2d(x, shifts.new_empty(integers.shape), bias, stride, padding, dilation, groups)  # type: ignore[bad-argument-type]
+
+
 class ShiftedConv(nn.Module):
     """A convolution whose kernel is integers times shifts: (N, C, H, W) -> (N, K, P, Q).
 
@@ -262,9 +319,17 @@ class ShiftedConv(nn.Module):
         return self.form.dequantise(self.integers, self.shifts)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.form.activations(x, self.groups)
-        y = convolve(x, self.kernel(), self.bias, self.spec, self.groups)
+        if is_one_operator() and self.form.mantissa is not None and min(self.spec.padding) >= 0:
+            y = self._as_one_operator(x)
+        else:
+            x = self.form.activations(x, self.groups)
+            y = convolve(x, self.kernel(), self.bias, self.spec, self.groups)
         return channel_shift(y, self.channel_scale, self.channel_offset)
+
+    def _as_one_operator(self, x: Tensor) -> Tensor:
+        spec, form = self.spec, self.form
+        window = spec.stride, spec.padding, spec.dilation, self.groups
+        return torch.ops.regroup.shifted_conv(x, self.integers, self.shifts, self.bias, form.numbers, *window)
 
     def extra_repr(self) -> str:
         groups = f", groups={self.groups}" if self.groups > 1 else ""

@@ -35,10 +35,8 @@ class BlockFloatingPoint(Operator):
         return inputs[0]
 
     def lower(self, node: Node, tasks: Tasks) -> None:
-        form = {"block": self.block, "mantissa": self.mantissa, "exponent": self.exponent}
-        tasks.in_order(
-            node, lambda x, y: kernels.BlockFloatingPoint(x.view(), y.view(), **form, groups=self.groups)
-        )
+        blocks = kernels.Blocks(node.output.shape[0], self.block, self.mantissa, self.exponent, self.groups)
+        tasks.in_order(node, lambda x, y: kernels.BlockFloatingPoint(x.view(), y.view(), blocks))
 
 
 @recognises("regroup::block_floating_point")

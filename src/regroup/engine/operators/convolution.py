@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regroup.engine.graph import Node, Op, Padding, Pair, Ref, Shape, Value
-from regroup.engine.operator import Operator
+from regroup.engine.operator import Weighted
 from regroup.engine.placing.places import Place
-from regroup.engine.placing.slots import EPILOGUE, slots_of
+from regroup.engine.placing.slots import slots_of
 from regroup.engine.placing.tasks import Tasks
 from regroup.engine.recognition import Call, known, recognises
 from regroup.kernels import problems as kernels
@@ -31,20 +31,15 @@ _FAR = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Windows(Operator):
+class Windows(Weighted):
     """What convolutions have in common: weighed windows of an image.
 
     Weight is (out_channels, some of the channels, height, width).
     """
 
-    weight: Tensor
-    bias: Tensor | None = None
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
-
-    slots = EPILOGUE
-    has_weights = True
 
     @property
     def kernel_size(self) -> Pair:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regroup.engine.graph import Node, Op, Ref, Shape
-from regroup.engine.operator import Operator
-from regroup.engine.placing.slots import EPILOGUE, slots_of
+from regroup.engine.operator import Weighted
+from regroup.engine.placing.slots import slots_of
 from regroup.engine.placing.tasks import Tasks
 from regroup.engine.recognition import Call, known, recognises
 from regroup.kernels import problems as kernels
@@ -17,14 +17,8 @@ from regroup.kernels.problems import Problem
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Operator):
+class Linear(Weighted):
     """Fully connected layer on a vector or an image of one pixel; weight is (out_features, in_features)."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-    slots = EPILOGUE
-    has_weights = True
 
     def evaluate(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs

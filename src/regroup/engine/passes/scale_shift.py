@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from regroup.engine.graph import Graph, Node
-from regroup.engine.operators.convolution import Conv, Windows
+from regroup.engine.operator import Weighted
+from regroup.engine.operators.convolution import Conv
 from regroup.engine.operators.linear import Linear
 from regroup.engine.operators.scale_shift import ScaleShift
 
@@ -40,10 +41,8 @@ def _fold_into(producer: Node, node: Node) -> bool:
     op, scale, shift = producer.op, node.op.scale.double(), node.op.shift.double()
     if isinstance(op, ScaleShift):
         producer.op = ScaleShift(op.scale.double() * scale, op.shift.double() * scale + shift)
-    elif isinstance(op, (Windows, Linear)):
-        weight = op.weight.double() * scale.view(-1, *[1] * (op.weight.dim() - 1))
-        bias = shift if op.bias is None else op.bias.double() * scale + shift
-        producer.op = replace(op, weight=weight, bias=bias)
+    elif isinstance(op, Weighted):
+        producer.op = op.scaled(scale, shift)
     else:
         return False
     return True

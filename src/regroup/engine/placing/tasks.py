@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Tasks:
     def __init__(self, graph: Graph) -> None:
         self.layout = Layout(graph)
         self.done: list[Task] = []
-        self._copies: dict[tuple[Value, tuple[int, ...], Halo], Place] = {}
+        self._copies: dict[tuple[Any, ...], Place] = {}
 
     def place(self, value: Value) -> Place:
         """Return where a value lies."""
@@ -76,17 +77,24 @@ class Tasks:
         place = self.place(value).select(channels)
         if place.is_in_order and not place.slab.planar:
             return place
-        key = (value, channels, halo)
+        return self.made((value, channels, halo), lambda: self._copy(value.name, place, halo))
+
+    def _copy(self, name: str, place: Place, halo: Halo) -> Place:
+        """Append a copy of what lies at `place`, its channels in order."""
+        size, count = (1, 1) if place.flat else (place.slab.height, place.slab.width), len(place.channels)
+        copy = Place(Slab(*size, count, halo), tuple(range(count)))
+        self.add(
+            f"copy {name}",
+            (place,),
+            copy,
+            lambda: kernels.Pointwise(place.view(), copy.view(), order=place.order),
+        )
+        return copy
+
+    def made(self, key: tuple[Any, ...], make: Callable[[], Place]) -> Place:
+        """Return where something lies that several steps may read; `make` appends it for the first one."""
         if key not in self._copies:
-            size = (1, 1) if place.flat else (place.slab.height, place.slab.width)
-            slab = Slab(*size, len(channels), halo)
-            copy = self._copies[key] = Place(slab, tuple(range(len(channels))))
-            self.add(
-                f"copy {value.name}",
-                (place,),
-                copy,
-                lambda: kernels.Pointwise(place.view(), copy.view(), order=place.order),
-            )
+            self._copies[key] = make()
         return self._copies[key]
 
     def operand(self, value: Value | None, channels: tuple[int, ...]) -> Place | None:

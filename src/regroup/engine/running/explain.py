@@ -28,8 +28,8 @@ def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) ->
     """Return the steps as data; times are of one image, in microseconds, the least of some runs.
 
     A time of 0 is none: the step is too short to be told from a call, or the machine was too busy. GFLOP/s
-    are those of the definition; the share of the peak is that of what is executed. What a step was seen to do
-    in a time that can only be too long, the machine can do: the peak is at least that.
+    are those of the definition; the share of the peak is that of what is executed in floats. What a step was
+    seen to do in a time that can only be too long, the machine can do: the peak is at least that.
 
     Args:
         plan: a prepared network.
@@ -71,10 +71,11 @@ def _seen(plan: Plan, times: dict[int, list[StepTime]]) -> Iterator[float]:
 
 
 def _executed(work: Sequence, choices: Sequence) -> float:
-    """Return the multiply-adds that a step executes, of those that its parts are defined by."""
+    """Return the multiply-adds of floats that a step executes, of those that its parts are defined by."""
     return sum(
         problem.macs * (_WINOGRAD if choice.template == "winograd" else 1)
         for (_, problem), choice in zip(work, choices, strict=True)
+        if not isinstance(problem, kernels.IntegerConv)
     )
 
 
@@ -209,6 +210,8 @@ def describe_problem(problem: Problem) -> str:
     """Return the shape of a problem, like '64x56x56 -> 128x28x28, 3x3 / 2, 4 groups'."""
     if isinstance(problem, kernels.Chain):
         return " -> ".join(map(_size, (problem.x, *(link.y for link in problem.links))))
+    if isinstance(problem, kernels.IntegerConv):
+        problem = problem.of_numbers
     text = f"{_size(problem.x)} -> {_size(problem.y)}"
     if isinstance(problem, Linear):
         return f"{problem.in_channels} -> {problem.y.channels}"

@@ -14,6 +14,7 @@ True
 from __future__ import annotations
 
 from regroup.kernels.language.code import Code, Value
+from regroup.kernels.machine.target import Target
 
 
 def ints(code: Code, bits: int, count: int = 0) -> str:
@@ -90,3 +91,51 @@ def larger_ints(code: Code, a: Value, b: Value) -> Value:
     name = f"@llvm.smax.v{count}{scalar}"
     code.declarations.add(f"declare {a.type} {name}({a.type}, {a.type})")
     return code.emit(a.type, f"call {a.type} {name}({a.type} {a}, {a.type} {b})")
+
+
+def first_of(code: Code, vector: Value, count: int) -> Value:
+    """Return a shorter vector of the first integers."""
+    whole, _, scalar = vector.type.strip("<>").partition(" x ")
+    if int(whole) == count:
+        return vector
+    picks = ", ".join(f"i32 {i}" for i in range(count))
+    text = f"shufflevector {vector.type} {vector}, {vector.type} poison, <{count} x i32> <{picks}>"
+    return code.emit(f"<{count} x {scalar}>", text)
+
+
+def has_products_of_bytes(target: Target) -> bool:
+    """Tell whether the CPU has one instruction for `products_of_bytes` (VNNI)."""
+    return f"+{'avx512vnni' if target.lanes == 16 else 'avxvnni'}" in target.features.split(",")
+
+
+def products_of_bytes(code: Code, total: Value, unsigned: Value, signed: Value) -> Value:
+    """Return `total` plus, in each 32-bit lane, its four products of bytes; nothing saturates."""
+    type = ints(code, 32)
+    # with lanes for bytes: newer releases of LLVM have vectors of bytes there, and take these too
+    name = f"@llvm.x86.avx512.vpdpbusd.{32 * code.lanes}"
+    code.declarations.add(f"declare {type} {name}({type}, {type}, {type})")
+    return code.emit(type, f"call {type} {name}({type} {total}, {type} {unsigned}, {type} {signed})")
+
+
+def has_pairs(target: Target) -> bool:
+    """Tell whether the CPU has `pairs_of_bytes` and `pairs_of_words`."""
+    return target.triple.startswith("x86_64") and target.lanes in (8, 16)
+
+
+def pairs_of_bytes(code: Code, unsigned: Value, signed: Value) -> Value:
+    """Return the sum of each two neighbouring products of bytes as 16 bits, which saturate."""
+    name = "avx512.pmaddubs.w.512" if code.lanes == 16 else "avx2.pmadd.ub.sw"
+    return _of_pairs(code, name, 8, unsigned, signed)
+
+
+def pairs_of_words(code: Code, a: Value, b: Value) -> Value:
+    """Return the sum of each two neighbouring products of 16-bit integers as 32 bits."""
+    name = "avx512.pmaddw.d.512" if code.lanes == 16 else "avx2.pmadd.wd"
+    return _of_pairs(code, name, 16, a, b)
+
+
+def _of_pairs(code: Code, name: str, bits: int, a: Value, b: Value) -> Value:
+    narrow, wide = ints(code, bits), ints(code, 2 * bits)
+    code.declarations.add(f"declare {wide} @llvm.x86.{name}({narrow}, {narrow})")
+    a, b = bits_of(code, a, narrow), bits_of(code, b, narrow)
+    return code.emit(wide, f"call {wide} @llvm.x86.{name}({narrow} {a}, {narrow} {b})")

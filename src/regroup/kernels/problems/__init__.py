@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from regroup.kernels.problems.base import Problem, Shape
+from regroup.kernels.problems.blocks import BlockFloatingPoint, Blocks, IntegerConv, Integers, ToIntegers
 from regroup.kernels.problems.chain import Chain
-from regroup.kernels.problems.channels import BlockFloatingPoint, LocalResponseNorm, Softmax
+from regroup.kernels.problems.channels import LocalResponseNorm, Softmax
 from regroup.kernels.problems.conv import Conv, Linear
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.problems.fused import NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue
@@ -17,10 +18,13 @@ __all__ = [
     "NO_PROLOGUE",
     "AdaptivePool",
     "BlockFloatingPoint",
+    "Blocks",
     "Chain",
     "Conv",
     "DynamicConv",
     "Epilogue",
+    "IntegerConv",
+    "Integers",
     "Largest",
     "Linear",
     "LocalResponseNorm",
@@ -31,4 +35,5 @@ __all__ = [
     "Resize",
     "Shape",
     "Softmax",
+    "ToIntegers",
 ]

@@ -22,16 +22,3 @@ class Softmax(Problem):
     """Over the channels of each pixel."""
 
     log: bool = False
-
-
-@dataclass(frozen=True)
-class BlockFloatingPoint(Problem):
-    """Numbers rounded to `mantissa` bits under one exponent for each `block` channels of a pixel.
-
-    Blocks do not cross from one of the `groups` to the next. Source: `regroup.ops.shifted`.
-    """
-
-    block: int = 32
-    mantissa: int = 6
-    exponent: int = 5
-    groups: int = 1

@@ -10,15 +10,16 @@ from regroup.kernels.problems import (
     BlockFloatingPoint,
     Chain,
     Conv,
+    IntegerConv,
     Linear,
     Pointwise,
     Pool,
     Problem,
     Resize,
+    ToIntegers,
 )
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.templates import (
-    blockfloat,
     chain,
     dense,
     dynamic,
@@ -33,6 +34,8 @@ from regroup.kernels.templates import (
     winograd,
 )
 from regroup.kernels.templates.base import Kernel
+from regroup.kernels.templates.integers import blocks
+from regroup.kernels.templates.integers import convolution as integers
 from regroup.kernels.templates.lines import products, sums
 
 
@@ -64,8 +67,10 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             return pool.candidates(problem, target)
         case Resize():
             return [*resize.candidates(problem, target)]
-        case BlockFloatingPoint():
-            return [*blockfloat.candidates(problem, target)]
+        case BlockFloatingPoint() | ToIntegers():
+            return blocks.candidates(problem, target)
+        case IntegerConv():
+            return [*integers.candidates(problem, target)]
         case Forward() | InputGradient():
             return [*sums.candidates(problem, target)]
         case WeightGradient():

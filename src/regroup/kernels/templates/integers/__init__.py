@@ -1,0 +1,1 @@
+"""Block floating point, and convolutions of integers of a few bits: exact sums, scaled at the end."""
