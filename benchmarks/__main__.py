@@ -13,6 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 PARTS = (
     "kernels",
     "engine",
+    "strategies",
     "load",
     "floor",
     "memory",

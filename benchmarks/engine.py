@@ -111,10 +111,15 @@ def in_openvino(path: Path, x: Tensor, threads: int) -> Runtime:
 @lru_cache(maxsize=1)
 def _exported(model: nn.Module, x: Tensor) -> Path:
     path = Path(tempfile.mkdtemp(prefix="regroup-bench-")) / "model.onnx"
+    export(model, x, path)
+    return path
+
+
+def export(model: nn.Module, x: Tensor, path: Path) -> None:
+    """Write a network as an ONNX file, for inputs like `x`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (x,), str(path), dynamo=True, verbose=False)
-    return path
 
 
 PEERS = {

@@ -125,3 +125,14 @@ def test_a_plan_keeps_weights_at_their_bits(bits):
     (segment,) = fast._prepared.plan(1).segments
     weights, shifts, bias = 64 * 64 * 9, 64 * 2 * 9, 64
     assert segment.program.weights.nbytes == packed_bytes(weights, bits) + 4 * (shifts + bias)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_share_a_layer_and_change_no_bit(threads):
+    torch.manual_seed(0)
+    layer = ShiftedConv(ConvSpec(64, 160, 3, padding=1), ShiftedForm(bits=3, block=32, mantissa=6)).eval()
+    x = torch.randn(1, 64, 14, 14)
+    fast = compile(layer, x, threads=threads)
+    want = by_definition(layer, x)
+    for _ in range(20):
+        assert torch.equal(fast(x), want)

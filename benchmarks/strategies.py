@@ -1,0 +1,354 @@
+"""Every grouping in a whole network: the speed that its multiply-adds promise, and the one that is measured.
+
+python -m benchmarks.strategies --json docs/strategies.json
+REGROUP_TARGET=avx2 python -m benchmarks.strategies --json docs/strategies.json
+python -m benchmarks.strategies --network mobilenet_v2 --size 224 --batch 8 --json docs/strategies.json
+python -m docs.strategies                       # the page and the picture
+
+All 3x3 convolutions of a ResNet-18 (of a MobileNetV2: its 1x1 convolutions) are replaced by a variant of a
+strategy; what learns is settled and deployed. Times are the least over some rounds, in each of which the
+dense network, the variant and the other runtimes (ONNX Runtime, OpenVINO, as far as they are installed; the
+same weights) take their turns: on a machine that others use too, only the quickest call says what a program
+takes.
+
+The floor is what no program for these numbers goes below: multiply-adds at the measured peak of float32 or
+weights at the measured bandwidth, whichever takes longer. Winograd's algorithm has fewer multiplications, and
+integers are narrower, so some come below it.
+
+Each row is kept as soon as it is measured: a run that was cut off (`--within` seconds) goes on where it was.
+`--prepare` compiles and exports without measuring, so that a later run does little else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.engine import Runtime, export, in_onnxruntime, in_openvino
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import regroup
+from regroup.kernels.machine.target import Target
+from regroup.kernels.program.peak import peak_gflops
+from regroup.ops.counting import count_macs
+from regroup.profiling.machine import machine
+from regroup.strategies import Strategy, strategies
+
+DENSE = "dense"
+PEERS = {"ONNX Runtime": ("onnxruntime", in_onnxruntime), "OpenVINO": ("openvino", in_openvino)}
+NETWORKS = {"resnet18": (3, 3), "mobilenet_v2": (1, 1)}
+"""Which convolutions of a network are replaced, by the size of their kernels."""
+
+_ROUNDS, _TURN = 6, 0.03
+"""Turns of each runtime, and seconds of calls in one."""
+
+_BUFFER = 1 << 24
+"""Floats that are read to measure the bandwidth: 64 MiB."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant in one network.
+
+    Attributes:
+        network: its name.
+        size: height and width of an image.
+        batch: images of a call.
+        unit: the vector unit that code was made for.
+        threads: of all runtimes.
+        strategy: the variant.
+        macs: multiply-adds of an image.
+        dense_macs: those of the network as it was.
+        replaced: convolutions that were replaced.
+        weight_bytes: of the compiled network.
+        seconds: of an image, by runtime.
+        dense_seconds: of the network as it was, by regroup, in the same turns.
+        floor_seconds: of an image: arithmetic at the peak, or weights at the bandwidth.
+        in_pytorch: operators that are left to PyTorch.
+        kernels: share of the steps' time by what they are.
+    """
+
+    network: str
+    size: int
+    batch: int
+    unit: str
+    threads: int
+    strategy: str
+    macs: int
+    dense_macs: int
+    replaced: int
+    weight_bytes: int
+    seconds: dict[str, float]
+    dense_seconds: float
+    floor_seconds: float
+    in_pytorch: int
+    kernels: dict[str, float]
+
+    @property
+    def promised(self) -> float:
+        """The speed-up that fewer multiply-adds promise."""
+        return self.dense_macs / self.macs
+
+    @property
+    def measured(self) -> float:
+        """The speed-up over the dense network, both by regroup."""
+        return self.dense_seconds / self.seconds["regroup"]
+
+    @property
+    def kept(self) -> float:
+        """The share of the nearer of promise and floor that the clock confirms."""
+        return max(self.measured / self.promised, self.floor_seconds / self.seconds["regroup"])
+
+    @property
+    def lead(self) -> float | None:
+        """Time of the fastest other runtime over that of regroup; None where there is no other."""
+        others = [seconds for name, seconds in self.seconds.items() if name != "regroup"]
+        return min(others) / self.seconds["regroup"] if others else None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What was measured."""
+        return self.network, self.size, self.batch, self.unit, self.threads, self.strategy
+
+
+def variants() -> dict[str, Strategy]:
+    """Return every variant of every strategy, by its text."""
+    return {str(v): v for name in strategies for v in strategies[name].variants()}
+
+
+def network(name: str, strategy: Strategy | None) -> tuple[nn.Module, int]:
+    """Return a network with a strategy in it, as after training, and how many convolutions it replaced."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(num_classes=1000)
+    replaced = 0
+    if strategy is not None:
+        kernel = NETWORKS[name]
+        changes = regroup.replace(model, strategy, where=lambda _, conv: conv.kernel_size == kernel)
+        replaced = len(changes.replaced)
+    regroup.set_progress(model, 1)
+    return regroup.deploy(model.eval()).eval(), replaced
+
+
+def bandwidth(threads: int) -> float:
+    """Return the bytes a second that all threads read together."""
+    source, best = torch.ones(_BUFFER * threads), float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        source.sum()
+        best = min(best, time.perf_counter() - start)
+    return 4 * source.numel() / best
+
+
+class Bench:
+    """Networks of one size and batch, with the dense one among them.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.exports = options, options.exports
+        self.x = torch.randn(options.batch, 3, options.size, options.size)
+        self.peers = [p for p in options.peers if importlib.util.find_spec(PEERS[p][0])]
+        self.dense, _ = network(options.network, None)
+        self.dense_macs = count_macs(self.dense, self.x[:1])
+        self.fast_dense = regroup.compile(self.dense, self.x, frozen=True)
+
+    def prepare(self, label: str, strategy: Strategy) -> None:
+        """Compile and export a network, so that both are there when it is measured."""
+        model, _ = network(self.options.network, strategy)
+        regroup.compile(model, self.x, frozen=True)
+        if self.peers:
+            self.exported(label, model)
+
+    def row(self, label: str, strategy: Strategy) -> Row:
+        """Measure one variant."""
+        options, x = self.options, self.x
+        model, replaced = network(options.network, strategy)
+        with torch.no_grad():
+            macs = count_macs(model, x[:1])
+            fast = regroup.compile(model, x, frozen=True)
+            runtimes: dict[str, Runtime] = {"": lambda: self.fast_dense(x), "regroup": lambda: fast(x)}
+            for peer in self.peers:
+                path = self.exported(label, model)
+                if path is not None:
+                    runtimes[peer] = PEERS[peer][1](path, x, options.threads)
+            least = quickest(runtimes)
+        explained = fast.explain(json=True)
+        assert isinstance(explained, dict)
+        apart = [s for s in explained["segments"] if s["runs"] == "PyTorch"]
+        weights = 4 * sum(s.program.weights.size for s in native_segments(fast, options.batch))
+        peak_gflops.cache_clear()
+        arithmetic = 2 * macs / (options.threads * peak_gflops() * 1e9)
+        memory = weights / bandwidth(options.threads) / options.batch
+        dense = least.pop("") / options.batch
+        return Row(
+            *(options.network, options.size, options.batch, Target.host().name, options.threads, label),
+            *(macs, self.dense_macs, replaced, weights),
+            {name: seconds / options.batch for name, seconds in least.items()},
+            dense,
+            max(arithmetic, memory),
+            sum(len(s["operators"]) for s in apart),
+            shares(explained),
+        )
+
+    def exported(self, label: str, model: nn.Module) -> Path | None:
+        """Return the network as an ONNX file; None where PyTorch cannot write it."""
+        options = self.options
+        name = f"{options.network}-{options.size}-{options.batch}-{label}".replace(":", "-").replace("=", "")
+        path = self.exports / f"{name}.onnx"
+        if not path.exists():
+            self.exports.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.onnx")
+            try:
+                export(model, self.x, partial)
+            except Exception as error:  # whatever its exporter raises: there is a row without other runtimes
+                print(f"{label}: not exported: {str(error).splitlines()[0]}", file=sys.stderr)
+                return None
+            data = partial.with_name(partial.name + ".data")
+            if data.exists():  # which the file names: it cannot be renamed
+                return partial
+            partial.rename(path)
+        return path
+
+
+def native_segments(fast: Any, batch: int) -> Iterator[Any]:
+    """Yield the parts of a compiled network that are native code."""
+    yield from (s for s in fast._prepared.plan(batch).segments if hasattr(s, "program"))
+
+
+def shares(explained: dict[str, Any]) -> dict[str, float]:
+    """Return the share of all steps' time that each kind of kernel takes, the largest first."""
+    found: dict[str, float] = defaultdict(float)
+    for segment in explained["segments"]:
+        for step in segment.get("steps", ()):
+            found[step["parts"][0]["kernel"]] += step["microseconds"]
+    total = sum(found.values()) or 1.0
+    return {name: round(t / total, 3) for name, t in sorted(found.items(), key=lambda item: -item[1])}
+
+
+def quickest(runtimes: dict[str, Runtime]) -> dict[str, float]:
+    """Return the seconds of the quickest call of each runtime, which take turns."""
+    best = dict.fromkeys(runtimes, float("inf"))
+    for _ in range(_ROUNDS):
+        for name, run in runtimes.items():
+            run()
+            end = time.perf_counter() + _TURN
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                run()
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def load(path: Path | None) -> dict[str, Any]:
+    """Return what has been measured; nothing if there is no file yet."""
+    if path is None or not path.exists():
+        return {"machine": machine().to_dict(), "rows": []}
+    return json.loads(path.read_text())
+
+
+def save(path: Path | None, data: dict[str, Any]) -> None:
+    """Keep what has been measured."""
+    if path is not None:
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(data, indent=1) + "\n")
+        partial.replace(path)
+
+
+def measure(options: argparse.Namespace, data: dict[str, Any]) -> list[Row]:
+    """Measure what is not there yet, as long as there is time; return all rows."""
+    rows = {row.key: row for row in map(row_of, data["rows"])}
+    wanted = {label: v for label, v in variants().items() if options.only in label}
+    place = options.network, options.size, options.batch, Target.host().name, options.threads
+    left = [label for label in wanted if options.prepare or (*place, label) not in rows]
+    end, made = time.monotonic() + options.within, Bench(options)
+    for label in left:
+        if time.monotonic() > end:
+            break
+        print(f"{label} ...", file=sys.stderr, flush=True)
+        if options.prepare:
+            made.prepare(label, wanted[label])
+            continue
+        row = made.row(label, wanted[label])
+        rows[row.key] = row
+        data["rows"] = [asdict(one) for one in rows.values()]
+        save(options.json, data)
+    return list(rows.values())
+
+
+def row_of(data: dict[str, Any]) -> Row:
+    """Return a row as it was kept."""
+    return Row(**data)
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the rows, those that keep least of their promise first."""
+    found = Table(box=None)
+    names = (
+        "strategy",
+        "M MACs",
+        "ms",
+        "promised",
+        "measured",
+        "kept",
+        "floor, ms",
+        "fastest other",
+        "most of it",
+    )
+    for name in names:
+        found.add_column(name, justify="left" if name in ("strategy", "most of it") else "right")
+    for row in sorted(rows, key=lambda r: r.kept):
+        seconds, lead = row.seconds["regroup"], row.lead
+        found.add_row(
+            row.strategy,
+            f"{row.macs / 1e6:.0f}",
+            f"{1e3 * seconds:.2f}",
+            f"{row.promised:.2f}x",
+            f"{row.measured:.2f}x",
+            f"{100 * row.kept:.0f} %",
+            f"{1e3 * row.floor_seconds:.2f}",
+            "" if lead is None else f"{lead:.2f}x",
+            ", ".join(f"{name} {100 * share:.0f} %" for name, share in list(row.kernels.items())[:2]),
+        )
+    return found
+
+
+def main() -> None:
+    """Measure, and print what was measured for this network, size, batch and vector unit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=list(NETWORKS), default="resnet18")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", default="", help="variants whose text contains this")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--within", type=float, default=float("inf"), help="seconds; no row begins later")
+    parser.add_argument("--prepare", action="store_true", help="compile and export, measure nothing")
+    parser.add_argument("--exports", type=Path, default=Path("benchmarks/results/strategies"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = load(options.json)
+    rows = measure(options, data)
+    place = options.network, options.size, options.batch, Target.host().name, options.threads
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(f"{machine()}, code for {Target.host().name}")
+    console.print(table([row for row in rows if row.key[:-1] == place]))
+
+
+if __name__ == "__main__":
+    main()
