@@ -155,17 +155,17 @@ def substitute(
     chosen = _predicate(where)
     changes = Changes(label)
     done: dict[int, nn.Module] = {}
-    for name, conv in _convolutions(model):
+    for name, conv in convolutions_of(model):
         if id(conv) in done:  # a shared layer stays shared
-            _put(model, name, done[id(conv)])
+            put(model, name, done[id(conv)])
             continue
-        reason = _why_left(conv, why_not) if chosen(name, conv) else "not chosen by where"
+        reason = why_left(conv, why_not) if chosen(name, conv) else "not chosen by where"
         start = None
         if not reason:
             built = build(conv)
             start, module = (built, built.module) if isinstance(built, Start) else (None, built)
             done[id(conv)] = module.train(conv.training)
-            _put(model, name, module)
+            put(model, name, module)
         changes.layers.append(Change(name, _describe(conv), reason, start))
     if all(c.reason == "not chosen by where" for c in changes.layers):
         near = unknown_name("where", str(where).strip("*"), [c.name for c in changes.layers]).remedy
@@ -175,7 +175,12 @@ def substitute(
     return changes
 
 
-def _convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+def convolutions_of(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    """Return every convolution of a network by name; a shared one has several.
+
+    Raises:
+        ConfigError: `model` is a convolution itself.
+    """
     if isinstance(model, nn.Conv2d):
         raise ConfigError(
             "model", type(model).__name__, "a network", "call strategy.build(ConvSpec.of(conv))"
@@ -195,7 +200,8 @@ def _predicate(where: Where) -> Callable[[str, nn.Conv2d], bool]:
     return lambda name, conv: tuple(conv.kernel_size) == size
 
 
-def _why_left(conv: nn.Conv2d, why_not: Callable[[nn.Conv2d], str]) -> str:
+def why_left(conv: nn.Conv2d, why_not: Callable[[nn.Conv2d], str]) -> str:
+    """Return why a convolution must be left, for what it is or for what `why_not` says; "" if it need not."""
     if type(conv).forward is not nn.Conv2d.forward:
         return f"{type(conv).__name__} computes something of its own"
     if is_parametrized(conv) or conv._forward_hooks or conv._forward_pre_hooks:
@@ -213,6 +219,7 @@ def _describe(conv: nn.Conv2d) -> str:
         return conv.extra_repr()
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module where a network has another."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -3,7 +3,7 @@
 >>> saliency = torch.tensor([[0.0, 3.0], [2.0, 1.0]])
 >>> part = sorted_blocks(saliency, groups=2)
 >>> part.inputs.flatten().tolist(), part.outputs.flatten().tolist()
-([0, 1], [1, 0])
+([1, 0], [0, 1])
 
 Source: Zhao, Luk, Efficient structured pruning and architecture searching for group convolution, ICCVW 2019
 (arXiv:1811.09341), section 3.2, as in its official code: there `GRPS`, followed by a bipartite matching.

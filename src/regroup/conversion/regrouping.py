@@ -1,0 +1,169 @@
+"""Group the convolutions of a trained network, one after the other, and make up for what each loses.
+
+>>> from copy import deepcopy
+>>> original = torchvision.models.resnet18().eval()
+>>> model, images = deepcopy(original), [torch.randn(4, 3, 64, 64)]
+>>> found = regroup_layers(model, original, {"layer1.0.conv2": 4}, images, Method("activation"))
+>>> print(found[0])
+layer1.0.conv2: 4 groups by activation, error 0...
+>>> found[0].partition.outputs.shape
+torch.Size([4, 16])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regroup.conversion.choosing import choices, choose
+from regroup.conversion.leastsquares import (
+    Problem,
+    centred_bias,
+    compensated,
+    relative_error,
+    spread_out,
+)
+from regroup.conversion.partition import Partition
+from regroup.conversion.replace import convolutions_of, put
+from regroup.conversion.statistics import POSITIONS, Moments, Run, collect, evaluated, visit
+from regroup.errors import ConfigError, unknown_name
+from regroup.spec import ConvSpec, divisors
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to group a layer.
+
+    Args:
+        choice: of the groups, a name of `regroup.conversion.choosing`. repair: solve the weights by least
+        squares, for the inputs as they are by then, and centre the outputs;
+            else those that lie in the groups are taken as they are.
+        positions: places of each image that are looked at.
+        seed: of what is drawn.
+    """
+
+    choice: str = "gain"
+    repair: bool = True
+    positions: int = POSITIONS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices[self.choice]
+
+
+@dataclass(frozen=True, eq=False)
+class Regrouped:
+    """What became of one convolution.
+
+    Attributes:
+        name: of the layer. groups: it has now. choice: that made them. partition: the groups. error: share
+        of the variance of the original's outputs that it misses, on the calibration images, where
+            inputs are what the layers before it make of them by now.
+    """
+
+    name: str
+    groups: int
+    choice: str
+    partition: Partition
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.groups} groups by {self.choice}, error {self.error:.3g}"
+
+
+def regroup_layers(
+    model: nn.Module,
+    original: nn.Module,
+    groups: Mapping[str, int],
+    batches: Sequence[Tensor],
+    method: Method | None = None,
+    *,
+    on_layer: Callable[[Regrouped], None] = lambda layer: None,
+) -> list[Regrouped]:
+    """Group convolutions of `model`, in place, in the order in which they run.
+
+    Each is chosen and solved for the inputs that it gets once those before it are grouped, and for the
+    outputs that the original has: so later layers make up for what earlier ones lose (asymmetric
+    calibration).
+
+    Args:
+        model: a copy of `original`.
+        original: the trained network; it stays as it is.
+        groups: number of groups of each layer, by name; a shared layer by any of its names.
+        batches: calibration images, without labels.
+        method: how.
+        on_layer: called after each layer.
+
+    Raises:
+        UnknownNameError: there is no such layer.
+        ConfigError: a layer is no dense convolution, does not run, or its channels cannot be so many groups.
+    """
+    method, done = method or Method(), []
+    specs = {name: _checked(model, name, number) for name, number in groups.items()}
+    for name in run_order(model, list(groups), batches[:1]):
+        moments = collect(
+            model, [name], batches, original=original, positions=method.positions, seed=method.seed
+        )[name]
+        conv = model.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        module, part, error = regrouped(conv, specs[name], groups[name], moments, method)
+        for alias, there in convolutions_of(model):
+            if there is conv:
+                put(model, alias, module)
+        done.append(Regrouped(name, groups[name], method.choice, part, error))
+        on_layer(done[-1])
+    return done
+
+
+def regrouped(
+    conv: nn.Conv2d, spec: ConvSpec, groups: int, moments: Moments, method: Method
+) -> tuple[nn.Module, Partition, float]:
+    """Return what stands in for a dense convolution, its groups, and its relative error."""
+    trained = conv.weight.detach().cpu().double().flatten(2)
+    kernel = compensated(trained, moments) if method.repair else trained
+    problem = Problem(kernel, moments.inputs)
+    part = choose(method.choice, kernel, moments.inputs, groups, method.seed)
+    weights = problem.solve(part) if method.repair else problem.masked(part)
+    dense = spread_out(weights, part, spec.in_channels)
+    bias = centred_bias(dense, moments) if method.repair else conv.bias
+    shaped = weights.unflatten(2, spec.kernel_size).to(conv.weight)
+    module = part.build(spec, shaped, None if bias is None else bias.detach().to(conv.weight))
+    return module.train(conv.training), part, relative_error(dense, moments)
+
+
+def run_order(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) -> list[str]:
+    """Return the layers in the order in which they first run.
+
+    Raises:
+        ConfigError: one does not run on these images; there are none.
+    """
+    seen: dict[str, None] = {}
+
+    def note(run: Run) -> None:
+        seen.setdefault(run.name)
+
+    images = next(iter(batches), None)
+    if images is None:
+        raise ConfigError("data", "no images", "one batch of images or more")
+    with evaluated(model), torch.no_grad():
+        visit(model, names, images[:1], note)
+    for name in names:
+        if name not in seen:
+            raise ConfigError("groups", name, "a layer that runs", "the images do not reach this one")
+    return list(seen)
+
+
+def _checked(model: nn.Module, name: str, groups: int) -> ConvSpec:
+    layer = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if layer is None:
+        raise unknown_name("layer", name, [each for each, _ in convolutions_of(model)])
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
+        raise ConfigError("groups", name, "the name of a dense convolution")
+    allowed = divisors(layer.in_channels, layer.out_channels)
+    if groups not in allowed:
+        wanted = f"one of {', '.join(map(str, allowed))} for {name}"
+        raise ConfigError("groups", groups, wanted)
+    return ConvSpec.of(layer)
