@@ -8,6 +8,7 @@ from torch import nn
 
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
 from regroup.conversion.choosing import choices
+from regroup.conversion.damage import apart, divergence
 from regroup.conversion.norms import reestimate
 from regroup.conversion.regrouping import Method, regroup_layers
 from regroup.errors import ParameterError, UnknownNameError
@@ -63,10 +64,10 @@ def test_the_original_is_untouched_and_repair_pays():
     worst = {}
     for repair in (False, True):
         model = copy.deepcopy(original)
-        found = regroup_layers(model, original, groups, batches, Method("magnitude", repair))
-        worst[repair] = sum(layer.error for layer in found)
+        regroup_layers(model, original, groups, batches, Method("magnitude", repair))
+        worst[repair] = sum(apart(model, original, list(groups), batches).values())
         assert {type(m).__name__ for m in model.modules()} >= {"ChannelOrder"}
-    assert worst[True] < worst[False] / 2
+    assert worst[True] < worst[False]
     assert all(torch.equal(value, before[name]) for name, value in original.state_dict().items())
 
 
@@ -155,3 +156,18 @@ def test_what_cannot_be_is_said(groups, words):
 def test_an_unknown_choice_is_an_error():
     with pytest.raises(UnknownNameError, match="gain"):
         Method("gian")
+
+
+def test_damage_is_what_it_says():
+    first = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.LazyLinear(5)).double()
+    batches = list(correlated(30, 3, 4).double().split(10))
+    first(batches[0])
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        second[0].bias += 0.5
+        y, scores, others = (torch.cat([f(b) for b in batches]) for f in (first[0], first, second))
+    expected = 4 * 0.25 / y.var((0, 2, 3), unbiased=False).sum()
+    assert apart(second, first, ["0"], batches)["0"] == pytest.approx(float(expected))
+    p, q = scores.softmax(1), others.softmax(1)
+    assert divergence(second, first, batches) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
+    assert divergence(first, first, batches) == 0 == apart(first, first, ["0"], batches)["0"]

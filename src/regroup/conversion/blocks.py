@@ -120,7 +120,7 @@ def _fitted(
     scale = float(targets.var()) or 1.0
 
     def distance(part: slice) -> Tensor:
-        return F.mse_loss(block(inputs[part]), targets[part]) / scale
+        return F.mse_loss(block(inputs[part].clone()), targets[part]) / scale  # it may work in place
 
     def judgement() -> float:
         with torch.no_grad():
@@ -162,15 +162,23 @@ def _seen(model: nn.Module, name: str, batches: Iterable[Tensor]) -> tuple[Tenso
     gave: list[Tensor] = []
     plain = True
 
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
         nonlocal plain
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+        plain &= len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        if plain:
             given.append(args[0].clone())
-            gave.append(output.clone())
-        else:
-            plain = False
 
-    handle = model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
+    def after(module: nn.Module, args: tuple, output: object) -> None:
+        nonlocal plain
+        plain &= isinstance(output, Tensor)
+        if isinstance(output, Tensor):
+            gave.append(output.clone())
+
+    block = model.get_submodule(name)
+    handles = [
+        block.register_forward_pre_hook(before, with_kwargs=True),
+        block.register_forward_hook(after),
+    ]
     total = 0
     try:
         with torch.no_grad():
@@ -178,5 +186,6 @@ def _seen(model: nn.Module, name: str, batches: Iterable[Tensor]) -> tuple[Tenso
                 model(images)
                 total += 1
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return (torch.cat(given), torch.cat(gave)) if plain and len(given) == total else None

@@ -81,13 +81,14 @@ def regroup_layers(
     batches: Sequence[Tensor],
     method: Method | None = None,
     *,
+    moments: Mapping[str, Moments] | None = None,
     on_layer: Callable[[Regrouped], None] = lambda layer: None,
 ) -> list[Regrouped]:
     """Group convolutions of `model`, in place, in the order in which they run.
 
     Each is chosen and solved for the inputs that it gets once those before it are grouped, and for the
     outputs that the original has: so later layers make up for what earlier ones lose (asymmetric
-    calibration).
+    calibration). Without repair, groups are chosen for the inputs that the original has.
 
     Args:
         model: a copy of `original`.
@@ -95,6 +96,7 @@ def regroup_layers(
         groups: number of groups of each layer, by name; a shared layer by any of its names.
         batches: calibration images, without labels.
         method: how.
+        moments: of the layers in `original`, if they are known; used where nothing is repaired.
         on_layer: called after each layer.
 
     Raises:
@@ -103,13 +105,18 @@ def regroup_layers(
     """
     method, done = method or Method(), []
     specs = {name: _checked(model, name, number) for name, number in groups.items()}
-    for name in run_order(model, list(groups), batches[:1]):
-        moments = collect(
-            model, [name], batches, original=original, positions=method.positions, seed=method.seed
-        )[name]
+    drawn = {"positions": method.positions, "seed": method.seed}
+    order = run_order(model, list(groups), batches[:1])
+    if moments is None and not method.repair:
+        moments = collect(original, order, batches, **drawn)
+    for name in order:
+        if method.repair or moments is None:
+            seen = collect(model, [name], batches, original=original, **drawn)[name]
+        else:
+            seen = moments[name]
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        module, part, error = regrouped(conv, specs[name], groups[name], moments, method)
+        module, part, error = regrouped(conv, specs[name], groups[name], seen, method)
         for alias, there in convolutions_of(model):
             if there is conv:
                 put(model, alias, module)

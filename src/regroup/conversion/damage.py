@@ -1,0 +1,73 @@
+"""What a conversion has done to a network, measured on images without labels.
+
+>>> original = torchvision.models.resnet18().eval()
+>>> images = [torch.randn(2, 3, 64, 64)]
+>>> apart(original, original, ["layer1.0.conv1"], images)
+{'layer1.0.conv1': 0.0}
+>>> divergence(original, original, images) < 1e-6
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from regroup.conversion.statistics import evaluated
+
+
+def apart(
+    model: nn.Module, original: nn.Module, layers: Sequence[str], batches: Iterable[Tensor]
+) -> dict[str, float]:
+    """Return how far the outputs of layers are from the original's: squared distance over the variance.
+
+    Each network runs by itself, so a layer has the damage of those before it too.
+
+    Args:
+        model: the converted network.
+        original: the trained one.
+        layers: names that both have, whatever stands there.
+        batches: images (N, channels, height, width).
+    """
+    missed = dict.fromkeys(layers, 0.0)
+    sums, squares, counts = dict(missed), dict(missed), dict(missed)
+    for images in batches:
+        pairs = zip(_outputs(original, layers, images), _outputs(model, layers, images), strict=True)
+        for (name, y), (_, found) in pairs:
+            y = y.double()
+            missed[name] += float((found - y).square().sum())
+            sums[name] += y.sum((0, 2, 3))
+            squares[name] += float(y.square().sum())
+            counts[name] += y.numel() / y.shape[1]
+    variances = {name: squares[name] - float((sums[name] ** 2).sum()) / counts[name] for name in layers}
+    return {name: missed[name] / max(variances[name], 1e-300) for name in layers}
+
+
+def divergence(model: nn.Module, original: nn.Module, batches: Iterable[Tensor]) -> float:
+    """Return the mean over images of KL(original || model), of what their scores say of classes, in nats."""
+    total, count = 0.0, 0
+    with evaluated(model), evaluated(original), torch.no_grad():
+        for images in batches:
+            wanted, found = (F.log_softmax(net(images).double(), 1) for net in (original, model))
+            total += float(F.kl_div(found, wanted, reduction="sum", log_target=True))
+            count += len(images)
+    return total / max(count, 1)
+
+
+def _outputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+
+    def keep(name: str):
+        return lambda module, inputs, output: found.append((name, output.clone()))
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
+    try:
+        with evaluated(model), torch.no_grad():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
