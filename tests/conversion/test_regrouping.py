@@ -36,7 +36,7 @@ def test_one_group_gives_the_network_back(choice, repair):
     model, images = copy.deepcopy(original), correlated(4, 3, 16, seed=1)
     once = dict.fromkeys(inner(original), 1)
     found = regroup_layers(model, original, once, [images], Method(choice, repair))
-    assert [layer.groups for layer in found] == [1] * 8
+    assert [layer.option for layer in found] == ["grouped:groups=1"] * 8
     if repair:  # up to rounding: it is solved for outputs that were computed in float32
         assert (model(images) - original(images)).abs().max() <= 1e-4 * original(images).abs().max()
         assert max(layer.error for layer in found) <= 1e-8
@@ -145,7 +145,11 @@ def test_blocks_that_take_several_tensors_are_left_and_say_so():
 
 @pytest.mark.parametrize(
     ("groups", "words"),
-    [({"stem.conv": 2}, "one of 1"), ({"stem": 2}, "dense convolution"), ({"nowhere": 2}, "nowhere")],
+    [
+        ({"stem.conv": 2}, "possible for stem.conv"),
+        ({"stem": 2}, "dense convolution"),
+        ({"nowhere": 2}, "nowhere"),
+    ],
 )
 def test_what_cannot_be_is_said(groups, words):
     original = small()
@@ -171,3 +175,12 @@ def test_damage_is_what_it_says():
     p, q = scores.softmax(1), others.softmax(1)
     assert divergence(second, first, batches) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
     assert divergence(first, first, batches) == 0 == apart(first, first, ["0"], batches)["0"]
+
+
+def test_strategies_stand_in_too():
+    original = small()
+    model, images = copy.deepcopy(original), [correlated(16, 3, 16)]
+    names = inner(original)
+    found = regroup_layers(model, original, {names[0]: 2, names[1]: "separable:multiplier=9"}, images)
+    assert [layer.option for layer in found] == ["grouped:groups=2", "separable:multiplier=9"]
+    assert found[1].partition is None and found[1].error == 0  # nine taps are nine filters

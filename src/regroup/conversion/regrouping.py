@@ -5,7 +5,7 @@
 >>> model, images = deepcopy(original), [torch.randn(4, 3, 64, 64)]
 >>> found = regroup_layers(model, original, {"layer1.0.conv2": 4}, images, Method("activation"))
 >>> print(found[0])
-layer1.0.conv2: 4 groups by activation, error 0...
+layer1.0.conv2: grouped:groups=4 by activation, error 0...
 >>> found[0].partition.outputs.shape
 torch.Size([4, 16])
 """
@@ -26,11 +26,14 @@ from regroup.conversion.leastsquares import (
     relative_error,
     spread_out,
 )
+from regroup.conversion.options import groups_in
 from regroup.conversion.partition import Partition
-from regroup.conversion.replace import convolutions_of, put
+from regroup.conversion.replace import convolutions_of, put, why_left
 from regroup.conversion.statistics import POSITIONS, Moments, Run, collect, evaluated, visit
 from regroup.errors import ConfigError, unknown_name
-from regroup.spec import ConvSpec, divisors
+from regroup.spec import ConvSpec
+from regroup.strategies import parse_strategy
+from regroup.strategies.grouped import Grouped
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Method:
     """How to group a layer.
 
     Args:
-        choice: of the groups, a name of `regroup.conversion.choosing`. repair: solve the weights by least
-        squares, for the inputs as they are by then, and centre the outputs;
-            else those that lie in the groups are taken as they are.
+        choice: of the groups, a name of `regroup.conversion.choosing`.
+        repair: solve the weights by least squares, for the inputs as they are by then, and centre the
+            outputs; else those that lie in the groups are taken as they are.
         positions: places of each image that are looked at.
         seed: of what is drawn.
     """
@@ -59,25 +62,30 @@ class Regrouped:
     """What became of one convolution.
 
     Attributes:
-        name: of the layer. groups: it has now. choice: that made them. partition: the groups. error: share
-        of the variance of the original's outputs that it misses, on the calibration images, where
-            inputs are what the layers before it make of them by now.
+        name: of the layer.
+        option: what it is now, as a strategy's text.
+        choice: what made its groups; "" if it has none.
+        partition: its groups; None likewise.
+        error: share of the variance of the original's outputs that it misses on the calibration images, where
+            inputs are what the layers before it make of them by now. Of other strategies than groups: how far
+            its kernel is from the trained one, relatively.
     """
 
     name: str
-    groups: int
+    option: str
     choice: str
-    partition: Partition
+    partition: Partition | None
     error: float
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.groups} groups by {self.choice}, error {self.error:.3g}"
+        how = f" by {self.choice}" if self.choice else ""
+        return f"{self.name}: {self.option}{how}, error {self.error:.3g}"
 
 
 def regroup_layers(
     model: nn.Module,
     original: nn.Module,
-    groups: Mapping[str, int],
+    wanted: Mapping[str, int | str],
     batches: Sequence[Tensor],
     method: Method | None = None,
     *,
@@ -93,43 +101,43 @@ def regroup_layers(
     Args:
         model: a copy of `original`.
         original: the trained network; it stays as it is.
-        groups: number of groups of each layer, by name; a shared layer by any of its names.
+        wanted: what each layer is to become, by name (a shared layer by any of its names): a number of
+            groups, or a strategy that starts from its weights, as text.
         batches: calibration images, without labels.
         method: how.
-        moments: of the layers in `original`, if they are known; used where nothing is repaired.
+        moments: of layers in `original`, if they are known; used where nothing is repaired.
         on_layer: called after each layer.
 
     Raises:
         UnknownNameError: there is no such layer.
-        ConfigError: a layer is no dense convolution, does not run, or its channels cannot be so many groups.
+        ConfigError: a layer is no dense convolution, does not run, or cannot become what is wanted.
     """
     method, done = method or Method(), []
-    specs = {name: _checked(model, name, number) for name, number in groups.items()}
-    drawn = {"positions": method.positions, "seed": method.seed}
-    order = run_order(model, list(groups), batches[:1])
-    if moments is None and not method.repair:
-        moments = collect(original, order, batches, **drawn)
-    for name in order:
-        if method.repair or moments is None:
-            seen = collect(model, [name], batches, original=original, **drawn)[name]
-        else:
-            seen = moments[name]
+    options = {name: _checked(model, name, option) for name, option in wanted.items()}
+    for name in run_order(model, list(options), batches[:1]):
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        module, part, error = regrouped(conv, specs[name], groups[name], seen, method)
+        groups = groups_in(options[name])
+        if groups is None:
+            module, layer = _approximated(name, conv, options[name])
+        else:
+            seen = None if method.repair else (moments or {}).get(name)
+            seen = seen or _seen(model if method.repair else original, original, name, batches, method)
+            module, part, error = regrouped(conv, groups, seen, method)
+            layer = Regrouped(name, options[name], method.choice, part, error)
         for alias, there in convolutions_of(model):
             if there is conv:
                 put(model, alias, module)
-        done.append(Regrouped(name, groups[name], method.choice, part, error))
-        on_layer(done[-1])
+        done.append(layer)
+        on_layer(layer)
     return done
 
 
 def regrouped(
-    conv: nn.Conv2d, spec: ConvSpec, groups: int, moments: Moments, method: Method
+    conv: nn.Conv2d, groups: int, moments: Moments, method: Method
 ) -> tuple[nn.Module, Partition, float]:
-    """Return what stands in for a dense convolution, its groups, and its relative error."""
-    trained = conv.weight.detach().cpu().double().flatten(2)
+    """Return what stands in for a dense convolution, its groups, and the error on what the moments are of."""
+    spec, trained = ConvSpec.of(conv), conv.weight.detach().cpu().double().flatten(2)
     kernel = compensated(trained, moments) if method.repair else trained
     problem = Problem(kernel, moments.inputs)
     part = choose(method.choice, kernel, moments.inputs, groups, method.seed)
@@ -139,6 +147,20 @@ def regrouped(
     shaped = weights.unflatten(2, spec.kernel_size).to(conv.weight)
     module = part.build(spec, shaped, None if bias is None else bias.detach().to(conv.weight))
     return module.train(conv.training), part, relative_error(dense, moments)
+
+
+def _seen(
+    model: nn.Module, original: nn.Module, name: str, batches: Sequence[Tensor], method: Method
+) -> Moments:
+    drawn = {"positions": method.positions, "seed": method.seed}
+    return collect(model, [name], batches, original=original, **drawn)[name]
+
+
+def _approximated(name: str, conv: nn.Conv2d, option: str) -> tuple[nn.Module, Regrouped]:
+    start = parse_strategy(option).from_dense(conv)
+    if start.weights == "new":
+        raise ConfigError("wanted", option, "a strategy that starts from trained weights", start.reason)
+    return start.module, Regrouped(name, option, "", None, start.error or 0.0)
 
 
 def run_order(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) -> list[str]:
@@ -159,18 +181,19 @@ def run_order(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor])
         visit(model, names, images[:1], note)
     for name in names:
         if name not in seen:
-            raise ConfigError("groups", name, "a layer that runs", "the images do not reach this one")
+            raise ConfigError("wanted", name, "a layer that runs", "the images do not reach this one")
     return list(seen)
 
 
-def _checked(model: nn.Module, name: str, groups: int) -> ConvSpec:
+def _checked(model: nn.Module, name: str, option: int | str) -> str:
+    """Return the text of what a layer is to become."""
     layer = dict(model.named_modules(remove_duplicate=False)).get(name)
     if layer is None:
         raise unknown_name("layer", name, [each for each, _ in convolutions_of(model)])
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
-        raise ConfigError("groups", name, "the name of a dense convolution")
-    allowed = divisors(layer.in_channels, layer.out_channels)
-    if groups not in allowed:
-        wanted = f"one of {', '.join(map(str, allowed))} for {name}"
-        raise ConfigError("groups", groups, wanted)
-    return ConvSpec.of(layer)
+        raise ConfigError("wanted", name, "the name of a dense convolution")
+    strategy = Grouped(groups=option) if isinstance(option, int) else parse_strategy(option)
+    reason = why_left(layer, lambda conv: strategy.why_not(ConvSpec.of(conv)) or "")
+    if reason:
+        raise ConfigError("wanted", strategy.label, f"possible for {name}", reason)
+    return strategy.label
