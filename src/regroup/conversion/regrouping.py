@@ -105,7 +105,7 @@ def regroup_layers(
             groups, or a strategy that starts from its weights, as text.
         batches: calibration images, without labels.
         method: how.
-        moments: of layers in `original`, if they are known; used where nothing is repaired.
+        moments: of layers, where they are known already; else each is looked at when its turn has come.
         on_layer: called after each layer.
 
     Raises:
@@ -121,8 +121,9 @@ def regroup_layers(
         if groups is None:
             module, layer = _approximated(name, conv, options[name])
         else:
-            seen = None if method.repair else (moments or {}).get(name)
-            seen = seen or _seen(model if method.repair else original, original, name, batches, method)
+            seen = (moments or {}).get(name) or _seen(
+                model if method.repair else original, original, name, batches, method
+            )
             module, part, error = regrouped(conv, groups, seen, method)
             layer = Regrouped(name, options[name], method.choice, part, error)
         for alias, there in convolutions_of(model):
