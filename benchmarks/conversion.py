@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _dense(directory: Path, seed: int, data: DataSet) -> nn.Module:
     """Return the trained network of a seed; train it first if it is not there."""
-    from regroup.__main__ import main as regroup
+    from regroup.cli import main as regroup
 
     if not (directory / "weights").exists():
         given = {"model": TRAINED["model"], "data": TRAINED["data"], "epochs": TRAINED["epochs"]}

@@ -4,12 +4,9 @@
 {'time': 0.5, 'params': 0.7}
 
 Times are measured on this machine with the kernels that will run: of each layer alone, of what could stand
-in for it, and of whole networks. The time of a network is foreseen as
-
-    T = T_dense - f * sum over layers (t_dense - t_option),
-
-and f is measured by building a network of the wanted shape, whose weights do not matter for its time (E6).
-An option that is not faster than the dense layer is none.
+in for it, and of whole networks. Layers alone say in what proportion options save time, and not how much of
+it a network will save, where layers share caches and are fused; so networks of the shape in question are
+built, with any weights, and timed (E6). An option that is not faster than the dense layer is none.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ KINDS = ("time", "ms", "macs", "params")
 FASTER = 0.97
 """An option's time over the dense layer's, at most: the clock is not sure of less."""
 
-ROUNDS = 4
+ROUNDS = 8
 """Networks that are built and timed to foresee times better."""
 
 
@@ -92,40 +89,67 @@ class Whole:
 
 
 def chosen(
-    table: Mapping[str, Mapping[str, Cell]], whole: Whole, budget: Mapping[str, float], factor: float = 1.0
+    table: Mapping[str, Mapping[str, Cell]], whole: Whole, budget: Mapping[str, float], saving: float = 0.0
 ) -> dict[str, str]:
-    """Return the option of each layer that damages least within the budget.
+    """Return the option of each layer that damages least within a budget.
 
     Args:
         table: layer -> option -> cell; with the option "dense".
         whole: the dense network.
-        budget: as `parse_budget` returns it.
-        factor: what a second saved in layers alone saves in the network.
+        budget: as `parse_budget` returns it; of it, macs and params count here.
+        saving: seconds that all layers together must save, as they were timed alone.
 
     Raises:
         ConfigError: the budget cannot be kept.
     """
     names, layers = list(table), []
     for name in names:
-        dense = table[name][DENSE]
-        kept = {o: c for o, c in table[name].items() if o == DENSE or c.seconds < FASTER * dense.seconds}
-        layers.append({o: _candidate(cell, dense, whole, factor) for o, cell in kept.items()})
-    limits = {name: _share(name, most, whole) for name, most in budget.items()}
-    left = {name: most - 1.0 for name, most in limits.items()}  # costs are counted from the dense network on
+        dense, options = table[name][DENSE], usable(table[name])
+        layers.append({option: _candidate(cell, dense, whole) for option, cell in options.items()})
+    # costs are counted from the dense network on
+    left = {name: most - 1.0 for name, most in budget.items() if name in ("macs", "params")}
+    if saving:
+        left["time"] = -saving
     found = allocate([list(each.values()) for each in layers], left)
     return {name: list(each)[i] for name, each, i in zip(names, layers, found, strict=True)}
 
 
-def _candidate(cell: Cell, dense: Cell, whole: Whole, factor: float) -> Candidate:
-    time = factor * (cell.seconds - dense.seconds) / whole.seconds
-    costs = {"time": time, "ms": time}
-    costs["macs"] = (cell.macs - dense.macs) / whole.macs
+def usable(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Return the options of a layer that are faster than the dense one, and that one."""
+    most = FASTER * cells[DENSE].seconds
+    return {option: cell for option, cell in cells.items() if option == DENSE or cell.seconds < most}
+
+
+def _candidate(cell: Cell, dense: Cell, whole: Whole) -> Candidate:
+    costs = {"time": cell.seconds - dense.seconds, "macs": (cell.macs - dense.macs) / whole.macs}
     costs["params"] = (cell.parameters - dense.parameters) / whole.parameters
     return Candidate(cell.damage, costs)
 
 
-def _share(name: str, most: float, whole: Whole) -> float:
-    return most / (1e3 * whole.seconds) if name == "ms" else most
+@dataclass
+class _Search:
+    """The saving of layers alone by which a network keeps its time: between too little and enough."""
+
+    wanted: float
+    most: float
+    whole: float
+    low: float = 0.0
+    high: float | None = None
+    next: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.next = min(self.most, (1 - self.wanted) * self.whole)
+
+    def learn(self, saved: float, found: float) -> None:
+        """Take in that layers which save `saved` make a network that takes `found` of the dense time."""
+        if found > self.wanted:
+            self.low = max(self.low, self.next)
+        else:
+            self.high = self.next if self.high is None else min(self.high, self.next)
+        high = self.most if self.high is None else self.high
+        guess = saved * (1 - self.wanted) / (1 - found) if found < 1 else high
+        inside = self.low < guess < high
+        self.next = guess if inside else high if self.high is None else (self.low + high) / 2
 
 
 def fitted(
@@ -141,9 +165,8 @@ def fitted(
 ) -> tuple[dict[str, str], float]:
     """Return the options of all layers, and the time of such a network over the dense one's, as measured.
 
-    Where the budget names a time, networks are built and timed until one is within it by no more than three
-    per cent, or nothing changes any more: the fastest that keeps the budget is returned, or, if none does,
-    the fastest.
+    Where the budget names a time, networks are built and timed until one keeps it by no more than three per
+    cent, or no other is left between one that keeps it and one that does not.
 
     Args:
         model: the dense network.
@@ -158,30 +181,35 @@ def fitted(
     Raises:
         ConfigError: the budget cannot be kept.
     """
-    times = [_share(name, most, whole) for name, most in budget.items() if name in ("time", "ms")]
-    wanted, factor, tried = min(times, default=1.0), 1.0, {}
+    shares = {
+        "time": budget.get("time", 1.0),
+        "ms": budget.get("ms", 1e3 * whole.seconds) / 1e3 / whole.seconds,
+    }
+    wanted = min(shares.values())
+    most = sum(c[DENSE].seconds - min(each.seconds for each in usable(c).values()) for c in table.values())
+    search = _Search(wanted, most * (1 - 1e-9), whole.seconds)
+    tried: dict[tuple, float] = {}
     for _ in range(ROUNDS):
-        try:
-            options = chosen(table, whole, budget, factor)
-        except ConfigError:
-            if not tried:
-                raise
-            break
+        options = chosen(table, whole, budget, search.next)
         key = tuple(options.items())
         if key in tried:
             break
-        timings = network_timings(
-            {DENSE: model, "converted": skeleton(model, options)}, images, seconds=seconds, threads=threads
-        )
-        found = tried[key] = ratio(timings["converted"], timings[DENSE]).median
+        networks = {DENSE: model, "": skeleton(model, options)}
+        timings = network_timings(networks, images, seconds=seconds, threads=threads)
+        found = tried[key] = ratio(timings[""], timings[DENSE]).median
         on_round(wanted, found)
         saved = sum(cells[DENSE].seconds - cells[options[name]].seconds for name, cells in table.items())
-        if not times or saved <= 0 or 0.97 * wanted <= found <= wanted:
+        if found <= wanted and (found >= wanted - 0.03 or search.next == 0):
             break
-        factor = max((1 - found) * whole.seconds / saved, 0.05)
-    within = {key: share for key, share in tried.items() if share <= wanted}
-    best = max(within, key=within.get) if within else min(tried, key=tried.get)  # type: ignore[arg-type]
-    return dict(best), tried[best]
+        search.learn(saved, found)
+    kept = {key: share for key, share in tried.items() if share <= wanted}
+    if kept:
+        best = max(kept, key=lambda key: kept[key])
+        return dict(best), kept[best]
+    least = min(tried.values())
+    name = min(shares, key=lambda name: shares[name])
+    told = least if name == "time" else 1e3 * least * whole.seconds
+    raise ConfigError(name, budget.get(name), f"at least {told:.3g}, the least that was measured here")
 
 
 def skeleton(model: nn.Module, options: Mapping[str, str]) -> nn.Module:

@@ -32,17 +32,17 @@ def apart(
         layers: names that both have, whatever stands there.
         batches: images (N, channels, height, width).
     """
-    missed = dict.fromkeys(layers, 0.0)
-    sums, squares, counts = dict(missed), dict(missed), dict(missed)
+    missed, squares, counts = (dict.fromkeys(layers, 0.0) for _ in range(3))
+    sums = {name: torch.zeros((), dtype=torch.float64) for name in layers}
     for images in batches:
         pairs = zip(_outputs(original, layers, images), _outputs(model, layers, images), strict=True)
         for (name, y), (_, found) in pairs:
             y = y.double()
             missed[name] += float((found - y).square().sum())
-            sums[name] += y.sum((0, 2, 3))
+            sums[name] = sums[name] + y.sum((0, 2, 3))  # of each channel
             squares[name] += float(y.square().sum())
             counts[name] += y.numel() / y.shape[1]
-    variances = {name: squares[name] - float((sums[name] ** 2).sum()) / counts[name] for name in layers}
+    variances = {name: squares[name] - float(sums[name].square().sum()) / counts[name] for name in layers}
     return {name: missed[name] / max(variances[name], 1e-300) for name in layers}
 
 
