@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from regroup.conversion.packed import save_packed as save_packed
     from regroup.conversion.quantise import quantise as quantise
     from regroup.conversion.replace import replace as replace
+    from regroup.conversion.tying import reorder as reorder
+    from regroup.conversion.tying import tied_sets as tied_sets
     from regroup.engine.running.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
     from regroup.networks import create_model as create_model
@@ -66,10 +68,12 @@ _HOME = {
     "penalty": "strategies.learning",
     "profile": "profiling.profile",
     "quantise": "conversion.quantise",
+    "reorder": "conversion.tying",
     "replace": "conversion.replace",
     "save_packed": "conversion.packed",
     "set_progress": "strategies.learning",
     "strategy": "strategies",
+    "tied_sets": "conversion.tying",
     "train": "training",
 }
 """The module, below this package, that each public name lives in."""

@@ -72,6 +72,10 @@ class ConfigError(ParameterError):
     """A wrong option of training, comparing or profiling."""
 
 
+class ConversionError(RegroupError):
+    """A network that cannot be converted, or what a conversion was asked for cannot be had."""
+
+
 class EngineError(RegroupError):
     """A compiled network is used in a way that it cannot serve."""
 
