@@ -12,6 +12,7 @@ from regroup.lazy import lazily
 
 if TYPE_CHECKING:
     from regroup.comparison.runner import compare as compare
+    from regroup.conversion.folding import fold_orders as fold_orders
     from regroup.conversion.packed import load_packed as load_packed
     from regroup.conversion.packed import save_packed as save_packed
     from regroup.conversion.quantise import quantise as quantise
@@ -59,6 +60,7 @@ _HOME = {
     "deploy": "strategies.learning",
     "evaluate": "training",
     "explain": "ops.explain",
+    "fold_orders": "conversion.folding",
     "groupings": "strategies.learning",
     "list_models": "networks",
     "load_data": "training",

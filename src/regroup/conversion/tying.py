@@ -225,7 +225,7 @@ def reorder(model: nn.Module, tied: TiedSet, permutation: Tensor | Sequence[int]
     order = np.asarray(torch.as_tensor(permutation).cpu())
     if order.shape != (tied.size,) or not (np.sort(order) == np.arange(tied.size)).all():
         raise ParameterError("permutation", tuple(order.shape), f"a permutation of {tied.size} channels")
-    state = _tensors(model)
+    state = tensors_of(model)
     for name in tied.names:
         if name not in state:
             raise ParameterError("tied", name, "a set of this model", "it has no such tensor")
@@ -234,7 +234,8 @@ def reorder(model: nn.Module, tied: TiedSet, permutation: Tensor | Sequence[int]
             _reorder(state[name], [c for c in tied.carriers if c.name == name], order)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers by their first names."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 

@@ -41,6 +41,7 @@ class Value:
         is_data: whether it depends on what the network is given.
         constant: its numbers, of tensors that depend on neither input nor parameters, and of integer buffers.
         stride: its strides.
+        itemsize: bytes of a number.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +49,7 @@ class Value:
     is_data: bool = False
     constant: Tensor | None = None
     stride: tuple[int, ...] = ()
+    itemsize: int = 0
 
 
 @dataclass(eq=False)
@@ -110,21 +112,25 @@ class _Recorder(TorchDispatchMode):
         self._values: Any = WeakTensorKeyDictionary()
         self.stack: list[tuple[str, int]] = [("", 0)]
         self.calls = 0
+        self.owners: dict[int, str] = {}
+        """Addresses of the memory of parameters and buffers, and their names."""
 
     def declare(self, tensor: Tensor, name: str = "", is_data: bool = False) -> Value:
         whole = not tensor.is_floating_point() and not tensor.is_complex() and not is_data
-        value = Value(
-            tuple(tensor.shape), name, is_data, tensor.detach().clone() if whole else None, tensor.stride()
-        )
-        self._values[tensor] = value
-        return value
+        return self._note(tensor, name, is_data, tensor.detach().clone() if whole else None)
 
     def value_of(self, tensor: Tensor) -> Value:
         if tensor not in self._values:  # an attribute that is no buffer, or a number made a tensor
-            self._values[tensor] = Value(
-                tuple(tensor.shape), constant=tensor.detach().clone(), stride=tensor.stride()
-            )
+            name = self.owners.get(tensor.untyped_storage().data_ptr())
+            if name:
+                raise ConversionError(f"{self.stack[-1][0] or 'forward'} reads {name} past its name")
+            self._note(tensor, "", False, tensor.detach().clone())
         return self._values[tensor]
+
+    def _note(self, tensor: Tensor, name: str, is_data: bool, constant: Tensor | None) -> Value:
+        layout = tensor.stride(), tensor.element_size()
+        self._values[tensor] = value = Value(tuple(tensor.shape), name, is_data, constant, *layout)
+        return value
 
     def refuse_data(self, values: Iterable[object]) -> None:
         """Raise an error if one of these depends on the network's input, and Python on its numbers."""
@@ -144,11 +150,7 @@ class _Recorder(TorchDispatchMode):
         known = all(v.constant is not None for v in values)
 
         def new(tensor: Tensor) -> Value:
-            value = Value(
-                tuple(tensor.shape), "", is_data, tensor.detach() if known else None, tensor.stride()
-            )
-            self._values[tensor] = value
-            return value
+            return self._note(tensor, "", is_data, tensor.detach() if known else None)
 
         out = tree_map_only(Tensor, new, result)
         self.trace.ops.append(Op(func, given[0], given[1], out, *self.stack[-1]))
@@ -198,6 +200,7 @@ def trace(model: nn.Module, inputs: Sequence[Any], training: bool) -> Trace:
     recorder = _Recorder()
     _watch(copied, recorder)
     state = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
+    recorder.owners = _owners(state)
     state = {name: t.detach().clone() for name, t in state.items()}
     try:
         with torch.random.fork_rng(devices=[]), _plainly():
@@ -211,6 +214,18 @@ def trace(model: nn.Module, inputs: Sequence[Any], training: bool) -> Trace:
     except Exception as error:
         raise ConversionError(f"the model cannot be traced: {first_line(error)}") from error
     return recorder.trace
+
+
+def _owners(state: dict[str, Tensor]) -> dict[int, str]:
+    """Return which tensor has which memory; two that share theirs could not be reordered one by one."""
+    owners: dict[int, str] = {}
+    for name, tensor in state.items():
+        address = tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+        if address and owners.setdefault(address, name) != name:
+            raise ConversionError(
+                f"the model's {owners[address]} and {name} share memory, as different tensors"
+            )
+    return owners
 
 
 def _run(model: nn.Module, recorder: _Recorder, state: dict[str, Tensor], inputs: tuple) -> list[Tensor]:

@@ -5,11 +5,10 @@ An operator without a rule fixes everything that it is given, by its name: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from regroup.conversion.structure.labels import Ints, Labels, Tag
 from regroup.conversion.structure.moves import broadcast
@@ -41,6 +40,15 @@ class Role:
     label: Ints
 
 
+@dataclass(frozen=True, eq=False)
+class OrderCall:
+    """One call of a module that orders channels: its name, the tensors that enter and leave."""
+
+    name: str
+    entering: Value
+    leaving: Value
+
+
 class Walk:
     """The tags of every tensor while a trace is followed.
 
@@ -48,27 +56,27 @@ class Walk:
         labels: where relations are noted.
         bundles: which kinds of groups move as wholes: "groups" of layers, "parts" of what is summed in parts.
             Otherwise channels move inside of them only.
-        cut: channel orders, by module, whose two sides have orders of their own.
+        folded: modules that order channels no more: what leaves them is what enters.
     """
 
-    def __init__(self, labels: Labels, bundles: frozenset[str], cut: frozenset[str] = frozenset()) -> None:
-        self.labels, self.bundles, self.cut = labels, bundles, cut
+    def __init__(self, labels: Labels, bundles: frozenset[str], folded: frozenset[str] = frozenset()) -> None:
+        self.labels, self.bundles, self.folded = labels, bundles, folded
         self.kinds: set[str] = set()
         """Kinds of groups that were met."""
         self.roles: list[Role] = []
-        self.sides: dict[str, list[tuple[Tag | None, Tag, Value]]] = {}
-        """Of each cut order its calls: what enters, what leaves, the tensor that leaves."""
+        self.sides: dict[str, tuple[Tag | None, Tag]] = {}
+        """Of each module that orders channels what enters and what leaves: two orders of their own."""
         self._known: dict[str, list[Tag]] = {}
         self._grouped: dict[str, tuple[int, Tag]] = {}
         self._tags: dict[Value, tuple[Tag, ...]] = {}
         self._placed: dict[tuple[int, int], Tag] = {}
 
-    def follow(self, trace: Trace, orders: dict[int, tuple[Op, Tensor]] | None = None) -> None:
+    def follow(self, trace: Trace, orders: Mapping[int, OrderCall] | None = None) -> None:
         """Follow one run; parameters have the same labels in every one.
 
         Args:
             trace: the run.
-            orders: of each call of a channel-order module one operator for all it ran, and the order.
+            orders: calls of modules that order channels, which take the place of all that ran in them.
         """
         self._tags = {}
         grouped = _grouped_weights(trace)
@@ -79,7 +87,7 @@ class Walk:
             if orders and op.call in orders:
                 if op.call not in done:
                     done.add(op.call)
-                    self._order(*orders[op.call])
+                    self._order(orders[op.call])
                 continue
             rule = _RULES.get(op.name) or (_pointwise_rule if torch.Tag.pointwise in op.func.tags else None)
             if op.values and (rule is None or op.func.namespace not in ("aten", "regroup")):
@@ -105,17 +113,20 @@ class Walk:
         known, tag = self._grouped.get(weight.name, (0, None))
         return tag if known == groups else None
 
-    def _order(self, op: Op, order: Tensor) -> None:
-        x, y = op.values[0], op.outputs[0]
-        entering = self.along(x, 1)
-        if op.module not in self.cut:
-            _RULES["index_select"](self, op)
+    def _order(self, call: OrderCall) -> None:
+        x, y, name = call.entering, call.leaving, call.name
+        if name in self.folded:
+            self.put(y, self.tags(x))
             return
-        if entering is not None and entering.dims != (1,):
-            self.stop([x], f"{op.module} orders what is no plain dimension of channels")
+        entering = self.along(x, 1)
+        if entering is not None and (entering.dims != (1,) or not entering.distinct):
+            self.pin([entering], f"{name} orders what is no plain dimension of channels")
             entering = None
-        leaving = self.labels.home("", 1, y.shape[1])
-        self.sides.setdefault(op.module, []).append((entering, leaving, y))
+        if name not in self.sides:
+            self.sides[name] = entering, self.labels.home("", 1, y.shape[1])
+        elif entering is not None or self.sides[name][0] is not None:  # the same in training
+            self.agree(entering, self.sides[name][0], f"the order before {name}")
+        leaving = self.sides[name][1]
         self.put(y, [t for t in self.tags(x) if 1 not in t.dims] + [leaving])
 
     def tags(self, value: Value) -> tuple[Tag, ...]:
