@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from regroup.conversion.tying import tied_sets as tied_sets
     from regroup.engine.running.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
+    from regroup.loading import load as load
+    from regroup.loading import loaded as loaded
     from regroup.networks import create_model as create_model
     from regroup.networks import list_models as list_models
     from regroup.ops.accelerate import accelerate as accelerate
@@ -63,9 +65,11 @@ _HOME = {
     "fold_orders": "conversion.folding",
     "groupings": "strategies.learning",
     "list_models": "networks",
+    "load": "loading",
     "load_data": "training",
     "load_groupings": "strategies.learning",
     "load_packed": "conversion.packed",
+    "loaded": "loading",
     "parse_strategy": "strategies",
     "penalty": "strategies.learning",
     "profile": "profiling.profile",

@@ -12,7 +12,7 @@ from PIL import Image
 
 import regroup
 from regroup.cli import main
-from regroup.cli.run import read_image
+from regroup.loading import ImageInput
 from regroup.networks import create_model
 from regroup.training.data.images import MOST_PIXELS
 from tests.data.malformed import bomb, encoded, picture
@@ -132,7 +132,7 @@ def test_an_image_is_prepared_as_timm_does(crop_mode, interpolation, crop_pct, s
         "interpolation": interpolation,
     }
     timms = create_transform(**resolve_data_config({}, model=model))(Image.fromarray(pixels))[None]
-    ours = read_image(tmp_path / "a.png", model)
+    ours = ImageInput.of(model).read(tmp_path / "a.png")
     mean, std = (torch.tensor(model.pretrained_cfg[name])[:, None, None] for name in ("mean", "std"))
     levels = [255 * (x * std + mean) for x in (ours, timms)]
     assert torch.equal(*(level.round() for level in levels))
@@ -148,7 +148,7 @@ def test_the_orientation_of_a_photograph_is_obeyed(tmp_path):
     (tmp_path / "phone.png").write_bytes(
         encoded(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     )
-    first, second = (read_image(tmp_path / name, model) for name in ("upright.png", "phone.png"))
+    first, second = (ImageInput.of(model).read(tmp_path / name) for name in ("upright.png", "phone.png"))
     assert torch.equal(first, second)
 
 
@@ -159,7 +159,7 @@ def test_a_thread_of_an_image_takes_little_memory(size, crop_mode, tmp_path):
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": crop_mode}
     (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", size, "red"), "PNG"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert read_image(tmp_path / "a.png", model).shape == (1, 3, 224, 224)
+    assert ImageInput.of(model).read(tmp_path / "a.png").shape == (1, 3, 224, 224)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # kilobytes
 
 

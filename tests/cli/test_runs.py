@@ -11,9 +11,9 @@ from torchvision.transforms.v2.functional import to_pil_image
 import regroup
 from regroup.cli import main
 from regroup.cli._network import choose
-from regroup.cli._trained import Trained, load_run
 from regroup.errors import DataError
 from regroup.files.sealed import MANIFEST, write_sealed
+from regroup.loading import ImageInput, loaded
 from regroup.strategies.learning import learned_modules
 from regroup.training.data import Loader, load_data
 
@@ -40,8 +40,9 @@ def images():
 
 
 def test_the_network_of_a_run_is_what_was_trained_deployed(run, images):
-    learned, trained = load_run(run)
-    assert trained.strategy == "condensed:groups=4" and trained.shape == [1, 8, 8]
+    learned = regroup.load(run)
+    found = loaded(run)
+    assert found.name == "resnet_small with condensed:groups=4" and found.input.shape == (1, 8, 8)
     chosen = choose(str(run))
     assert learned_modules(learned) and not learned_modules(chosen.model)
     with torch.no_grad():
@@ -55,7 +56,7 @@ def test_a_digit_in_a_file_is_read_as_in_training_and_named(run, images, tmp_pat
         path = tmp_path / f"{index}.png"
         to_pil_image(data.test[index][0]).save(path)
         chosen = choose(str(run))
-        torch.testing.assert_close(chosen.trained.read(path), images[index : index + 1])
+        torch.testing.assert_close(chosen.loaded.input.read(path), images[index : index + 1])
         assert call("run", run, "--image", path, "--top", 1, "--json") == 0
         (found,) = json.loads(capsys.readouterr().out)
         best = int(chosen.model(images[index : index + 1]).argmax())
@@ -84,8 +85,8 @@ def test_a_directory_with_the_name_of_a_network_needs_a_dot(run, tmp_path, monke
     shutil.copytree(run, tmp_path / "resnet_small")
     shutil.copytree(run, tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    assert choose("resnet_small").trained is None
-    assert choose("./resnet_small").trained and choose("mine").trained
+    assert choose("resnet_small").loaded is None
+    assert choose("./resnet_small").loaded and choose("mine").loaded
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,8 @@ WRONG = [
     ({"strategy": 5}, "strategy is 5: must be a text or null"),
     ({"strategy": "no_such"}, "no_such"),
     ({"more": 1}, "more is not known"),
+    ({"kind": "no_such"}, "a network of the kind 'no_such', which this release does not know"),
+    ({"kind": 5}, "kind is 5: must be one of 'trained'"),
     (b"5", "it is 5: must be an object"),
     (b"[" * 100_000, "could not be understood: it is"),
     (b'{"a": NaN}', "could not be understood: it holds NaN"),
@@ -182,9 +185,8 @@ def test_a_run_that_describes_another_network_is_one_line(command, change, says,
 def test_a_run_of_images_that_no_file_holds_says_so(tmp_path):
     """A data set of a plugin may have any channels."""
     to_pil_image(load_data("digits").test[0][0]).save(tmp_path / "a.png")
-    trained = Trained("resnet_small", {}, None, None, ["a", "b"], [2, 8, 8], [0.5, 0.5], [1.0, 1.0], 1.0)
-    with pytest.raises(DataError, match="1 or 3 channels; the run's images have 2"):
-        trained.read(tmp_path / "a.png")
+    with pytest.raises(DataError, match="1 or 3 channels; the network's images have 2"):
+        ImageInput((2, 8, 8), (0.5, 0.5), (1.0, 1.0)).read(tmp_path / "a.png")
 
 
 def test_names_of_classes_cannot_steer_the_terminal(run, tmp_path, capsys):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from regroup.cli import main
-from regroup.cli._trained import Trained
 from regroup.cli.train import Options, _begun, _begun_with, _to_json
 from regroup.errors import CheckpointError
 from regroup.files.documents import build
+from regroup.loading.trained import Trained
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint, save_weights
 from regroup.training.directory import Record
 from tests.faults import runs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from regroup.cli._trained import Trained
+    from regroup.loading import Loaded
 
 
 MOST_SIDE = 1 << 13
@@ -36,15 +36,16 @@ def check_number(name: str, value: int | None) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A network in eval mode, without learned layers, for images of so many channels; and its run, if any.
+    """A network in eval mode, without learned layers, for images of so many channels; and where it is from.
 
-    An ONNX file says the `size` of its images, or leaves it open.
+    What is `loaded` from a directory has images of its own; an ONNX file says their `size`, or leaves it
+    open.
     """
 
     name: str
     model: nn.Module
     channels: int
-    trained: Trained | None = None
+    loaded: Loaded | None = None
     size: tuple[int, int] | None = None
 
     def shape(self, image: int | None, batch: int = 1) -> tuple[int, int, int, int]:
@@ -55,7 +56,7 @@ class Chosen:
         """
         check_number("image", image)
         channels, height, width = (
-            self.trained.shape if self.trained else (self.channels, *(self.size or (224, 224)))
+            self.loaded.input.shape if self.loaded else (self.channels, *(self.size or (224, 224)))
         )
         return batch, channels, image or height, image or width
 
@@ -176,12 +177,12 @@ def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
-    from regroup.cli._trained import load_run
     from regroup.errors import ConfigError
+    from regroup.loading import loaded
     from regroup.strategies.learning import deploy
 
     for option, value in given.items():
         if value is not None:
             raise ConfigError(option, value, f"left out for a run: {directory} has its own")
-    model, trained = load_run(directory)
-    return Chosen(str(directory), deploy(model), trained.shape[0], trained)
+    found = loaded(directory)
+    return Chosen(str(directory), deploy(found.model), found.input.shape[0], found)

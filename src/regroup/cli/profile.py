@@ -92,7 +92,7 @@ def _choose(options: Options) -> Chosen:
     if options.strategy is not None:
         from regroup.conversion.replace import replace
 
-        if chosen.trained:
+        if chosen.loaded:
             raise ConfigError("strategy", options.strategy, f"left out for a run: {options.model} is trained")
         print(replace(chosen.model, options.strategy, options.where, weights="fresh"), file=sys.stderr)
     return chosen

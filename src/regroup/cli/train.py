@@ -16,7 +16,7 @@ from regroup.training.config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from regroup.cli._trained import Trained
+    from regroup.loading.trained import Trained
     from regroup.training import History
     from regroup.training.directory import Record
     from regroup.training.identity import Origin
@@ -102,7 +102,8 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
 def run(options: Options) -> int:
     """Train, and leave the weights in the output directory."""
     from regroup.cli._plugins import load_plugins
-    from regroup.cli._trained import Trained, load_run
+    from regroup.loading import load
+    from regroup.loading.trained import Trained
     from regroup.training import load_data, train
 
     plugins = load_plugins(options.plugin)
@@ -117,7 +118,7 @@ def run(options: Options) -> int:
     record = _record(options, config)
     model = network.build(seed=options.seed) if record else _begun(options, network)
     origin = _origin(options, network, model, plugins, record)
-    teacher = None if options.teacher is None else load_run(options.teacher)[0]
+    teacher = None if options.teacher is None else load(options.teacher)
     assert config.output is not None
     try:
         how = {"wait": options.wait, "accelerate": options.accelerate}

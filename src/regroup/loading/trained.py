@@ -7,13 +7,21 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from regroup.errors import first_line
+import torch
+from torch import nn
+
+from regroup.conversion.replace import Weights
+from regroup.conversion.replace import replace as replace_convolutions
+from regroup.errors import CheckpointError, ConfigError, NetworkError, UnknownNameError, first_line
+from regroup.files.documents import DocumentError, build, require
+from regroup.loading.inputs import ImageInput
+from regroup.loading.kinds import Loaded, kind
+from regroup.networks import anywhere, networks
+from regroup.training.checkpoint import load_checkpoint, load_state
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from regroup.training import DataSet
 
 MOST_CHANNELS = 1024
@@ -40,6 +48,7 @@ class Trained:
         mean: of each channel, with pixels in 0 .. 1.
         std: of each channel.
         part: of an image, how much of each side is shown to the network.
+        kind: of a directory with this description: see `regroup.loading`.
     """
 
     model: str
@@ -51,6 +60,7 @@ class Trained:
     mean: list[float]
     std: list[float]
     part: float
+    kind: Literal["trained"] = "trained"
 
     @classmethod
     def on(
@@ -71,8 +81,6 @@ class Trained:
         Raises:
             DocumentError: it is something else; says which field is wrong.
         """
-        from regroup.files.documents import build, require
-
         found = build(value, cls)
         channels = len(found.mean)
         require(len(found.classes) >= 1, "classes", found.classes, "one name or more")
@@ -93,24 +101,20 @@ class Trained:
         Raises:
             CheckpointError: there is no such network.
         """
-        from regroup.errors import CheckpointError
-
         try:
-            self._check_size()
-            return self.build(quiet=True)
+            with torch.random.fork_rng(devices=[]):  # who loads a network does not begin other numbers by it
+                self._check_size()
+                return self.build(seed=None, quiet=True)
         except Exception as error:  # constructors raise whatever wrong options make them trip over
             reason = f"its network cannot be built ({type(error).__name__}: {first_line(error)})"
+            if isinstance(error, UnknownNameError):
+                reason += "; if a file of yours defines it, import that first (--plugin)"
             raise CheckpointError(path, reason) from error
 
     def _check_size(self) -> None:
         """Count what the network would take before it takes it: options from a file may ask for anything."""
-        import torch
-
-        from regroup.errors import NetworkError
-        from regroup.networks.anywhere import create_any_model
-
         with torch.device("meta"):
-            model = create_any_model(
+            model = anywhere.create_any_model(
                 self.model, num_classes=len(self.classes), in_chans=self.shape[0], **self.options
             )
         numbers = sum(value.numel() for value in model.state_dict().values())
@@ -122,7 +126,7 @@ class Trained:
     def build(
         self,
         *,
-        seed: int = 0,
+        seed: int | None = 0,
         pretrained: bool = False,
         weights: Path | None = None,
         new_head: bool = False,
@@ -131,7 +135,7 @@ class Trained:
         """Return the network as it was before training, and say what the strategy replaced.
 
         Args:
-            seed: of its weights.
+            seed: of its weights; None: as the random numbers are just now.
             pretrained: load the weights that the hub has, before the strategy is put in.
             weights: file of weights, for networks of ours: likewise.
             new_head: ... all but the classifier's.
@@ -141,20 +145,13 @@ class Trained:
             ConfigError: there are `weights`, and the network is not ours.
             CheckpointError: they do not fit.
         """
-        import torch
-
-        from regroup.conversion.replace import Weights
-        from regroup.conversion.replace import replace as replace_convolutions
-        from regroup.errors import ConfigError
-        from regroup.networks import networks
-        from regroup.networks.anywhere import create_any_model
-
         loading = {} if weights is None else {"weights": weights, "new_head": new_head}
         if loading and self.model.removeprefix("regroup:") not in networks:
             allowed = "the directory of a run, for networks that are not regroup's own"
             raise ConfigError("weights", str(weights), allowed)
-        torch.manual_seed(seed)
-        model = create_any_model(
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = anywhere.create_any_model(
             self.model,
             num_classes=len(self.classes),
             in_chans=self.shape[0],
@@ -181,9 +178,6 @@ class Trained:
         Raises:
             CheckpointError: they do not fit; it says if all but the classifier's do.
         """
-        from regroup.errors import CheckpointError
-        from regroup.training.checkpoint import load_state
-
         if new_head:
             return load_state(path, model, self._with_own_head(model, state))
         try:
@@ -203,20 +197,16 @@ class Trained:
         head = {name for name, value in own.items() if name not in other or other[name].shape != value.shape}
         return {name: value for name, value in state.items() if name not in head} | {n: own[n] for n in head}
 
-    def read(self, path: Path) -> Tensor:
-        """Return an image file as the run's test images were given to the network: (1, channels, H, W).
-
-        Raises:
-            DataError: no image can be read there.
-        """
-        from regroup.errors import DataError
-        from regroup.training.data.images import fit, normalised, read_image
-
+    @property
+    def input(self) -> ImageInput:
+        """The images that the network was trained on."""
         channels, height, width = self.shape
-        if channels not in (1, 3):
-            raise DataError(path, f"an image file has 1 or 3 channels; the run's images have {channels}")
-        pixels = fit(read_image(path, channels), (height, width), self.part)
-        return normalised(pixels, self.mean, self.std)
+        return ImageInput((channels, height, width), tuple(self.mean), tuple(self.std), self.part)
+
+    @property
+    def name(self) -> str:
+        """The network and what was put into it, in words."""
+        return self.model if self.strategy is None else f"{self.model} with {self.strategy}"
 
 
 def _fits(model: nn.Module, state: object) -> bool:
@@ -226,28 +216,19 @@ def _fits(model: nn.Module, state: object) -> bool:
     return all(getattr(state[name], "shape", None) == value.shape for name, value in own.items())
 
 
-def load_run(directory: Path) -> tuple[nn.Module, Trained]:
-    """Return the trained network of a finished run of `regroup train`, and its description.
-
-    Args:
-        directory: of the run; or that of its `best` weights, which are there before it is finished.
+@kind("trained")
+def trained(path: Path) -> Loaded:
+    """Return the network that a run of `regroup train` has left in a sealed directory.
 
     Raises:
-        CheckpointError: it is not one, or is damaged.
+        CheckpointError: it is damaged, or describes no network.
     """
-    from regroup.errors import CheckpointError
-    from regroup.files.documents import DocumentError
-    from regroup.training.checkpoint import load_checkpoint, load_state
-    from regroup.training.directory import published
-
-    path = published(directory)
     saved = load_checkpoint(path)
     try:
-        trained = Trained.from_json(saved.get("network"))
+        found = Trained.from_json(saved.get("network"))
     except DocumentError as error:
-        raise CheckpointError(
-            path, f"does not say which network it holds: in network.json, {error}"
-        ) from None
-    model = trained.rebuild(path)
-    load_state(path, model, saved["weights"])
-    return model.eval(), trained
+        reason = f"does not say which network it holds: in network.json, {error}"
+        raise CheckpointError(path, reason) from None
+    model = found.rebuild(path)
+    load_state(path, model, saved.get("weights"))
+    return Loaded(model, tuple(found.classes), found.input, found.name, found.kind, path)

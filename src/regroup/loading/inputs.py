@@ -1,0 +1,109 @@
+"""What images a network takes, and how one in a file becomes its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regroup.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from regroup.training import DataSet
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The images that a network takes: their shape, and how they are cut out of a file and normalised.
+
+    >>> wanted = ImageInput.of(regroup.create_model("shufflenet_v2_050"))
+    >>> wanted.shape, wanted.mean
+    ((3, 224, 224), (0.485, 0.456, 0.406))
+
+    Args:
+        shape: (channels, height, width).
+        mean: of each channel, with pixels in 0 .. 1; it is subtracted.
+        std: of each channel; what remains is divided by it.
+        part: how much of each side of an image in a file is shown.
+        crop: of the largest middle of the right proportions ("center"), of the whole image, whose proportions
+            change ("squash"), or of the whole image with bars beside it ("border").
+        resample: name of Pillow's filter for other sizes.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    part: float = 1.0
+    crop: Literal["center", "squash", "border"] = "center"
+    resample: str = "bicubic"
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: tuple[int, int, int] | None = None) -> ImageInput:
+        """Return what a model of timm's, or one that says it as they do, was made for; else ImageNet's.
+
+        Args:
+            model: with a `pretrained_cfg`, or without.
+            shape: of the images, where the model is asked for others than it says.
+        """
+        from timm.data import resolve_data_config
+
+        wanted: dict[str, Any] = resolve_data_config(
+            {} if shape is None else {"input_size": shape}, model=model
+        )
+        channels, height, width = wanted["input_size"]
+        part = height / int(height / wanted["crop_pct"])  # timm resizes to whole pixels, then crops
+        mean, std = (_for(channels, wanted[name]) for name in ("mean", "std"))
+        return cls((channels, height, width), mean, std, part, wanted["crop_mode"], wanted["interpolation"])
+
+    @classmethod
+    def on(cls, data: DataSet) -> ImageInput:
+        """Return how a data set's test images are shown to a network."""
+        return cls(data.shape, tuple(data.mean), tuple(data.std), data.part)
+
+    def read(self, path: str | Path) -> Tensor:
+        """Return the image in a file as the network wants it: float32, (1, channels, height, width).
+
+        Raises:
+            DataError: no image can be read there.
+        """
+        from regroup.training.data import images
+
+        path = Path(path)
+        channels, *size = self.shape
+        if channels not in (1, 3):
+            raise DataError(path, f"an image file has 1 or 3 channels; the network's images have {channels}")
+        picture, size = images.read_image(path, channels), (size[0], size[1])
+        if self.crop == "border":
+            fill = tuple(round(255 * level) for level in self.mean)
+            pixels = images.letterbox(picture, size, self.part, fill, resample=self.resample)
+        else:
+            squash = self.crop == "squash"
+            pixels = images.fit(picture, size, self.part, squash=squash, resample=self.resample)
+        return images.normalised(pixels, self.mean, self.std)
+
+    def to_config(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return this as timm's `pretrained_cfg` says it, by which its transforms are made.
+
+        Args:
+            classes: names of the network's classes.
+        """
+        return {
+            "num_classes": len(classes),
+            "label_names": tuple(classes),
+            "input_size": self.shape,
+            "mean": self.mean,
+            "std": self.std,
+            "crop_pct": self.part,
+            "crop_mode": self.crop,
+            "interpolation": self.resample,
+        }
+
+
+def _for(channels: int, levels: Sequence[float]) -> tuple[float, ...]:
+    """Return a level for each channel: ImageNet's three are three colours', whose mean is grey's."""
+    if len(levels) == channels:
+        return tuple(levels)
+    return (sum(levels) / len(levels),) * channels
