@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from regroup.conversion.tying import tied_sets as tied_sets
     from regroup.engine.running.compiled import compile as compile
     from regroup.errors import RegroupError as RegroupError
+    from regroup.exporting import export as export
     from regroup.loading import load as load
     from regroup.loading import loaded as loaded
     from regroup.networks import create_model as create_model
@@ -62,6 +63,7 @@ _HOME = {
     "deploy": "strategies.learning",
     "evaluate": "training",
     "explain": "ops.explain",
+    "export": "exporting",
     "fold_orders": "conversion.folding",
     "groupings": "strategies.learning",
     "list_models": "networks",

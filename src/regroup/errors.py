@@ -143,5 +143,9 @@ class ReportError(_FileError):
     """A report that cannot be written."""
 
 
+class ExportError(_FileError):
+    """A network that cannot be written in another form, or cannot be written there."""
+
+
 class TrainingError(RegroupError):
     """Training that cannot go on, such as a loss that is no longer a number."""

@@ -58,7 +58,7 @@ def test_a_digit_in_a_file_is_read_as_in_training_and_named(run, images, tmp_pat
         chosen = choose(str(run))
         torch.testing.assert_close(chosen.loaded.input.read(path), images[index : index + 1])
         assert call("run", run, "--image", path, "--top", 1, "--json") == 0
-        (found,) = json.loads(capsys.readouterr().out)
+        ((found,),) = [row["classes"] for row in json.loads(capsys.readouterr().out)]
         best = int(chosen.model(images[index : index + 1]).argmax())
         assert (found["class"], found["name"]) == (best, str(best))
     assert call("run", run, "--image", path, "--quiet") == 0
@@ -198,4 +198,4 @@ def test_names_of_classes_cannot_steer_the_terminal(run, tmp_path, capsys):
     assert len(lines) == 10 and all(line.isprintable() for line in lines)
     assert {line.split(maxsplit=2)[2] for line in lines} >= {r"\x1b[31mred", r"a\nb", r"\udcff", "é"}
     assert call("run", copy, "--image", tmp_path / "a.png", "--top", 10, "--json") == 0
-    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(names)
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)[0]["classes"]} == set(names)

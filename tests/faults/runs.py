@@ -82,10 +82,10 @@ def summary(result):
 def registered():
     """Let the tiny network and data set be known by name; what is slow is not measured, drawn or parsed."""
 
-    def create(name, *, num_classes=1000, in_chans=3, **options):
+    def create(name, *, num_classes=None, in_chans=3, **options):
         if name != "tiny":
             return known(name, num_classes=num_classes, in_chans=in_chans, **options)
-        return Tiny(num_classes, in_chans)
+        return Tiny(num_classes or 1000, in_chans)
 
     known = anywhere.create_any_model
     instead = {

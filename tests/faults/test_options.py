@@ -22,6 +22,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from regroup.cli import commands, main
 from regroup.cli._misuse import options_of
+from regroup.loading.trained import Trained
+from regroup.training.checkpoint import save_weights
 from regroup.training.data import load_data
 from tests.processes import in_fork
 
@@ -41,6 +43,19 @@ TINY = ("--model", "tiny", *SMALL, "--display", "quiet")
 BEGUN = {
     "bench": ("--conv", "2,2,1,2", "--seconds", "0.0001", "--quiet"),
     "compare": ("--backbone", "tiny", *SMALL, "--strategies", "dense", "--json", "--quiet", "--no-time"),
+    "evaluate": ("RUN", "--data", "tiny", "--quiet", "--no-time", "--no-compiled"),
+    "export": (
+        "tiny",
+        "--image",
+        "8",
+        "--channels",
+        "1",
+        "--quiet",
+        "--to",
+        "pt2",
+        "--no-check",
+        "--replace",
+    ),
     "compile": ("tiny", "--image", "8", "--channels", "1", "--quiet"),
     "profile": ("tiny", "--image", "8", "--channels", "1", "--no-time"),
     "train": TINY,
@@ -58,6 +73,9 @@ def place(tmp_path_factory):
     (place / "folder").mkdir()
     os.mkfifo(place / "pipe")
     (place / "loop").symlink_to(place / "loop")
+    with runs.registered():
+        network = Trained.on(load_data("tiny"), "tiny", {}, None, None)
+        save_weights(place / "run", network.build(quiet=True), network=network.to_json())
     for name in ("rich.table", "regroup.strategies.grouped", "regroup.comparison.runner", "timm"):
         importlib.import_module(name)  # before the copies are made
     return place
@@ -111,7 +129,7 @@ def line(name, option, text):
         ),
         None,
     )
-    if out and name in ("train", "compare", "bench"):
+    if out and name in ("train", "compare", "bench", "export"):
         base += [out, "NEW"]
     said = [f"{option.flags[0]}{text}"] if option.is_switch else [*option.flags[:1], text]
     return [name, *base, *said]
@@ -119,7 +137,7 @@ def line(name, option, text):
 
 def placed(place, argv):
     """Return arguments with places for the words that stand for one."""
-    odd = {"FILE": "file", "FOLDER": "folder", "PIPE": "pipe", "LOOP": "loop", "IMAGE": "a.png"}
+    odd = {"FILE": "file", "FOLDER": "folder", "PIPE": "pipe", "LOOP": "loop", "IMAGE": "a.png", "RUN": "run"}
     new = tempfile.mkdtemp(dir=place)
     return [new if word == "NEW" else str(place / odd[word]) if word in odd else word for word in argv]
 

@@ -26,6 +26,7 @@ from torch import nn
 
 from regroup.errors import CheckpointError
 from regroup.networks import create_model
+from regroup.networks.anywhere import create_any_model
 from regroup.networks.state_dicts import state_of
 from regroup.networks.weight_files import read_weights
 
@@ -262,3 +263,23 @@ def test_an_error_of_create_model_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "resnet.pth").write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match="a web page"):
         create_model("resnet_small", weights=tmp_path / "resnet.pth")
+
+
+ANY = ("timm:test_resnet", "torchvision:squeezenet1_1", "resnet_small")
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_any_network_takes_the_weights_and_the_classes_of_a_file(name: str, tmp_path: Path) -> None:
+    """Of another number of classes than was published, too; with a new head, of yet another."""
+    path, x = tmp_path / "w.pth", torch.rand(2, 3, 64, 64)
+    trained = create_any_model(name, num_classes=7).eval()
+    torch.save({"model": {f"module.{k}": v for k, v in trained.state_dict().items()}}, path)
+    with torch.no_grad():
+        assert torch.equal(create_any_model(name, weights=path).eval()(x), trained(x))
+    with pytest.raises(CheckpointError, match=r"of another shape.*; new_head=True loads all but the"):
+        create_any_model(name, weights=path, num_classes=5)
+    other = create_any_model(name, weights=path, num_classes=5, new_head=True).state_dict()
+    kept = {key for key, value in trained.state_dict().items() if torch.equal(value, other[key])}
+    assert {key for key in other if key not in kept} == {
+        key for key, value in trained.state_dict().items() if value.shape[:1] == (7,) != other[key].shape[:1]
+    }

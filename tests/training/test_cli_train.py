@@ -200,10 +200,6 @@ def test_a_run_with_a_new_head_is_resumed_though_the_old_weights_are_gone(tmp_pa
     [
         (("--new-head",), "new_head=True: must be False where there are no weights to load"),
         (("--weights", "w.pth", "--pretrained"), "pretrained=True: must be False where --weights is given"),
-        (
-            ("--weights", "w.pth", "--model", "timm:resnet10t"),
-            "weights='w.pth': must be the directory of a run",
-        ),
     ],
 )
 def test_what_cannot_be_begun_with_is_one_line(arguments, said, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The training loop: it learns, it resumes, and what it computes is what its parts say."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -299,6 +300,7 @@ def test_progress_goes_on_after_a_resume(tmp_path):
 
 
 def test_metrics_are_scikit_learns():
+    from sklearn.calibration import calibration_curve
     from sklearn.metrics import log_loss, top_k_accuracy_score
 
     torch.manual_seed(1)
@@ -310,9 +312,20 @@ def test_metrics_are_scikit_learns():
         scores = model(next(iter(loader)).images).double().softmax(1).numpy()
     labels, classes = images.test.labels.numpy(), list(range(9))
     top = [100 * top_k_accuracy_score(labels, scores, k=k, labels=classes) for k in (1, 5)]
-    assert found == Metrics(
-        pytest.approx(log_loss(labels, scores, labels=classes)), *map(pytest.approx, top), 31
-    )
+    # of the confidences: what scikit-learn's curve says of each bin that has images
+    right, confidence = scores.argmax(1) == labels, scores.max(1)
+    shares, means = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
+    sizes = np.histogram(confidence, bins=np.linspace(0, 1, 16))[0]
+    ece = (sizes[sizes > 0] * abs(shares - means)).sum() / len(labels)
+    loss = log_loss(labels, scores, labels=classes)
+    assert found == Metrics(*map(pytest.approx, (loss, *top)), 31, pytest.approx(ece))
+    assert found == evaluate(model, images, batch_size=7)
+    assert found.ece > 0
+
+
+def test_a_network_of_fewer_classes_than_the_images_says_so():
+    with pytest.raises(ConfigError, match="Sequential': must be a network of 9 classes or more; it has 4"):
+        evaluate(built((1, 9, 9), 4), data(count=60, shape=(1, 9, 9), classes=9))
 
 
 def test_the_last_odd_image_is_counted_too():

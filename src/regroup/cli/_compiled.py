@@ -1,8 +1,7 @@
-"""Compile a network with a progress bar: what `compile` and `run` have in common."""
+"""Compile a network with a progress bar: what `compile`, `run` and `evaluate` have in common."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,19 +16,11 @@ def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool, threads: in
         ConfigError: the network does not take such images.
     """
     import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from regroup.cli._bars import bar
     from regroup.engine.running.compiled import compile
 
     images = torch.zeros(shape)
     chosen.check(images)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as bar:
-        task = bar.add_task("kernels", total=None)
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with bar("kernels", quiet=quiet) as progress:
         return compile(chosen.model, images, progress, threads=threads)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from regroup.loading import Loaded
+    from regroup.loading import ImageInput, Loaded
 
 
 MOST_SIDE = 1 << 13
 """Height and width that an image may be asked to have."""
 
 
-MOST = {"image": MOST_SIDE, "channels": 1024, "batch": 1 << 20, "threads": 1024}
+MOST = {"image": MOST_SIDE, "channels": 1024, "batch": 1 << 20, "batch_size": 1 << 20, "threads": 1024}
 """The largest numbers that options of such names may have: PyTorch would trip over more."""
 
 
@@ -47,6 +47,34 @@ class Chosen:
     channels: int
     loaded: Loaded | None = None
     size: tuple[int, int] | None = None
+
+    @property
+    def input(self) -> ImageInput:
+        """The images that it takes: those that it says, or ImageNet's."""
+        from regroup.loading import ImageInput
+
+        if self.loaded:
+            return self.loaded.input
+        return ImageInput.of(self.model, None if self.size is None else (self.channels, *self.size))
+
+    def namings(self, count: int) -> tuple[tuple[str, ...], ...]:
+        """Return the names of its classes, as far as they are known: what people call them first.
+
+        Args:
+            count: how many it has.
+        """
+        from timm.data import ImageNetInfo, infer_imagenet_subset
+
+        if self.loaded:
+            return (self.loaded.classes,)
+        subset = infer_imagenet_subset(self.model) or ("imagenet-1k" if count == 1000 else None)
+        if subset is None:
+            return ()
+        known = ImageNetInfo(subset)
+        labels = known.label_names()
+        if len(labels) != count:
+            return ()
+        return tuple(map(known.index_to_description, range(count))), tuple(labels)
 
     def shape(self, image: int | None, batch: int = 1) -> tuple[int, int, int, int]:
         """Return the shape of its input: images as large as `image` says, or as the run's, or 224 x 224.
@@ -94,7 +122,7 @@ def choose(
     Args:
         name: of a network of ours, timm's or torchvision's, or path of a directory or of an ONNX file.
         channels: of the images; None: 3, or the run's.
-        weights: file of weights, for networks of ours.
+        weights: file of weights.
         pretrained: load the weights that the model hub has.
         plugins: files that define further networks and strategies.
 
@@ -122,16 +150,12 @@ def choose(
 
 
 def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -> Chosen:
-    from regroup.errors import CheckpointError, ConfigError, RegroupError, first_line
-    from regroup.networks import networks
+    from regroup.errors import CheckpointError, RegroupError, first_line
     from regroup.networks.anywhere import create_any_model
 
-    more: dict[str, Any] = {} if weights is None else {"weights": weights}
-    if more and name not in networks:
-        raise ConfigError("weights", str(weights), "left out for networks that are not regroup's own")
     try:
         with _telling("regroup.networks"):
-            model = create_any_model(name, in_chans=channels, pretrained=pretrained, **more)
+            model = create_any_model(name, in_chans=channels, pretrained=pretrained, weights=weights)
     except RegroupError:
         raise
     except Exception as error:  # hubs, and what they download with, have types of their own

@@ -25,7 +25,7 @@ class Options:
     channels: int | None = None
     """Channels of the input image; none: 3, or those of the run's images."""
     weights: Path | None = None
-    """File of weights, for networks of ours; none: random ones."""
+    """File of weights, under the names that the network has; none: random ones."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
     """Threads to time with; none: as many as PyTorch takes."""
     passes: bool = False

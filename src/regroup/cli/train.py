@@ -47,7 +47,7 @@ class Options(TrainConfig):
     """Start from the weights that the hub has (timm's, torchvision's)."""
     weights: Path | None = None
     """Start from the weights of a run of the same network (its directory, or its `best`), or from a file of
-    weights for a network of ours."""
+    weights."""
     new_head: bool = False
     """With --weights: leave the classifier new, and load the rest, e.g. for other classes."""
     data: str = "digits"
@@ -101,6 +101,7 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
 
 def run(options: Options) -> int:
     """Train, and leave the weights in the output directory."""
+    from regroup.cli._options import read_options
     from regroup.cli._plugins import load_plugins
     from regroup.loading import load
     from regroup.loading.trained import Trained
@@ -113,7 +114,12 @@ def run(options: Options) -> int:
     config = TrainConfig(**settings)
     if config.output is None:
         config = replace(config, output=Path("runs") / _run_name(options))
-    choices = options.model, _read_options(options.model_options), options.strategy, options.where
+    choices = (
+        options.model,
+        read_options("model_options", options.model_options),
+        options.strategy,
+        options.where,
+    )
     network = Trained.on(data, *choices)
     record = _record(options, config)
     model = network.build(seed=options.seed) if record else _begun(options, network)
@@ -243,28 +249,6 @@ def _begun_with(directory: Path, values: dict[str, Any]) -> Options:
         return build(values, Options)
     except (DocumentError, ParameterError) as error:
         raise CheckpointError(directory, f"its run.json is damaged: {error}") from None
-
-
-def _read_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Return {name: value} of texts like name=value; values are JSON, or else text.
-
-    Raises:
-        ConfigError: a text has another form.
-    """
-    import json
-
-    from regroup.errors import ConfigError
-
-    options: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise ConfigError("model_options", text, "of the form name=value")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def _run_name(options: Options) -> str:

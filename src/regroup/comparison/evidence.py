@@ -36,12 +36,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from regroup.comparison.result import Comparison, Row
+from regroup.training.evaluation import LEVEL, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-LEVEL = 0.95
-"""Confidence of everything that is said."""
 
 MOST_IMAGES = 1 << 20
 """Test images up to which answers are kept image by image: 128 KiB for a run."""
@@ -87,11 +85,8 @@ def interval(right: NDArray[np.bool_], level: float = LEVEL) -> tuple[float, flo
         right: which images were classified rightly, (seeds, images).
         level: of confidence.
     """
-    from scipy.stats import binomtest
-
     if len(right) == 1:
-        found = binomtest(int(right.sum()), right.size).proportion_ci(level, method="wilson")
-        return float(found.low), float(found.high)
+        return wilson(int(right.sum()), right.size, level)
     low, high = _of_mean(np.concatenate([right.mean(0), [1, 1, 0, 0]]), level)
     return max(0.0, low), min(1.0, high)
 

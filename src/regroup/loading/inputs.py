@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from regroup.errors import DataError
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor, nn
 
     from regroup.training import DataSet
@@ -63,6 +64,11 @@ class ImageInput:
         """Return how a data set's test images are shown to a network."""
         return cls(data.shape, tuple(data.mean), tuple(data.std), data.part)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.shape[1:]
+
     def read(self, path: str | Path) -> Tensor:
         """Return the image in a file as the network wants it: float32, (1, channels, height, width).
 
@@ -71,18 +77,21 @@ class ImageInput:
         """
         from regroup.training.data import images
 
-        path = Path(path)
-        channels, *size = self.shape
-        if channels not in (1, 3):
-            raise DataError(path, f"an image file has 1 or 3 channels; the network's images have {channels}")
-        picture, size = images.read_image(path, channels), (size[0], size[1])
+        if self.shape[0] not in (1, 3):
+            reason = f"an image file has 1 or 3 channels; the network's images have {self.shape[0]}"
+            raise DataError(path, reason)
+        pixels = self.pixels(images.read_image(Path(path), self.shape[0]))
+        return images.normalised(pixels, self.mean, self.std)
+
+    def pixels(self, picture: Image.Image) -> Tensor:
+        """Return what is shown of a picture, mode L or RGB: uint8, (its channels, height, width)."""
+        from regroup.training.data import images
+
         if self.crop == "border":
             fill = tuple(round(255 * level) for level in self.mean)
-            pixels = images.letterbox(picture, size, self.part, fill, resample=self.resample)
-        else:
-            squash = self.crop == "squash"
-            pixels = images.fit(picture, size, self.part, squash=squash, resample=self.resample)
-        return images.normalised(pixels, self.mean, self.std)
+            return images.letterbox(picture, self.size, self.part, fill, resample=self.resample)
+        squash = self.crop == "squash"
+        return images.fit(picture, self.size, self.part, squash=squash, resample=self.resample)
 
     def to_config(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return this as timm's `pretrained_cfg` says it, by which its transforms are made.

@@ -14,11 +14,11 @@ from torch import nn
 
 from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
-from regroup.errors import CheckpointError, ConfigError, NetworkError, UnknownNameError, first_line
+from regroup.errors import CheckpointError, NetworkError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
 from regroup.loading.inputs import ImageInput
 from regroup.loading.kinds import Loaded, kind
-from regroup.networks import anywhere, networks
+from regroup.networks import anywhere
 from regroup.training.checkpoint import load_checkpoint, load_state
 
 if TYPE_CHECKING:
@@ -137,18 +137,13 @@ class Trained:
         Args:
             seed: of its weights; None: as the random numbers are just now.
             pretrained: load the weights that the hub has, before the strategy is put in.
-            weights: file of weights, for networks of ours: likewise.
+            weights: file of weights: likewise.
             new_head: ... all but the classifier's.
             quiet: say nothing.
 
         Raises:
-            ConfigError: there are `weights`, and the network is not ours.
             CheckpointError: they do not fit.
         """
-        loading = {} if weights is None else {"weights": weights, "new_head": new_head}
-        if loading and self.model.removeprefix("regroup:") not in networks:
-            allowed = "the directory of a run, for networks that are not regroup's own"
-            raise ConfigError("weights", str(weights), allowed)
         if seed is not None:
             torch.manual_seed(seed)
         model = anywhere.create_any_model(
@@ -156,7 +151,8 @@ class Trained:
             num_classes=len(self.classes),
             in_chans=self.shape[0],
             pretrained=pretrained,
-            **loading,
+            weights=weights,
+            new_head=new_head,
             **self.options,
         )
         if self.strategy is not None:

@@ -6,16 +6,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from regroup.errors import unknown_name
+from regroup.errors import CheckpointError, ConfigError, unknown_name
 from regroup.networks import create_model, networks
 
 
 def create_any_model(
-    name: str, *, num_classes: int = 1000, in_chans: int = 3, pretrained: bool = False, **options: Any
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    new_head: bool = False,
+    **options: Any,
 ) -> nn.Module:
     """Build a network of ours, or else of timm, or else of torchvision.
 
@@ -23,37 +34,94 @@ def create_any_model(
 
     Args:
         name: of the network.
-        num_classes: outputs.
+        num_classes: outputs; None: as many as the weights in a file are for, or as the network was published
+            with.
         in_chans: channels of the input image; torchvision's networks take 3 only.
         pretrained: load the weights of the hub.
+        weights: load those in a .safetensors or .pth file, under the names that the network has.
+        new_head: ... all but the classifier's, which stays new.
         options: further options of the network.
 
     Raises:
         UnknownNameError: nobody has this name; the message gives the nearest ones.
+        ConfigError: pretrained, and weights besides.
+        CheckpointError: the weights cannot be read or do not fit.
     """
     import timm
     import torchvision
 
+    from regroup.networks.weights import build_for
+
     source, _, bare = name.rpartition(":")
-    common: dict[str, Any] = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "pretrained": pretrained,
-        **options,
-    }
+    if pretrained and weights is not None:
+        raise ConfigError("pretrained", True, "False where weights are given")
     if source in ("", "regroup") and bare in networks:
-        return create_model(bare, **common)
+        options |= {} if num_classes is None else {"num_classes": num_classes}
+        more = {"pretrained": pretrained, "weights": weights, "new_head": new_head}
+        return create_model(bare, in_chans=in_chans, **more, **options)
     if source in ("", "timm") and timm.is_model(bare):
-        return timm.create_model(bare, **common)
-    if source in ("", "torchvision") and bare in torchvision.models.list_models() and in_chans == 3:
-        weights = "DEFAULT" if pretrained else None
-        model = torchvision.models.get_model(bare, weights=weights, **options)
-        return model if num_classes == 1000 else _with_classes(model, bare, num_classes, options)
-    everything = [*networks, *timm.list_models(), *torchvision.models.list_models()]
-    allowed = "a network of regroup (`regroup models`), of timm or of torchvision"
-    raise unknown_name(
-        "model", name, everything, allowed + (", with 3 channels" if in_chans != 3 else ""), near=bare
-    )
+        make = partial(timm.create_model, bare, in_chans=in_chans, pretrained=pretrained, **options)
+    elif source in ("", "torchvision") and bare in torchvision.models.list_models() and in_chans == 3:
+        make = partial(_of_torchvision, bare, pretrained, options)
+    else:
+        everything = [*networks, *timm.list_models(), *torchvision.models.list_models()]
+        allowed = "a network of regroup (`regroup models`), of timm or of torchvision"
+        allowed += ", with 3 channels" if in_chans != 3 else ""
+        raise unknown_name("model", name, everything, allowed, near=bare)
+    chosen = {} if num_classes is None else {"num_classes": num_classes}
+    if weights is None:
+        return make(**chosen)
+    if new_head:
+        return _all_but_head(partial(make, **chosen), make, weights)
+    try:
+        return build_for(lambda **implied: make(**implied | chosen), weights)
+    except CheckpointError as error:
+        try:
+            _all_but_head(partial(make, **chosen), make, weights)
+        except CheckpointError:
+            raise error from None
+        if "new_head" in error.reason:
+            raise
+        remedy = "new_head=True loads all but the classifier"
+        raise CheckpointError(error.path, f"{error.reason}; {remedy}") from None
+
+
+def _all_but_head(
+    make: Callable[[], nn.Module], any_size: Callable[..., nn.Module], weights: str | Path
+) -> nn.Module:
+    """Return a network of others' with the weights in a file, but for what the number of classes decides."""
+    from regroup.networks.state_dicts import readings, state_of
+    from regroup.networks.weights import load_weights
+
+    model = make()
+    own = model.state_dict()
+    head = own.keys() - same_for_other_classes(model, any_size)
+    _, state, _ = state_of(weights)
+    _, held = max(readings(state, own.keys()), key=lambda reading: len(own.keys() & reading[1].keys()))
+    load_weights(model, {**held, **{key: own[key] for key in head}})
+    return model
+
+
+def same_for_other_classes(model: nn.Module, make: Callable[..., nn.Module]) -> set[str]:
+    """Return the tensors of a network that its number of classes does not decide.
+
+    Args:
+        model: the network.
+        make: builds it with another `num_classes`; nothing is computed.
+    """
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    with torch.device("meta"):
+        others = [make(num_classes=count).state_dict() for count in (7, 9)]
+    return {key for key in own if all(key in o and o[key].shape == own[key] for o in others)}
+
+
+def _of_torchvision(
+    name: str, pretrained: bool, options: dict[str, Any], num_classes: int = 1000
+) -> nn.Module:
+    import torchvision
+
+    model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+    return model if num_classes == 1000 else _with_classes(model, name, num_classes, options)
 
 
 def _with_classes(model: nn.Module, name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:

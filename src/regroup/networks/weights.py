@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from regroup.errors import CheckpointError
+from regroup.networks.backbone import Backbone
 from regroup.networks.layouts import OWN, Layout
 from regroup.networks.state_dicts import State, readings, state_of
 from regroup.networks.weight_files import few
 
-if TYPE_CHECKING:
-    from regroup.networks.backbone import Backbone
+M = TypeVar("M", bound=nn.Module)
+
+_BACKGROUND = (1000, 1001)
+"""Classes of a network, and of weights from TensorFlow, whose class 0 is the background."""
+
+_FOREIGN = replace(OWN, name="the network")
+"""What networks that are not ours are read by: the names that they have."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +37,24 @@ class _Reading:
     left_out: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-    def differs(self, model: Backbone) -> dict[str, Any]:
+    def differs(self, model: nn.Module) -> dict[str, Any]:
         """Return the fields that the layout implies and the model does not have, if it is the layout."""
         own = model.state_dict().keys()
         if len(own & self.state.keys()) <= len(own) / 2:
             return {}
         implied = self.layout.implies(self.state)
-        return {key: value for key, value in implied.items() if getattr(model.config, key) != value}
+        config = model.config if implied else None
+        return {key: value for key, value in implied.items() if getattr(config, key) != value}
+
+    def classes(self, model: nn.Module) -> dict[str, int]:
+        """Return how many classes they are of, as a field of the network's config, if it has others."""
+        own, counts = model.state_dict(), set()
+        for key in own.keys() & self.state.keys():
+            ours, theirs = own[key].shape, self.state[key].shape
+            if ours != theirs and ours[1:] == theirs[1:]:
+                counts.add((ours[0], theirs[0]))
+        found = next(iter(counts)) if len(counts) == 1 else (1, 1)
+        return {} if found in ((1, 1), _BACKGROUND) else {"num_classes": found[1]}
 
     def __str__(self) -> str:
         said = [f"{len(self.state)} tensors in {self.layout.name}'s layout"]
@@ -47,16 +64,17 @@ class _Reading:
 
 
 def build_for(
-    make: Callable[..., Backbone],
+    make: Callable[..., M],
     weights: str | Path | Mapping[str, Tensor],
     layouts: tuple[Layout, ...] = (),
     *,
     new_head: bool = False,
-) -> Backbone:
+) -> M:
     """Build the network in the form that weights are for, and load them as `load_weights` does.
 
     Args:
-        make: builds it, given fields of its config; those that the user has chosen prevail.
+        make: builds it, given fields of its config, such as the number of classes that the weights are for;
+            those that the user has chosen prevail.
         weights: a .safetensors or .pth file, or a state dict.
         layouts: the foreign layouts to try.
         new_head: as in `load_weights`.
@@ -66,14 +84,15 @@ def build_for(
     """
     name, state, where = state_of(weights)
     model = make()
-    if different := _recognise(model, state, layouts).differs(model):
+    reading = _recognise(model, state, layouts)
+    if different := {**reading.differs(model), **({} if new_head else reading.classes(model))}:
         model = make(**different)
     _load(model, state, layouts, name=name, where=where, new_head=new_head)
     return model
 
 
 def load_weights(
-    model: Backbone,
+    model: nn.Module,
     weights: str | Path | Mapping[str, Tensor],
     layouts: tuple[Layout, ...] = (),
     *,
@@ -98,7 +117,7 @@ def load_weights(
 
 
 def _load(
-    model: Backbone, state: State, layouts: tuple[Layout, ...], *, name: str, where: str, new_head: bool
+    model: nn.Module, state: State, layouts: tuple[Layout, ...], *, name: str, where: str, new_head: bool
 ) -> None:
     own = model.state_dict()
     reading = _recognise(model, state, layouts)
@@ -120,12 +139,14 @@ def _load(
     _log.info("%s: %s%s", name, place, reading)
 
 
-def _recognise(model: Backbone, state: State, layouts: tuple[Layout, ...]) -> _Reading:
-    """Return the reading in which most keys are the model's."""
+def _recognise(network: nn.Module, state: State, layouts: tuple[Layout, ...]) -> _Reading:
+    """Return the reading in which most keys are the network's; those that are not ours have no layouts."""
+    model = cast("Backbone", network)
     own = model.state_dict().keys()
-    best, most = _Reading(OWN, state), -1
+    plain = OWN if isinstance(network, Backbone) else _FOREIGN
+    best, most = _Reading(plain, state), -1
     for before, held in readings(state, own):
-        for layout in (OWN, *layouts):
+        for layout in (plain, *layouts):
             translated = layout.translate(model, held)
             if before and not own & translated.keys():
                 continue

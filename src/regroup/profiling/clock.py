@@ -68,7 +68,7 @@ class Timing:
         return "noisy" if self.spread > QUIET or self.running < 0.95 else "quiet"
 
     def __str__(self) -> str:
-        text = f"{_readable(self.median)} ({_readable(self.low)} .. {_readable(self.high)})"
+        text = f"{readable(self.median)} ({readable(self.low)} .. {readable(self.high)})"
         return text if self.verdict == "quiet" else f"{text}, {self.verdict}"
 
 
@@ -234,7 +234,8 @@ def _quantile(samples: tuple[float, ...], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def _readable(seconds: float) -> str:
+def readable(seconds: float) -> str:
+    """Return a time in the unit that suits it, with three digits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

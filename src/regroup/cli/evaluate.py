@@ -1,0 +1,242 @@
+"""Say how good a network is on labelled images: accuracy, calibration, time for an image."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from regroup.cli._network import Chosen
+    from regroup.profiling.clock import Timing
+    from regroup.training import DataSet
+    from regroup.training.data import Batch, Loader
+    from regroup.training.evaluation import Metrics
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which network, on which images."""
+
+    model: tyro.conf.Positional[str]
+    """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
+    data: str | None = None
+    """Data set: a name such as digits or cifar10, or a folder of images; none: that of the run."""
+    split: Literal["test", "train", "all"] = "test"
+    """Of the data set: what is not trained on, what is, or both, as of a folder that is all for testing."""
+    pretrained: bool = False
+    """Load the weights that the model hub has for it."""
+    weights: Path | None = None
+    """File of weights, under the names that the network has."""
+    batch_size: int = 64
+    """Images that are classified at once."""
+    compiled: bool = True
+    """Run the network as native code on CPUs; else in PyTorch, as on GPUs in any case."""
+    threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
+    """Threads of the compiled network; none: as many as PyTorch takes."""
+    time: bool = True
+    """Measure the time for an image, in batches."""
+    seconds: float = 1.0
+    """Time to spend on measuring."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+    workers: int = 0
+    """Processes that load images, for data that is not held in memory."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What to do about images that cannot be read."""
+    download: bool = False
+    """Download a data set that is not there."""
+    json: bool = False
+    """Print the figures as JSON: accuracies are percent, times seconds."""
+    quiet: bool = False
+    """No progress bar."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further networks."""
+
+
+def run(options: Options) -> int:
+    """Evaluate the network and print the figures."""
+    import json
+    import math
+
+    from regroup.cli._network import check_number, choose
+    from regroup.errors import ConfigError
+    from regroup.training.data import Loader
+    from regroup.training.evaluation import evaluate
+    from regroup.training.processes import find_device
+
+    check_number("threads", options.threads)
+    check_number("batch_size", options.batch_size)
+    if not 0 < options.seconds < math.inf:
+        raise ConfigError("seconds", options.seconds, "a number above 0")
+    device = find_device(options.device)
+    chosen = choose(
+        options.model, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin
+    )
+    data, notes = _data(chosen, options)
+    loader = Loader(data, options.batch_size, train=False, workers=options.workers, device=device)
+    model, native = _made_ready(chosen, loader, options, device)
+    quiet = options.quiet or options.json
+    found = evaluate(model, _followed(loader, quiet))
+    timing = _timed(model, loader, options, device) if options.time else None
+    if options.json:
+        print(json.dumps(_to_json(chosen, data, options, found, timing, native), indent=1))
+        return 0
+    _print(chosen, data, options, found, timing, native, notes)
+    return 0
+
+
+def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
+    """Return the images as the network is shown them, the ones that are asked for as the test split."""
+    from dataclasses import replace
+
+    import torch
+
+    from regroup.loading.shown import joined, shown
+
+    source, wanted = options.data or _data_of_run(options.model), chosen.input
+    chosen.check(torch.zeros(1, *wanted.shape))
+    with torch.inference_mode():
+        count = chosen.model(torch.zeros(1, *wanted.shape)).shape[1]
+    known = chosen.loaded is not None or options.pretrained
+    data = shown(
+        source,
+        wanted,
+        count,
+        chosen.namings(count),
+        by_order=not known,
+        bad_images=options.bad_images,
+        download=options.download,
+    )
+    if options.split == "all":
+        return joined(data), data.notes
+    return (data if options.split == "test" else replace(data, test=data.train)), data.notes
+
+
+def _data_of_run(model: str) -> str:
+    """Return what the run that is evaluated was trained on.
+
+    Raises:
+        ConfigError: it is none, or does not say so.
+    """
+    from regroup.errors import CheckpointError, ConfigError
+    from regroup.training.directory import Record
+
+    for place in (Path(model), Path(model).parent):  # or its best, or its weights
+        try:
+            record = Record.read(place)
+        except CheckpointError:
+            continue
+        if record is not None and record.command is not None and isinstance(record.command.get("data"), str):
+            return record.command["data"]
+    raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
+
+
+def _made_ready(
+    chosen: Chosen, loader: Loader, options: Options, device: torch.device
+) -> tuple[nn.Module, bool]:
+    """Return the network as it is to run, and whether it is compiled."""
+    from regroup.cli._compiled import compiled
+
+    if not options.compiled or device.type != "cpu":
+        return chosen.model.to(device), False
+    shape = (min(loader.batch_size, len(loader.split)), *loader.data.shape)
+    quiet = options.quiet or options.json
+    return compiled(chosen, shape, quiet=quiet, threads=options.threads), True
+
+
+def _followed(loader: Loader, quiet: bool) -> Iterator[Batch]:
+    from regroup.cli._bars import bar
+
+    with bar("batches", len(loader), quiet=quiet) as progress:
+        for done, batch in enumerate(loader, 1):
+            yield batch
+            progress(done, None)
+
+
+def _timed(model: nn.Module, loader: Loader, options: Options, device: torch.device) -> Timing:
+    """Return the time of a whole batch."""
+    import torch
+
+    from regroup.profiling.clock import measure
+
+    images = next(iter(loader)).images
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return measure(call, seconds=options.seconds, device=device)
+
+
+def _to_json(
+    chosen: Chosen, data: DataSet, options: Options, found: Metrics, timing: Timing | None, native: bool
+) -> dict[str, Any]:
+    from regroup.profiling.machine import machine
+
+    images = min(options.batch_size, found.images)
+    each = None
+    if timing is not None:
+        each = {n: getattr(timing, n) / images for n in ("median", "low", "high")} | {
+            "verdict": timing.verdict
+        }
+    return {
+        "network": chosen.name,
+        "random_weights": _is_random(chosen, options),
+        "data": data.name,
+        "split": options.split,
+        **asdict(found),
+        "top1_interval": list(found.top1_interval),
+        "seconds_per_image": each,
+        "batch_size": images,
+        "compiled": native,
+        "machine": machine(options.device).to_dict(),
+    }
+
+
+def _print(
+    chosen: Chosen,
+    data: DataSet,
+    options: Options,
+    found: Metrics,
+    timing: Timing | None,
+    native: bool,
+    notes: tuple[str, ...],
+) -> None:
+    from regroup.cli._table import say
+    from regroup.errors import printable
+    from regroup.profiling.clock import readable
+    from regroup.profiling.machine import machine
+
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    low, high = found.top1_interval
+    where = f"{found.images} images of the split {options.split!r}"
+    say(f"{printable(chosen.name)} on {printable(data.name)}: {where}")
+    print(f"top-1              {found.top1:.2f} %  ({low:.2f} .. {high:.2f} with 95 % confidence)")
+    if found.top5 is not None:
+        print(f"top-5              {found.top5:.2f} %")
+    print(f"loss               {found.loss:.4f}")
+    print(f"calibration error  {100 * found.ece:.2f} %")
+    if timing is not None:
+        images = min(options.batch_size, found.images)
+        middle, least, most = (readable(s / images) for s in (timing.median, timing.low, timing.high))
+        doubt = "" if timing.verdict == "quiet" else f", {timing.verdict}"
+        print(f"time for an image  {middle}  ({least} .. {most}{doubt})")
+        how = "compiled" if native else "in PyTorch"
+        say(f"timed {how}, in batches of {images}, on {machine(options.device)}")
+    if _is_random(chosen, options):
+        print("(random weights: give --pretrained or --weights)")
+
+
+def _is_random(chosen: Chosen, options: Options) -> bool:
+    return (
+        chosen.loaded is None and chosen.size is None and not options.pretrained and options.weights is None
+    )

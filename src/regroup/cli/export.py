@@ -1,0 +1,98 @@
+"""Write a network in a form that others run, such as ONNX, and check that it computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from regroup.cli._network import Chosen
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which network, in which form, and where to."""
+
+    model: tyro.conf.Positional[str]
+    """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
+    out: Path
+    """File to write; or a directory that is there, in which it is called like the network."""
+    to: str | None = None
+    """The form: onnx, pt2 (PyTorch's exported program); none: by the end of the file's name."""
+    to_options: tuple[str, ...] = ()
+    """Options of the form, such as opset=18."""
+    image: int | None = None
+    """Height and width of the input image; none: 224, or those of the run's images."""
+    channels: int | None = None
+    """Channels of the input image; none: 3, or those of the run's images."""
+    batch: int | None = None
+    """Images that there always will be; none: any number."""
+    pretrained: bool = False
+    """Load the weights that the model hub has for it."""
+    weights: Path | None = None
+    """File of weights, under the names that the network has; none: random ones."""
+    check: bool = True
+    """Compare the outputs with the network's before anything is written."""
+    replace: bool = False
+    """The file may exist."""
+    json: bool = False
+    """Print what was written and compared as JSON."""
+    quiet: bool = False
+    """Say nothing of what was written."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further networks."""
+
+
+def run(options: Options) -> int:
+    """Write the file and say what it is and how it was checked."""
+    import json
+    from dataclasses import asdict
+
+    import torch
+
+    from regroup.cli._network import check_number, choose
+    from regroup.cli._options import read_options
+    from regroup.exporting.writing import export, named_in, way_of, ways
+
+    check_number("batch", options.batch)
+    to = options.to or way_of(options.out)
+    assert ways[to]
+    chosen = choose(
+        options.model,
+        channels=options.channels,
+        weights=options.weights,
+        pretrained=options.pretrained,
+        plugins=options.plugin,
+    )
+    images = torch.zeros(chosen.shape(options.image))
+    chosen.check(images)
+    found = export(
+        chosen.model,
+        named_in(options.out, Path(chosen.name).name, to),
+        images,
+        to=to,
+        batch=options.batch,
+        check=options.check,
+        replace=options.replace,
+        about=_about(chosen),
+        **read_options("to_options", options.to_options),
+    )
+    if options.json:
+        print(json.dumps({**asdict(found), "path": str(found.path)}, indent=1))
+    elif not options.quiet:
+        print(found)
+    return 0
+
+
+def _about(chosen: Chosen) -> dict[str, Any]:
+    """Return what the reader of the file should know: names of the classes, and how images are prepared."""
+    from dataclasses import asdict
+
+    found: dict[str, Any] = {"network": chosen.name}
+    if chosen.loaded is not None:
+        found |= {"network": chosen.loaded.name, "classes": list(chosen.loaded.classes)}
+        found["input"] = asdict(chosen.loaded.input)
+    return found

@@ -1,0 +1,147 @@
+"""A data set as a network is shown it: images of its size, normalised for it, under its class numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from regroup.errors import ConfigError
+from regroup.loading.inputs import ImageInput
+from regroup.training.data import DataSet, Split, load_data
+from regroup.training.data.dataset import BadImages
+
+_SHOWN = 3  # of many classes in a message
+
+
+def shown(
+    source: str,
+    wanted: ImageInput,
+    count: int,
+    namings: Sequence[Sequence[str]] = (),
+    *,
+    by_order: bool = False,
+    bad_images: BadImages = "error",
+    download: bool = False,
+) -> DataSet:
+    """Return a data set as a network is to be shown it; its classes are the network's.
+
+    Images that have the network's shape and part already are what the data set gives, bit for bit.
+
+    Args:
+        source: name of the data set, or folder.
+        wanted: which images the network takes.
+        count: classes of the network.
+        namings: their names, in the order of its scores; several, such as those of ImageNet's folders too.
+        by_order: take the data's classes for the network's, one by one, where their names are others.
+        bad_images: as for `load_data`.
+        download: likewise.
+
+    Raises:
+        ConfigError: the data set has a class that the network does not know.
+        UnknownNameError, DataError: as `load_data`.
+    """
+    data = load_data(source, wanted.size, bad_images=bad_images, download=download)
+    numbers, notes = _numbers(data, count, namings, by_order)
+    own = namings[0] if namings else data.classes
+    same = replace(wanted, mean=data.mean, std=data.std) == ImageInput.on(data)
+    train, test = (Shown(split, numbers, None if same else wanted) for split in (data.train, data.test))
+    return replace(
+        data,
+        classes=tuple(own),
+        shape=wanted.shape,
+        train=train,
+        test=test,
+        mean=wanted.mean,
+        std=wanted.std,
+        part=wanted.part,
+        notes=(*data.notes, *notes),
+    )
+
+
+class Shown(Split):
+    """A split under other numbers of the classes, and with its images as a network takes them.
+
+    Args:
+        split: the images.
+        numbers: of each class of the split, the network's number.
+        wanted: how to make them of the split's pictures; None: they are the split's own.
+    """
+
+    def __init__(self, split: Split, numbers: Sequence[int], wanted: ImageInput | None) -> None:
+        self.split, self._wanted = split, wanted
+        self.labels = torch.tensor(numbers)[split.labels]
+        self.shape = split.shape if wanted is None else wanted.shape
+        self.in_memory = split.in_memory and wanted is None
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        return self.split.replaced
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        if self._wanted is None:
+            return self.split.fetch(indices)
+        mode = "L" if self.shape[0] == 1 else "RGB"
+        pictures = (self.split.picture(index).convert(mode) for index in indices.tolist())
+        return torch.stack([self._wanted.pixels(picture) for picture in pictures])
+
+    def name(self, index: int) -> str:
+        return self.split.name(index)
+
+
+def joined(data: DataSet) -> DataSet:
+    """Return a data set whose test images are all of its images."""
+    return replace(data, test=_Both(data.train, data.test))
+
+
+class _Both(Split):
+    """Two splits, one after the other."""
+
+    def __init__(self, first: Split, second: Split) -> None:
+        self._splits = first, second
+        self.labels = torch.cat([first.labels, second.labels])
+        self.shape, self.in_memory = first.shape, first.in_memory and second.in_memory
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        return {**self._splits[0].replaced, **self._splits[1].replaced}
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        first, second = self._splits
+        images = torch.empty(len(indices), *self.shape, dtype=torch.uint8)
+        late = indices >= len(first)
+        if not late.all():
+            images[~late] = first.fetch(indices[~late])
+        if late.any():
+            images[late] = second.fetch(indices[late] - len(first))
+        return images
+
+    def name(self, index: int) -> str:
+        first, second = self._splits
+        return first.name(index) if index < len(first) else second.name(index - len(first))
+
+
+def _numbers(
+    data: DataSet, count: int, namings: Sequence[Sequence[str]], by_order: bool
+) -> tuple[list[int], list[str]]:
+    """Return the network's number of each class of the data, and what the user should know of it."""
+    for known in namings:
+        number = {name: i for i, name in enumerate(known)}
+        if all(name in number for name in data.classes):
+            few = (
+                [f"{len(data.classes)} of the network's {count} classes"] if len(data.classes) < count else []
+            )
+            return [number[name] for name in data.classes], few
+    if len(data.classes) == count and (by_order or not namings):
+        return list(range(count)), [
+            "classes are taken in the order of the data: the network does not name them"
+        ]
+    own = set().union(*namings)
+    unknown = [name for name in data.classes if name not in own]
+    some = ", ".join(map(repr, unknown[:_SHOWN]))
+    some += f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    allowed = f"of classes that the network knows ({count})" if own else f"of {count} classes, as the network"
+    has = f"it has {some}" if own else f"it has {len(data.classes)}"
+    raise ConfigError("data", data.name, allowed, has)

@@ -1,0 +1,164 @@
+"""What is exported computes the same, for any number of images, and is written whole or not at all."""
+
+import io
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import regroup
+from regroup.errors import ConfigError, ExportError, UnknownNameError
+from regroup.exporting import Made, way, ways
+from regroup.exporting.writing import _SUFFIXES
+from regroup.files.disk import Disk, using
+from regroup.files.sealed import verify_sealed
+from regroup.strategies.learning import learned_modules
+
+IMAGES = torch.zeros(1, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small network that learns groups, with other statistics than it begins with."""
+    torch.manual_seed(1)
+    model = regroup.create_model("resnet_small", num_classes=10, in_chans=1)
+    regroup.replace(model, "condensed:groups=4", weights="fresh")
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.3, 0.3)
+    assert model.eval()(torch.randn(1, 1, 8, 8)).std() > 0
+    return model
+
+
+@pytest.fixture
+def _instead(monkeypatch):
+    assert list(ways) == ["onnx", "pt2"]
+    monkeypatch.setattr(ways, "_items", dict(ways._items))
+    monkeypatch.setattr("regroup.exporting.writing._SUFFIXES", dict(_SUFFIXES))
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_what_is_written_computes_the_same_for_any_number_of_images(to, model, tmp_path):
+    path = tmp_path / f"net.{to}"
+    known = {"classes": ["a", "b"]}
+    found = regroup.export(model, path, IMAGES, about=known)
+    assert found.checked == (1, 2, 3) and found.bytes == path.stat().st_size and found.to == to
+    assert learned_modules(model), "the network itself was changed"
+    x = torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        exact, ours = regroup.deploy(model).double()(x.double()), model.float()(x)
+    if to == "onnx":
+        ort = pytest.importorskip("onnxruntime")
+        session = ort.InferenceSession(path.read_bytes())
+        assert [i.name for i in session.get_inputs()] == ["images"]
+        theirs = torch.from_numpy(session.run(["scores"], {"images": x.numpy()})[0])
+        about = session.get_modelmeta().custom_metadata_map
+        assert json.loads(about["regroup.classes"]) == ["a", "b"]
+    else:
+        files = {"regroup.json": ""}
+        theirs = torch.export.load(path, extra_files=files).module()(x).detach()
+        assert json.loads(files["regroup.json"]) == known
+    error, own = ((y - exact).square().mean().sqrt() for y in (theirs, ours))
+    assert error <= 4 * own + 4 * torch.finfo(torch.float32).eps * exact.square().mean().sqrt()
+
+
+def test_a_fixed_number_of_images_and_a_file_of_onnx(model, tmp_path):
+    """What ONNX has is a network, too."""
+    onnx = regroup.export(model, tmp_path / "a.onnx", IMAGES, batch=2)
+    assert onnx.checked == (2,)
+    from regroup.engine.frontend.onnx import load
+
+    found = regroup.export(load(tmp_path / "a.onnx"), tmp_path / "a.pt2", IMAGES, batch=2)
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        again = torch.export.load(found.path).module()(x)
+        torch.testing.assert_close(again, model(x))
+
+
+@pytest.mark.usefixtures("_instead")
+def test_a_way_is_one_function_and_what_it_makes_is_compared(model, tmp_path):
+    @way("mine", suffix=".mine")
+    def mine(subject, *, scale: float = 1.0):
+        return Made(b"network", lambda x: scale * subject.model(x))
+
+    assert regroup.export(model, tmp_path / "a.mine", IMAGES).error == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ExportError, match="not written: it computes something else for 1 images"):
+        regroup.export(model, tmp_path / "b.mine", IMAGES, scale=1.001)
+    regroup.export(model, tmp_path / "b.mine", IMAGES, scale=1.001, check=False)
+    with pytest.raises(ConfigError, match="level=3: must be an option of 'mine': scale"):
+        regroup.export(model, tmp_path / "c.mine", IMAGES, level=3)
+
+    zeros = nn.Sequential(nn.Flatten(), nn.Threshold(1e9, 0.0))
+    assert "the network makes zeros only" in str(regroup.export(zeros, tmp_path / "z.mine", IMAGES))
+
+    @way("folder", suffix="")
+    def folder(subject):
+        return Made({"a.bin": b"1", "b.bin": b"2"}, None, "nothing runs it here")
+
+    found = regroup.export(model, tmp_path / "folder", IMAGES, to="folder")
+    assert set(verify_sealed(found.path)) == {"a.bin", "b.bin"}
+    assert str(found).endswith("not checked: nothing runs it here")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mine", "b.mine", "folder", "z.mine"]
+
+
+@pytest.mark.usefixtures("_instead")
+def test_nothing_is_half_written_and_what_is_there_stays(model, tmp_path):
+    @way("mine", suffix=".mine")
+    def mine(subject):
+        return Made(b"new")
+
+    class Full(Disk):
+        def write(self, path, data, mode=0o666):
+            super().write(path, data[: len(data) // 2], mode)
+            if data == b"new":
+                raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.mine"
+    path.write_bytes(b"old")
+    with pytest.raises(ExportError, match=r"a\.mine: exists already"):
+        regroup.export(model, path, IMAGES)
+    with using(Full()), pytest.raises(ExportError, match=r"a\.mine: could not be written: No space left"):
+        regroup.export(model, path, IMAGES, replace=True)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    regroup.export(model, path, IMAGES, replace=True)
+    assert path.read_bytes() == b"new"
+    with pytest.raises(ExportError, match="cannot be written: "):
+        regroup.export(model, path / "inner.mine", IMAGES)
+    (tmp_path / "place").mkdir()
+    assert regroup.export(model, tmp_path / "place", IMAGES, to="mine").path.name == "network.mine"
+
+
+class Undecided(nn.Module):
+    """What it computes depends on its numbers: no exporter follows."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_what_has_no_such_form_is_one_line_and_says_what_may_do(tmp_path):
+    for name in ("a.onnx", "a.pt2"):
+        with pytest.raises(
+            ExportError, match=r"the network cannot be written as \w+ \(\w+: .*perhaps"
+        ) as caught:
+            regroup.export(Undecided(), tmp_path / name, IMAGES)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_ways_and_names_are_one_error(model, tmp_path):
+    with pytest.raises(UnknownNameError, match=r"to='onx': must be one of .*; did you mean 'onnx'"):
+        regroup.export(model, tmp_path / "a", IMAGES, to="onx")
+    with pytest.raises(ConfigError, match=r"a name that ends in \.onnx \(onnx\), \.pt2 \(pt2\)"):
+        regroup.export(model, tmp_path / "a.xyz", IMAGES)
+    with pytest.raises(ConfigError, match="opset=99"):
+        regroup.export(model, tmp_path / "a.onnx", IMAGES, opset=99)
+
+
+def test_nothing_is_printed(model, tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        regroup.export(model, tmp_path / "a.pt2", IMAGES)
+    assert capfd.readouterr() == ("", "")
+    assert io.BytesIO((tmp_path / "a.pt2").read_bytes()).read(2) == b"PK"
