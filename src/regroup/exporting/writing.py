@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import errno
 import inspect
 import warnings
@@ -165,17 +166,14 @@ def export(
     made = _made(name, make, subject, path, options)
     written = len(made.content) if isinstance(made.content, bytes) else sum(map(len, made.content.values()))
     shape = tuple(images.shape[1:])
-    if not check or made.run is None:
-        found = Exported(path, name, written, shape, batch, reason=made.reason if check else "not asked for")
-    else:
+    found = Exported(path, name, written, shape, batch, reason=made.reason if check else "not asked for")
+    if check and made.run is not None:
         batches = _BATCHES if batch is None else (batch,)
         errors = _compared(plain, made.run, [_random(count, shape) for count in batches], path)
-        said = (
-            (batches, *errors)
-            if errors
-            else ((), None, None, "of random images the network makes zeros only")
-        )
-        found = Exported(path, name, written, shape, batch, *said)
+        if errors is None:
+            found = dataclasses.replace(found, reason="of random images the network makes zeros only")
+        else:
+            found = dataclasses.replace(found, checked=batches, error=errors[0], own_error=errors[1])
     _write(path, made.content, replace=replace)
     return found
 
