@@ -7,7 +7,7 @@ python -m benchmarks.learned.condensed --data digits --image 8 --epochs 1 5
 Every run must end with the same number of inputs in every group, however short it is: the table says how many
 groups have the share that they shall have. The two strategies as drop-ins, beside fixed groups of equal cost:
 
-regroup compare --data glyphs --image 32 --backbone resnet20 --epochs 30 --seeds 3
+regroup compare --data glyphs --image 32 --model resnet20 --epochs 30 --seeds 3
     --strategies condensed:groups=4 reactivated:groups=4 grouped:groups=4 shuffled:groups=4
 """
 

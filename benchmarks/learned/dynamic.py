@@ -9,7 +9,7 @@ published with dynamic convolutions gets them by the strategy `dynamic`, in all 
 
 Accuracy beside fixed groups of about equal executed MACs:
 
-regroup compare --data glyphs --image 32 --backbone resnet20 --epochs 30 --seeds 3
+regroup compare --data glyphs --image 32 --model resnet20 --epochs 30 --seeds 3
     --strategies dynamic:gate=0.5 dynamic:gate=0.25 grouped:groups=2 grouped:groups=4 assigned groupable
 """
 

@@ -55,7 +55,7 @@ def test_a_person_reads_an_interval_and_whose_time_it_is(run, capsys):
     assert call("evaluate", run, "--seconds", 0.01) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{run} on digits: 359 images of the split 'test'"
-    assert any("with 95 % confidence" in line for line in lines)
+    assert any("(95 %: " in line for line in lines)
     assert any(line.startswith("timed compiled, in batches of 64, on ") for line in lines)
 
 
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line(argv, says, run, capsys):
 
 def test_a_run_of_other_hands_needs_the_data_named(tmp_path, capsys):
     described = Trained.on(load_data("digits"), "resnet_small", {}, None, None)
-    save_weights(tmp_path / "w", described.build(quiet=True), network=described.to_json())
+    save_weights(tmp_path / "w", described.build(), network=described.to_json())
     assert call("evaluate", tmp_path / "w") == 2
     assert "data=None" in capsys.readouterr().err
     assert figures(capsys, tmp_path / "w", "--data", "digits", "--no-time", "--no-compiled")["images"] == 359

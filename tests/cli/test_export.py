@@ -21,7 +21,7 @@ def call(*argv):
 def net(tmp_path_factory):
     path = tmp_path_factory.mktemp("nets") / "net"
     described = Trained.on(load_data("digits"), "resnet_small", {}, "grouped:groups=2", None)
-    save_weights(path, described.build(quiet=True), network=described.to_json())
+    save_weights(path, described.build(), network=described.to_json())
     return path
 
 

@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     torch.set_num_threads(1)
     place, data = tmp_path_factory.mktemp("many"), load_data("digits")
     described = Trained.on(data, "resnet_small", {}, "grouped:groups=2", None)
-    save_weights(place / "net", described.build(quiet=True), network=described.to_json())
+    save_weights(place / "net", described.build(), network=described.to_json())
     for n in range(7):
         path = place / "images" / ("a" if n < 4 else "b") / f"{n}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def test_the_command_writes_the_report_and_prints_json_when_asked(tmp_path):
     assert [r["strategy"] for r in json.loads(output.stdout)["rows"]] == ["grouped:groups=4", "dense"]
     assert output.stderr == ""
     assert {"index.html", "comparison.json", "comparison.csv"} <= {p.name for p in tmp_path.iterdir()}
-    wrong = in_fork(main, [*map(str, command[1:]), "--backbone", "resnet5O"])
+    wrong = in_fork(main, [*map(str, command[1:]), "--model", "resnet5O"])
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("regroup compare: model='resnet5O'")
     assert len(wrong.stderr.splitlines()) == 1

@@ -12,7 +12,7 @@ from torch import nn
 
 import regroup
 from regroup.cli.compare import _write
-from regroup.comparison import pictures, runner, timing
+from regroup.comparison import runner, timing
 from regroup.comparison.result import TimePerImage
 from regroup.comparison.settings import CompareConfig
 from regroup.networks import anywhere
@@ -89,7 +89,7 @@ def registered():
 
     known = anywhere.create_any_model
     instead = {
-        **dict.fromkeys([(place, "create_any_model") for place in (anywhere, pictures, runner)], create),
+        **dict.fromkeys([(place, "create_any_model") for place in (anywhere,)], create),
         (tyro, "cli"): remembered(tyro.cli),
         (runner, "reach_of_layer"): lambda *arguments: {},
         (runner, "correlation_of_layers"): lambda *arguments: {},

@@ -37,7 +37,7 @@ from tests.faults.standing import Stood
 from tests.faults.sweep_readers import TINY
 
 _TRAIN = ("--epochs", "1", "--display", "quiet", "--device", "cpu", "--no-wait")
-_COMPARE = ("compare", "--backbone", "tiny", "--strategies", "grouped:groups=2", "--epochs", "1", "--json")
+_COMPARE = ("compare", "--model", "tiny", "--strategies", "grouped:groups=2", "--epochs", "1", "--json")
 _COMPARE = (*_COMPARE, "--batch-size", "16", "--device", "cpu", "--no-wait")
 
 

@@ -42,7 +42,7 @@ SMALL = ("--data", "tiny", "--epochs", "1", "--batch-size", "16", "--no-wait")
 TINY = ("--model", "tiny", *SMALL, "--display", "quiet")
 BEGUN = {
     "bench": ("--conv", "2,2,1,2", "--seconds", "0.0001", "--quiet"),
-    "compare": ("--backbone", "tiny", *SMALL, "--strategies", "dense", "--json", "--quiet", "--no-time"),
+    "compare": ("--model", "tiny", *SMALL, "--strategies", "dense", "--json", "--quiet", "--no-time"),
     "evaluate": ("RUN", "--data", "tiny", "--quiet", "--no-time", "--no-compiled"),
     "export": (
         "tiny",
@@ -75,7 +75,7 @@ def place(tmp_path_factory):
     (place / "loop").symlink_to(place / "loop")
     with runs.registered():
         network = Trained.on(load_data("tiny"), "tiny", {}, None, None)
-        save_weights(place / "run", network.build(quiet=True), network=network.to_json())
+        save_weights(place / "run", network.build(), network=network.to_json())
     for name in ("rich.table", "regroup.strategies.grouped", "regroup.comparison.runner", "timm"):
         importlib.import_module(name)  # before the copies are made
     return place
@@ -204,7 +204,7 @@ LINES = [
     ("train", *TINY, "--aa", "foo", "--out", "NEW"),
     ("train", *TINY, "--opt", "sdg", "--out", "NEW"),
     ("train", *TINY, "--where", "zzz", "--strategy", "grouped:groups=2", "--out", "NEW"),
-    ("compare", "--backbone", "tiny", "--data", "tiny", "--out", "/proc/xx"),
+    ("compare", "--model", "tiny", "--data", "tiny", "--out", "/proc/xx"),
 ]
 
 

@@ -45,6 +45,7 @@ TRAIN_NEUTRAL |= {
     "download": [True],
     "wait": [False],
     "resume": [()],
+    "quiet": [True],
 }
 """... that decides none: of images only whether bad ones are left out, which their contents tell."""
 
@@ -60,10 +61,18 @@ COMPARE = {
     "opt": ["adamw"],
     "lr": [0.06],
     "weight_decay": [2e-4],
+    "model_options": [("depth=3",)],
+    "pretrained": [True],
+    "weights": ["RUN", "RUN/best"],
+    "new_head": [True],
+    "teacher": ["RUN"],
     "amp": [True],
     "accelerate": [True],
     "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
 }
+_AS_TRAIN = ("amp_dtype", "aa", "augment", "channels_last", "clip_grad", "cutmix", "distillation_alpha")
+_AS_TRAIN = (*_AS_TRAIN, "distillation_temperature", "mixup", "momentum", "sched", "smoothing")
+COMPARE |= {name: TRAIN[name] for name in _AS_TRAIN}
 """The same for `compare`, of the run of its grouping."""
 
 COMPARE_NEUTRAL = {
@@ -71,6 +80,7 @@ COMPARE_NEUTRAL = {
     "device": ["cpu"],
     "workers": [2],
     "bad_images": ["skip"],
+    "download": [True],
     "time": [False],
     "retime": [True],
     "wait": [False],

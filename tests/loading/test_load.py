@@ -30,7 +30,7 @@ CASES = [
 def saved(path, name="resnet_small", channels=1, options=None, strategy=None):
     """Write what a run would leave in `weights`, and return its network."""
     described = Trained.on(data(8, shape=(channels, 32, 32)), name, options or {}, strategy, None)
-    model = described.build(seed=3, quiet=True)
+    model = described.build(seed=3)
     for buffer in model.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)
@@ -62,7 +62,7 @@ def test_timms_tools_prepare_images_as_the_run_did(tmp_path):
     from timm.data import create_transform, resolve_data_config
 
     described = Trained("resnet_small", {}, None, None, ["a", "b"], [3, 28, 28], [0.4] * 3, [0.3] * 3, 0.875)
-    save_weights(tmp_path / "weights", described.build(quiet=True), network=described.to_json())
+    save_weights(tmp_path / "weights", described.build(), network=described.to_json())
     found = regroup.loaded(tmp_path / "weights")
     image = picture(size=(64, 64))
     image.save(tmp_path / "a.png")
@@ -140,7 +140,7 @@ def test_damage_is_named(tmp_path):
 def test_a_network_that_a_file_of_the_users_defines_says_what_to_do(tmp_path):
     described = Trained.on(data(8), "resnet_small", {}, None, None)
     document = {**described.to_json(), "strategy": "of_a_plugin:groups=2"}
-    save_weights(tmp_path / "weights", described.build(quiet=True), network=document)
+    save_weights(tmp_path / "weights", described.build(), network=document)
     with pytest.raises(
         CheckpointError, match=r"of_a_plugin.*if a file of yours defines it, import that first"
     ):

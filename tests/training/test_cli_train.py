@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+import regroup
 from regroup.cli import main
 from regroup.cli.train import Options, _begun, _begun_with, _to_json
 from regroup.errors import CheckpointError
@@ -151,17 +152,24 @@ def test_weights_of_other_classes_need_a_new_head_and_bring_all_the_rest(name, c
         Trained.on(data(8, shape=(channels, 32, 32), classes=classes), name, {}, strategy, None)
         for classes in (4, 3)
     )
-    theirs = old.build(seed=1, quiet=True)
+    theirs = old.build(seed=1)
     save_weights(tmp_path / "old", theirs, network=old.to_json())
     options = Options(weights=tmp_path / "old")
     with pytest.raises(CheckpointError, match=r" is .*; new_head=True loads all but the classifier$"):
         _begun(options, new)
     found = _begun(replace(options, new_head=True), new).state_dict()
-    fresh, given = new.build(seed=0, quiet=True).state_dict(), theirs.state_dict()
+    fresh, given = new.build(seed=0).state_dict(), theirs.state_dict()
     head = {key for key, value in found.items() if value.shape != given[key].shape}
     assert head and all(key.endswith(("weight", "bias")) for key in head)
     assert all(torch.equal(found[key], (fresh if key in head else given)[key]) for key in found)
     other = replace(new, strategy="grouped:groups=2")
+    if strategy is None:  # a run without a grouping gives one what it can take
+        dense = _begun(replace(options, new_head=True), new)
+        regroup.replace(dense, "grouped:groups=2")
+        grouped = _begun(replace(options, new_head=True), other).state_dict()
+        kept = {key for key, value in dense.state_dict().items() if torch.equal(value, grouped[key])}
+        assert kept == grouped.keys()
+        return
     with pytest.raises(CheckpointError) as caught:
         _begun(options, other)
     assert "new_head" not in str(caught.value)

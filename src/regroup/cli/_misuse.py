@@ -141,7 +141,8 @@ def _option(field: dataclasses.Field, hint: Any) -> Option:
     required = field.default is missing and field.default_factory is missing
     flags: tuple[str, ...] = ()
     if tyro.conf.Positional[int].__metadata__[0] not in marks:  # type: ignore[missing-attribute]
-        written = field.name.replace("_", "-")
+        names = [mark.name for mark in marks if getattr(mark, "name", None)]
+        written = names[0] if names else field.name.replace("_", "-")
         flags = (f"--{written}", *(alias for mark in marks for alias in getattr(mark, "aliases", None) or ()))
         flags += (f"--no-{written}",) if kinds == (bool,) else ()
     return Option(field.name, kinds, many, flags, required)

@@ -150,21 +150,10 @@ def choose(
 
 
 def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -> Chosen:
-    from regroup.errors import CheckpointError, RegroupError, first_line
-    from regroup.networks.anywhere import create_any_model
+    from regroup.loading.named import named
 
-    try:
-        with _telling("regroup.networks"):
-            model = create_any_model(name, in_chans=channels, pretrained=pretrained, weights=weights)
-    except RegroupError:
-        raise
-    except Exception as error:  # hubs, and what they download with, have types of their own
-        if not pretrained:
-            raise
-        reason = f"its pretrained weights cannot be had ({type(error).__name__}: {first_line(error)})"
-        raise CheckpointError(
-            name, f"{reason}; is there a connection, and does the hub have them?"
-        ) from error
+    with _telling("regroup.networks"):
+        model = named(name, in_chans=channels, pretrained=pretrained, weights=weights)
     return Chosen(name, model.eval(), channels)
 
 

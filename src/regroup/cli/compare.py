@@ -6,7 +6,9 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from regroup.comparison.settings import CompareConfig
 
@@ -21,8 +23,10 @@ _LEFT_OUT_FIRST = ("to mix", "reach", "eager", "speed-up", "params", "promised",
 class Options(CompareConfig):
     """Without options: every grouping in a small ResNet on handwritten digits, in a few minutes."""
 
+    backbone: Annotated[str, tyro.conf.arg(name="model", aliases=["--backbone"])] = "resnet_small"
+    """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision."""
     plugin: tuple[Path, ...] = ()
-    """Python files that define further strategies."""
+    """Python files that define further strategies and networks."""
     json: bool = False
     """Print the result as JSON instead of a table."""
     quiet: bool = False

@@ -24,6 +24,8 @@ class Options:
     """Height and width of the input image; none: 224, or those of the run's images."""
     channels: int | None = None
     """Channels of the input image; none: 3, or those of the run's images."""
+    pretrained: bool = False
+    """Load the weights that the model hub has for it."""
     weights: Path | None = None
     """File of weights, under the names that the network has; none: random ones."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
@@ -53,7 +55,13 @@ def run(options: Options) -> int:
 
     check_number("threads", options.threads)
     form = _form(options)
-    chosen = choose(options.model, channels=options.channels, weights=options.weights, plugins=options.plugin)
+    chosen = choose(
+        options.model,
+        channels=options.channels,
+        weights=options.weights,
+        pretrained=options.pretrained,
+        plugins=options.plugin,
+    )
     shape = chosen.shape(options.image)
     fast = compiled(chosen, shape, quiet=options.quiet or options.json, threads=options.threads)
     if options.code is not None:

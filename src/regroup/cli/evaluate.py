@@ -45,8 +45,8 @@ class Options:
     """Measure the time for an image, in batches."""
     seconds: float = 1.0
     """Time to spend on measuring."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
+    device: str | None = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ...; None: a GPU if there is one."""
     workers: int = 0
     """Processes that load images, for data that is not held in memory."""
     bad_images: Literal["error", "skip"] = "error"
@@ -180,6 +180,7 @@ def _to_json(
     chosen: Chosen, data: DataSet, options: Options, found: Metrics, timing: Timing | None, native: bool
 ) -> dict[str, Any]:
     from regroup.profiling.machine import machine
+    from regroup.training.processes import find_device
 
     images = min(options.batch_size, found.images)
     each = None
@@ -197,7 +198,7 @@ def _to_json(
         "seconds_per_image": each,
         "batch_size": images,
         "compiled": native,
-        "machine": machine(options.device).to_dict(),
+        "machine": machine(find_device(options.device)).to_dict(),
     }
 
 
@@ -214,13 +215,14 @@ def _print(
     from regroup.errors import printable
     from regroup.profiling.clock import readable
     from regroup.profiling.machine import machine
+    from regroup.training.processes import find_device
 
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     low, high = found.top1_interval
     where = f"{found.images} images of the split {options.split!r}"
     say(f"{printable(chosen.name)} on {printable(data.name)}: {where}")
-    print(f"top-1              {found.top1:.2f} %  ({low:.2f} .. {high:.2f} with 95 % confidence)")
+    print(f"top-1              {found.top1:.2f} %  (95 %: {low:.2f} .. {high:.2f})")
     if found.top5 is not None:
         print(f"top-5              {found.top5:.2f} %")
     print(f"loss               {found.loss:.4f}")
@@ -231,7 +233,7 @@ def _print(
         doubt = "" if timing.verdict == "quiet" else f", {timing.verdict}"
         print(f"time for an image  {middle}  ({least} .. {most}{doubt})")
         how = "compiled" if native else "in PyTorch"
-        say(f"timed {how}, in batches of {images}, on {machine(options.device)}")
+        say(f"timed {how}, in batches of {images}, on {machine(find_device(options.device))}")
     if _is_random(chosen, options):
         print("(random weights: give --pretrained or --weights)")
 

@@ -54,8 +54,10 @@ def run(options: Options) -> int:
     import torch
 
     from regroup.cli._network import check_number, choose
-    from regroup.cli._options import read_options
+    from regroup.cli._table import say
+    from regroup.errors import printable
     from regroup.exporting.writing import export, named_in, way_of, ways
+    from regroup.loading.named import read_options
 
     check_number("batch", options.batch)
     to = options.to or way_of(options.out)
@@ -83,7 +85,7 @@ def run(options: Options) -> int:
     if options.json:
         print(json.dumps({**asdict(found), "path": str(found.path)}, indent=1))
     elif not options.quiet:
-        print(found)
+        say(printable(str(found)))
     return 0
 
 

@@ -44,8 +44,8 @@ class Options:
     """Pattern of the names of the convolutions that get the grouping; none: all larger than 1x1."""
     seconds: float = 1.0
     """Time to spend on measuring."""
-    device: str = "cpu"
-    """Where the time is measured."""
+    device: str | None = "cpu"
+    """Where the time is measured: cpu, cuda, cuda:1, ...; None: a GPU if there is one."""
     plugin: tuple[Path, ...] = ()
     """Python files that define further strategies and networks."""
 

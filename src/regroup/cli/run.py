@@ -32,7 +32,7 @@ class Options:
     """Load the weights that the model hub has for it."""
     weights: Path | None = None
     """File of weights, under the names that the network has."""
-    batch_size: int = 16
+    batch_size: int = 64
     """Images that are classified at once."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
     """Threads to use; none: as many as PyTorch takes."""

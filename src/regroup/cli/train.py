@@ -33,7 +33,7 @@ class Options(TrainConfig):
     Several processes: torchrun --nproc-per-node 2 -m regroup train ...
     """
 
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["--out"])] = None
+    output: Annotated[Path | None, tyro.conf.arg(name="out", aliases=["--output"])] = None
     """Directory for run.json, log.jsonl, checkpoints, weights; none: runs/MODEL-STRATEGY-DATA."""
     model: str = "resnet_small"
     """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
@@ -60,16 +60,19 @@ class Options(TrainConfig):
     """Train narrow groups by regroup's own kernels: quicker on CPUs, other rounding, compiled once."""
     download: bool = False
     """Download a data set that is not there."""
-    teacher: Path | None = None
-    """Directory of a finished run of `regroup train`, whose network teaches this one too."""
+    teacher: str | None = None
+    """Network that teaches this one too: a run of `regroup train`, the name of one whose weights the hub has,
+    a file of weights of the same network without a grouping, or NAME=FILE."""
     plugin: tuple[Path, ...] = ()
-    """Python files that define further strategies."""
+    """Python files that define further strategies and networks."""
+    quiet: bool = False
+    """As --display quiet: say nothing but that another process is waited for."""
     wait: bool = True
     """Wait while another process uses the output directory; else end with a line that says which."""
     resume: tuple[Path, ...] | None = None  # type: ignore[assignment]
     """Go on with a run: its directory is enough, the options are those it was begun with. What is given
     besides may change epochs, workers, device and what only concerns how it looks. Without a directory, it is
-    that of --output, where a run begins if there is none."""
+    that of --out, where a run begins if there is none."""
 
 
 def completed(options: Options, parse: Callable[..., Options]) -> Options:
@@ -86,9 +89,7 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
         return options
     directory = options.resume[0]
     if len(options.resume) > 1 or options.output not in (None, directory):
-        raise ConfigError(
-            "resume", list(map(str, options.resume)), "one directory of a run, without --output"
-        )
+        raise ConfigError("resume", list(map(str, options.resume)), "one directory of a run, without --out")
     record = Record.read(directory)
     if record is not None and record.command is not None:
         known = {f.name for f in fields(Options)}
@@ -101,9 +102,9 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
 
 def run(options: Options) -> int:
     """Train, and leave the weights in the output directory."""
-    from regroup.cli._options import read_options
     from regroup.cli._plugins import load_plugins
-    from regroup.loading import load
+    from regroup.loading.named import read_options
+    from regroup.loading.named import teacher as find_teacher
     from regroup.loading.trained import Trained
     from regroup.training import load_data, train
 
@@ -111,6 +112,7 @@ def run(options: Options) -> int:
     data = load_data(options.data, options.image, bad_images=options.bad_images, download=options.download)
     settings: dict[str, Any] = {f.name: getattr(options, f.name) for f in fields(TrainConfig)}
     settings["resume"] = options.resume is not None
+    settings["display"] = "quiet" if options.quiet else options.display
     config = TrainConfig(**settings)
     if config.output is None:
         config = replace(config, output=Path("runs") / _run_name(options))
@@ -124,7 +126,10 @@ def run(options: Options) -> int:
     record = _record(options, config)
     model = network.build(seed=options.seed) if record else _begun(options, network)
     origin = _origin(options, network, model, plugins, record)
-    teacher = None if options.teacher is None else load(options.teacher)
+    teacher = None
+    if options.teacher is not None:
+        common = {"num_classes": len(data.classes), "in_chans": data.shape[0], "options": network.options}
+        teacher = find_teacher(options.teacher, options.model, **common)
     assert config.output is not None
     try:
         how = {"wait": options.wait, "accelerate": options.accelerate}
@@ -151,29 +156,13 @@ def _record(options: Options, config: TrainConfig) -> Record | None:
 
 
 def _begun(options: Options, network: Trained) -> nn.Module:
-    """Return the network with its first weights."""
-    from regroup.errors import ConfigError
-    from regroup.training.checkpoint import load_checkpoint
-    from regroup.training.directory import published
+    """Return the network with its first weights, and say what there is to say of them."""
+    more = {"pretrained": options.pretrained, "weights": options.weights, "new_head": options.new_head}
+    return network.build(seed=options.seed, **more, say=_say if _is_first() else None)
 
-    weights, new_head = options.weights, options.new_head
-    if new_head and weights is None:
-        raise ConfigError("new_head", True, "False where there are no weights to load", "give --weights")
-    if weights is not None and options.pretrained:
-        raise ConfigError("pretrained", True, "False where --weights is given")
-    if weights is None or not weights.is_dir():
-        return network.build(
-            seed=options.seed, pretrained=options.pretrained, weights=weights, new_head=new_head
-        )
-    model = network.build(seed=options.seed)
-    path = published(weights)
-    saved = load_checkpoint(path)
-    network.load(path, model, saved.get("weights"), new_head=new_head)
-    trained = saved.get("network")
-    classes = trained.get("classes") if isinstance(trained, dict) else None
-    if not new_head and classes != network.classes and _is_first():
-        print(f"{path}: its classifier is of other classes; new_head=True begins it anew", file=sys.stderr)
-    return model
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _origin(
@@ -224,12 +213,12 @@ def _is_first() -> bool:
 
 def _to_json(options: Options) -> dict[str, Any]:
     """Return the options by which the run can be gone on with, from whatever working directory."""
+    from regroup.loading.named import told
     from regroup.training.data import data_sets
 
     values = {**asdict(options), "output": None, "resume": None}
-    for name in ("weights", "teacher"):
-        path: Path | None = getattr(options, name)
-        values[name] = None if path is None else str(path.absolute())
+    values["weights"] = None if options.weights is None else str(options.weights.absolute())
+    values["teacher"] = None if options.teacher is None else told(options.teacher)
     values["plugin"] = [str(path.absolute()) for path in options.plugin]
     if options.data not in data_sets:
         values["data"] = str(Path(options.data).expanduser().absolute())

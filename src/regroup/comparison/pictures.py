@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regroup.networks.anywhere import create_any_model
+from regroup.loading.trained import Trained
 from regroup.ops.reach import fill, listed, through
 from regroup.profiling.correlation import correlation
 from regroup.spec import ConvSpec
@@ -21,22 +21,19 @@ SHOWN_CHANNELS = 32
 """Layers of about this many channels are shown: enough to see groups, few enough to see channels."""
 
 
-def reach_of_layer(
-    strategy: Strategy, backbone: str, data: DataSet, learned: dict[str, dict]
-) -> dict[str, Any]:
+def reach_of_layer(strategy: Strategy, network: Trained, learned: dict[str, dict]) -> dict[str, Any]:
     """Return the reach of one layer of the backbone, and how many such layers in a row mix all channels.
 
     Args:
         strategy: of the layer.
-        backbone: network it stands in.
-        data: what that was trained on.
+        network: in which it stands.
         learned: the `groupings` of the trained network; groups that were learned are those that count.
 
     Returns:
         layer: its convolution in words; matrix: rows of 0 and 1, (out, in); layer_fill: share of ones;
         mixing_depth: layers until every channel depends on every channel, or None if none ever does.
     """
-    name, spec = _shown_layer(strategy, backbone, data)
+    name, spec = _shown_layer(strategy, network)
     groups = learned.get(name, {}).get("groups")
     layer = listed(groups, spec.out_channels, spec.in_channels) if groups else strategy.reach(spec)
     return {
@@ -80,9 +77,9 @@ def correlation_of_layers(model: nn.Module, layers: list[str], data: DataSet) ->
     return {"layers": f"{first} and {second}", "matrix": matrix}
 
 
-def _shown_layer(strategy: Strategy, backbone: str, data: DataSet) -> tuple[str, ConvSpec]:
+def _shown_layer(strategy: Strategy, network: Trained) -> tuple[str, ConvSpec]:
     """Return the layer nearest to SHOWN_CHANNELS that the strategy can do, the same for most strategies."""
-    model = create_any_model(backbone, num_classes=len(data.classes), in_chans=data.shape[0])
+    model = network.build()
     plain = {
         name: ConvSpec.of(m)
         for name, m in model.named_modules()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,19 @@ from regroup.comparison.pictures import correlation_of_layers, reach_of_layer
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.comparison.settings import CompareConfig
 from regroup.comparison.timing import Times, timed
-from regroup.conversion.replace import Changes
+from regroup.conversion.replace import Changes, Weights
 from regroup.conversion.replace import replace as replace_convolutions
-from regroup.errors import ConfigError, RegroupError
+from regroup.errors import CheckpointError, ConfigError, RegroupError
 from regroup.files.disk import remove_partial
 from regroup.files.lock import Lock
-from regroup.networks.anywhere import create_any_model
+from regroup.loading.named import read_options
+from regroup.loading.named import teacher as find_teacher
 from regroup.ops.accelerate import accelerated
 from regroup.ops.counting import count
 from regroup.strategies import Strategy
 from regroup.strategies.learning import deploy, groupings
-from regroup.training import DataSet, History, TrainConfig, load_data, train
-from regroup.training.identity import Origin, identify
+from regroup.training import DataSet, History, load_data, train
+from regroup.training.identity import Origin, digest_of_state, identify
 from regroup.training.processes import find_device
 
 Say = Callable[[str], None]
@@ -84,7 +85,7 @@ def compare(
         LockedError: another comparison uses `out`, and the config says not to wait.
     """
     config = replace(config, **options) if config else CompareConfig(**options)
-    find_device(_training(config, 0).device)  # or say why not
+    find_device(config.training(0).device)  # or say why not
     prepare_out(config.out)
     with Lock(config.out / LOCK, wait=config.wait, say=warn or say):
         remove_partial(config.out)
@@ -95,19 +96,19 @@ def compare(
 
 
 def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparison:
-    data = load_data(config.data, config.image, bad_images=config.bad_images)
+    data = load_data(config.data, config.image, bad_images=config.bad_images, download=config.download)
     for note in data.notes:
         say(f"note: {note}")
     chosen = config.chosen()
-    create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])  # or say why not
+    _begun(config, data, 0, say)  # or say why not
     rows = [row for strategy in chosen if (row := _unfit(config, strategy, data, say)) is not None]
     models: dict[str, nn.Module] = {}
-    kept = kept_answers(config.out)
+    job = _Job(config, data, _teacher(config, data), kept_answers(config.out))
     fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
     for i, strategy in enumerate(fit, 1):
         origin = _origin(config, strategy, code)
         tell = partial(_numbered, say, f"[{i}/{len(fit)}]")
-        row, model = _tried(config, strategy, data, origin, kept, tell)
+        row, model = _tried(job, strategy, origin, tell)
         rows.append(row)
         if model is not None:
             models[row.strategy] = model
@@ -122,16 +123,43 @@ def _numbered(say: Say, number: str, line: str) -> None:
     say(f"{number} {line}")
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What all trainings of a comparison have in common."""
+
+    config: CompareConfig
+    data: DataSet
+    teacher: nn.Module | None
+    kept: Kept
+
+
+def _teacher(config: CompareConfig, data: DataSet) -> nn.Module | None:
+    if config.teacher is None:
+        return None
+    shape = {"num_classes": len(data.classes), "in_chans": data.shape[0]}
+    return find_teacher(config.teacher, config.backbone, **shape, options=config.network(data).options)
+
+
+def _begun(config: CompareConfig, data: DataSet, seed: int, say: Say | None = None) -> nn.Module:
+    """Return the backbone with its first weights."""
+    more = {"pretrained": config.pretrained, "weights": config.weights, "new_head": config.new_head}
+    return config.network(data).build(seed=seed, **more, say=say)
+
+
 def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -> tuple[nn.Module, Changes]:
-    """Return the backbone with the strategy in it, freshly initialised from `seed`, and what changed.
+    """Return the backbone with the strategy in it, and what changed.
+
+    It is freshly initialised from `seed`; or, if the config says so, it has trained weights, of which each
+    strategy takes what it can.
 
     Raises:
         StrategyError: the strategy fits no convolution of the backbone.
+        CheckpointError: the weights cannot be had or used.
     """
-    torch.manual_seed(seed)
-    model = create_any_model(config.backbone, num_classes=len(data.classes), in_chans=data.shape[0])
+    model = _begun(config, data, seed)
     torch.manual_seed(seed + 1)  # so that the layers that stay begin the same for every strategy
-    changes = replace_convolutions(model, strategy, config.where, weights="fresh")
+    trained: Weights = "keep" if config.pretrained or config.weights is not None else "fresh"
+    changes = replace_convolutions(model, strategy, config.where, weights=trained)
     if not changes.replaced:
         reasons = sorted({reason for reason in changes.left.values() if reason != "not chosen by where"})
         raise RegroupError(f"fits none of the layers: {'; '.join(reasons)}")
@@ -142,7 +170,7 @@ def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -
     """Return the row of a strategy that cannot be put into the backbone, and say so; None for all others."""
     try:
         build(config, strategy, data, 0)
-    except ConfigError:
+    except (ConfigError, CheckpointError):
         raise
     except RegroupError as error:
         say(f"{strategy.label}: will not be run: {error}")
@@ -150,12 +178,10 @@ def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -
     return None
 
 
-def _tried(
-    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, kept: Kept, say: Say
-) -> tuple[Row, nn.Module | None]:
+def _tried(job: _Job, strategy: Strategy, origin: Origin, say: Say) -> tuple[Row, nn.Module | None]:
     """Return a strategy's row and network, or the row that says why there is none."""
     try:
-        return _row(config, strategy, data, origin, kept, say)
+        return _row(job, strategy, origin, say)
     except ConfigError:
         raise
     except (RegroupError, OSError, MemoryError, RuntimeError) as error:
@@ -194,12 +220,13 @@ def _with_times(rows: list[Row], times: Times) -> list[Row]:
     ]
 
 
-def _row(
-    config: CompareConfig, strategy: Strategy, data: DataSet, origin: Origin, kept: Kept, say: Say
-) -> tuple[Row, nn.Module]:
+def _row(job: _Job, strategy: Strategy, origin: Origin, say: Say) -> tuple[Row, nn.Module]:
     """Train a strategy with every seed; return its row, and the network of the first seed as deployed."""
-    trained = [_trained(config, strategy, data, origin, kept, seed, say) for seed in range(config.seeds)]
+    config, data = job.config, job.data
+    trained = [_trained(job, strategy, origin, seed, say) for seed in range(config.seeds)]
     model, changes, _ = trained[0]
+    if config.pretrained or config.weights is not None:
+        say(f"{strategy.label}: {str(changes).splitlines()[-1]}")
     plain = deploy(model)
     cost, learned = count(plain, data.shape[1:], data.shape[0]), groupings(model)
     row = Row(
@@ -208,7 +235,7 @@ def _row(
         cost.parameters,
         cost.macs,
         runs=[run for _, _, run in trained],
-        reach=reach_of_layer(strategy, config.backbone, data, learned),
+        reach=reach_of_layer(strategy, config.network(data), learned),
         correlation=correlation_of_layers(plain, changes.replaced, data),
         replaced=len(changes.replaced),
         left={name: why for name, why in changes.left.items() if why != "not chosen by where"},
@@ -218,27 +245,23 @@ def _row(
 
 
 def _trained(
-    config: CompareConfig,
-    strategy: Strategy,
-    data: DataSet,
-    origin: Origin,
-    kept: Kept,
-    seed: int,
-    say: Say,
+    job: _Job, strategy: Strategy, origin: Origin, seed: int, say: Say
 ) -> tuple[nn.Module, Changes, Run]:
     """Train a strategy with one seed, or take up what is kept of that; where it is of no use, begin anew."""
-    start, training = time.monotonic(), _training(config, seed)
+    config, data = job.config, job.data
+    start, training = time.monotonic(), config.training(seed)
 
     def note(line: str) -> None:
         say(f"{strategy.label}: {line}")
 
     def attempt() -> tuple[nn.Module, Changes, History, str]:
         model, changes = build(config, strategy, data, seed)
+        more = {"teacher": job.teacher, "origin": _with_weights(config, origin, model)}
         with accelerated(model) if config.accelerate else nullcontext():
-            identity = identify(model, data, training, origin=origin)
+            identity = identify(model, data, training, **more)
             output = run_directory(config.out, strategy.label, seed, identity, note)
             with usable(output, note):
-                history = train(model, data, replace(training, output=output), origin=origin)
+                history = train(model, data, replace(training, output=output), **more)
         return model, changes, history, identity.digest
 
     try:
@@ -248,32 +271,24 @@ def _trained(
     seconds = sum(epoch.seconds for epoch in history.epochs)
     names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
     curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
-    top1, right = history.last.top1, answers(model, data, training, digest, kept)
+    top1, right = history.last.top1, answers(model, data, training, digest, job.kept)
     note(f"seed {seed}: {top1:.2f} % in {time.monotonic() - start:.1f} s")
     return model.cpu(), changes, Run(seed, top1, seconds, curves, digest, right)
 
 
-def _training(config: CompareConfig, seed: int) -> TrainConfig:
-    return TrainConfig(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        opt=config.opt,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        warmup_epochs=min(1.0, config.epochs / 2),
-        amp=config.amp,
-        device=config.device,
-        workers=config.workers,
-        seed=seed,
-        resume=True,
-        checkpoint_hist=1,
-        display="quiet",
-    )
-
-
 def _origin(config: CompareConfig, strategy: Strategy, code: tuple[Any, ...]) -> Origin:
-    said = {"model": config.backbone, "strategy": strategy.label, "where": config.where}
+    said: dict[str, Any] = {"model": config.backbone, "strategy": strategy.label, "where": config.where}
+    options = read_options("model_options", config.model_options)
+    said |= {f"option {name}": value for name, value in options.items()}
+    said["pretrained"] = config.pretrained
     return Origin(said=said, code=(type(strategy), *code))
+
+
+def _with_weights(config: CompareConfig, origin: Origin, model: nn.Module) -> Origin:
+    """Return where a network comes from, with its first weights if they come from elsewhere than its seed."""
+    if not config.pretrained and config.weights is None:
+        return origin
+    return replace(origin, weights=digest_of_state(model))
 
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from regroup.errors import ConfigError
 
 if TYPE_CHECKING:
+    from regroup.loading.trained import Trained
     from regroup.strategies import Strategy
+    from regroup.training import DataSet, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,17 @@ class CompareConfig:
     """Data set: digits, glyphs, a folder of images, or a name of torchvision's."""
     backbone: str = "resnet_small"
     """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision."""
+    model_options: tuple[str, ...] = ()
+    """Options of the network, such as depth=3."""
+    pretrained: bool = False
+    """Start from the weights that the hub has (timm's, torchvision's), as near as each strategy can."""
+    weights: Path | None = None
+    """Start from the weights of a run of the same network without a grouping, or from a file of weights."""
+    new_head: bool = False
+    """With --weights: leave the classifier new, and load the rest, e.g. for other classes."""
+    teacher: str | None = None
+    """Network that teaches all of them too: a run of `regroup train`, the name of one whose weights the hub
+    has, a file of weights of the same network, or NAME=FILE."""
     strategies: tuple[str, ...] = ()
     """Strategies such as grouped:groups=4; none means every variant of every strategy. dense always runs."""
     where: str | None = None
@@ -40,10 +53,34 @@ class CompareConfig:
     """Optimiser, by timm's name."""
     lr: float = 0.05
     """Learning rate, after a warm-up of one epoch."""
+    momentum: float = 0.9
+    """Momentum, for optimisers that have one."""
     weight_decay: float = 5e-4
     """Weight decay."""
+    sched: str = "cosine"
+    """Schedule of the learning rate."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    mixup: float = 0.0
+    """Mixup alpha; 0: none."""
+    cutmix: float = 0.0
+    """CutMix alpha; 0: none."""
+    augment: bool = True
+    """Vary the training images, in the way that suits the data."""
+    aa: str | None = None
+    """timm's automatic augmentation for photographs, such as rand-m9-mstd0.5."""
+    clip_grad: float | None = None
+    """Largest gradient norm; None: not clipped."""
+    distillation_alpha: float = 0.5
+    """Weight of the teacher's loss; the labels' gets the rest. Used when there is a teacher."""
+    distillation_temperature: float = 4.0
+    """Temperature that softens both sets of scores for the teacher's loss."""
     amp: bool = False
-    """Train in bfloat16 where that is safe."""
+    """Train in amp_dtype where that is safe."""
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    """Type used by amp; float16 with a scaled loss."""
+    channels_last: bool = False
+    """Keep images and weights in NHWC order in memory."""
     accelerate: bool = False
     """Train narrow groups by regroup's own kernels: quicker on CPUs, other rounding, compiled once."""
     device: str | None = None
@@ -52,6 +89,8 @@ class CompareConfig:
     """Processes that load images, for data that is not held in memory."""
     bad_images: Literal["error", "skip"] = "error"
     """What to do about images that cannot be read."""
+    download: bool = False
+    """Download a data set that is not there."""
     time: bool = True
     """Measure the time for one image, in PyTorch and compiled; once for the same networks and machine."""
     retime: bool = False
@@ -65,8 +104,32 @@ class CompareConfig:
         for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(name, getattr(self, name), f"an int of at least {least}")
+        if self.pretrained and self.weights is not None:
+            raise ConfigError("pretrained", True, "False where --weights is given")
+        if self.new_head and self.weights is None:
+            raise ConfigError("new_head", True, "False where there are no weights to load", "give --weights")
         object.__setattr__(self, "out", Path(self.out))
+        object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
+        object.__setattr__(self, "model_options", tuple(self.model_options))
         object.__setattr__(self, "strategies", tuple(self.strategies))
+
+    def training(self, seed: int) -> TrainConfig:
+        """Return how each strategy is trained with a seed."""
+        from regroup.training import TrainConfig
+
+        names = {f.name for f in fields(self)} & {f.name for f in fields(TrainConfig)}
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        warmup = min(1.0, self.epochs / 2)
+        kept: dict[str, Any] = {"resume": True, "checkpoint_hist": 1, "display": "quiet"}
+        return TrainConfig(**given, **kept, warmup_epochs=warmup, seed=seed)
+
+    def network(self, data: DataSet) -> Trained:
+        """Return the backbone for these images, as it is before a strategy is put into it."""
+        from regroup.loading.named import read_options
+        from regroup.loading.trained import Trained
+
+        options = read_options("model_options", self.model_options)
+        return Trained.on(data, self.backbone, options, None, None)
 
     def chosen(self) -> list[Strategy]:
         """Return the strategies to run, the dense baseline among them, each once.

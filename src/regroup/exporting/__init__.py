@@ -1,7 +1,7 @@
 """Ways out: a network written in a form that others run. One file each; adding the file is all that it takes.
 
 >>> model = regroup.create_model("resnet_small", num_classes=10, in_chans=1)
->>> print(export(model, "/tmp/regroup-example.pt2", torch.zeros(1, 1, 8, 8), replace=True))
+>>> print(regroup.export(model, "/tmp/regroup-example.pt2", torch.zeros(1, 1, 8, 8), replace=True))
 /tmp/regroup-example.pt2: pt2, for any number of images of (1, 8, 8); checked with 1, 2, 3: error ...
 
 A way is one function, which is given the network and returns what is to be written, and how that is run, so

@@ -1,9 +1,10 @@
 """Networks from directories: `regroup.load("runs/x")` is what was trained, ready to be used.
 
->>> model = regroup.load("runs/digits")                                                # doctest: +SKIP
->>> found = regroup.loaded("runs/digits")                                              # doctest: +SKIP
->>> found.classes, found.input.shape, found.input.mean                                 # doctest: +SKIP
-(('0', '1', ...), (1, 8, 8), (0.30538...,))
+Example::
+
+    model = regroup.load("runs/digits")
+    found = regroup.loaded("runs/digits")
+    found.classes, found.input.shape, found.input.mean  # (("0", "1", ...), (1, 8, 8), (0.3053...,))
 
 There are several kinds of such directories. All are sealed (`regroup.files.sealed`) and hold `network.json`,
 a JSON object whose field `kind` says how the network is built again; without it, it is "trained". A kind is a

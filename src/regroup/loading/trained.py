@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,12 +13,14 @@ from torch import nn
 
 from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
-from regroup.errors import CheckpointError, NetworkError, UnknownNameError, first_line
+from regroup.errors import CheckpointError, ConfigError, NetworkError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
 from regroup.loading.inputs import ImageInput
 from regroup.loading.kinds import Loaded, kind
+from regroup.loading.named import named
 from regroup.networks import anywhere
 from regroup.training.checkpoint import load_checkpoint, load_state
+from regroup.training.directory import published
 
 if TYPE_CHECKING:
     from regroup.training import DataSet
@@ -104,7 +105,7 @@ class Trained:
         try:
             with torch.random.fork_rng(devices=[]):  # who loads a network does not begin other numbers by it
                 self._check_size()
-                return self.build(seed=None, quiet=True)
+                return self.build(seed=None)
         except Exception as error:  # constructors raise whatever wrong options make them trip over
             reason = f"its network cannot be built ({type(error).__name__}: {first_line(error)})"
             if isinstance(error, UnknownNameError):
@@ -130,37 +131,61 @@ class Trained:
         pretrained: bool = False,
         weights: Path | None = None,
         new_head: bool = False,
-        quiet: bool = False,
+        say: Callable[[str], object] | None = None,
     ) -> nn.Module:
-        """Return the network as it was before training, and say what the strategy replaced.
+        """Return the network as it was before training.
 
         Args:
             seed: of its weights; None: as the random numbers are just now.
             pretrained: load the weights that the hub has, before the strategy is put in.
-            weights: file of weights: likewise.
+            weights: file of weights, or directory of a run of the same network, or of the same without the
+                strategy: likewise.
             new_head: ... all but the classifier's.
-            quiet: say nothing.
+            say: called with what the strategy replaced, and what became of the classifier.
 
         Raises:
+            ConfigError: both are given, or a new head and neither.
             CheckpointError: they do not fit.
         """
+        if weights is not None and pretrained:
+            raise ConfigError("pretrained", True, "False where --weights is given")
+        if new_head and weights is None:
+            raise ConfigError("new_head", True, "False where there are no weights to load", "give --weights")
         if seed is not None:
             torch.manual_seed(seed)
-        model = anywhere.create_any_model(
-            self.model,
-            num_classes=len(self.classes),
-            in_chans=self.shape[0],
-            pretrained=pretrained,
-            weights=weights,
-            new_head=new_head,
-            **self.options,
-        )
+        common: dict[str, Any] = {"num_classes": len(self.classes), "in_chans": self.shape[0], **self.options}
+        if pretrained or (weights is not None and not weights.is_dir()):
+            common |= {"pretrained": pretrained, "weights": weights, "new_head": new_head}
+        model = named(self.model, **common)
+        run = None if weights is None or not weights.is_dir() else _Run.read(weights)
+        if run is not None and run.network.strategy is None:
+            replace(self, strategy=None).take(run, model, new_head=new_head)
         if self.strategy is not None:
-            kept: Weights = "keep" if pretrained or weights is not None else "fresh"
+            trained = pretrained or weights is not None
+            kept: Weights = "keep" if trained else "fresh"
             changes = replace_convolutions(model, self.strategy, self.where, weights=kept)
-            if not quiet and os.environ.get("RANK", "0") == "0":
-                print(changes, file=sys.stderr)
+            if say is not None:
+                say(str(changes))
+        if run is not None and run.network.strategy is not None:
+            self.take(run, model, new_head=new_head)
+        if say is not None:
+            for line in self._said_of_head(run, model, pretrained=pretrained, new_head=new_head):
+                say(line)
         return model
+
+    def take(self, run: _Run, model: nn.Module, *, new_head: bool) -> None:
+        """Give `model`, which is this network, the weights of a run; errors are those of `load`."""
+        self.load(run.path, model, run.weights, new_head=new_head)
+
+    def _said_of_head(
+        self, run: _Run | None, model: nn.Module, *, pretrained: bool, new_head: bool
+    ) -> Iterator[str]:
+        """Yield what the user should know of the classifier."""
+        if run is not None and not new_head and run.network.classes != self.classes:
+            yield f"{run.path}: its classifier is of other classes; new_head=True begins it anew"
+        published = anywhere.published_classes(self.model)
+        if pretrained and published not in (None, len(self.classes)):
+            yield f"the classifier is new: {len(self.classes)} classes; the hub's has {published}"
 
     def load(self, path: Path, model: nn.Module, state: object, *, new_head: bool = False) -> None:
         """Give `model`, which is this network, the weights of a run of the same network.
@@ -188,7 +213,7 @@ class Trained:
         """Return a run's weights with the model's own in the place of those that the classes decide."""
         if not isinstance(state, dict):
             return state
-        other = replace(self, classes=[*self.classes, "one more"]).build(quiet=True).state_dict()
+        other = replace(self, classes=[*self.classes, "one more"]).build().state_dict()
         own = model.state_dict()
         head = {name for name, value in own.items() if name not in other or other[name].shape != value.shape}
         return {name: value for name, value in state.items() if name not in head} | {n: own[n] for n in head}
@@ -205,6 +230,30 @@ class Trained:
         return self.model if self.strategy is None else f"{self.model} with {self.strategy}"
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What a run has left: where it was read, of which network, and its weights by name."""
+
+    path: Path
+    network: Trained
+    weights: object
+
+    @classmethod
+    def read(cls, directory: Path) -> _Run:
+        """Read it.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or describes no network.
+        """
+        path = published(directory)
+        saved = load_checkpoint(path)
+        try:
+            return cls(path, Trained.from_json(saved.get("network")), saved.get("weights"))
+        except DocumentError as error:
+            reason = f"does not say which network it holds: in network.json, {error}"
+            raise CheckpointError(path, reason) from None
+
+
 def _fits(model: nn.Module, state: object) -> bool:
     own = model.state_dict()
     if not isinstance(state, dict) or own.keys() != state.keys():
@@ -219,12 +268,8 @@ def trained(path: Path) -> Loaded:
     Raises:
         CheckpointError: it is damaged, or describes no network.
     """
-    saved = load_checkpoint(path)
-    try:
-        found = Trained.from_json(saved.get("network"))
-    except DocumentError as error:
-        reason = f"does not say which network it holds: in network.json, {error}"
-        raise CheckpointError(path, reason) from None
+    saved = _Run.read(path)
+    found = saved.network
     model = found.rebuild(path)
-    load_state(path, model, saved.get("weights"))
+    load_state(path, model, saved.weights)
     return Loaded(model, tuple(found.classes), found.input, found.name, found.kind, path)

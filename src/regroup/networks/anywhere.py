@@ -86,6 +86,20 @@ def create_any_model(
         raise CheckpointError(error.path, f"{error.reason}; {remedy}") from None
 
 
+def published_classes(name: str) -> int | None:
+    """Return how many classes the weights that a hub has for a network tell apart; None if nobody says."""
+    import timm
+    import torchvision
+
+    source, _, bare = name.rpartition(":")
+    if source in ("", "regroup") and bare in networks:
+        return networks[bare].config.num_classes
+    if source in ("", "timm") and timm.is_model(bare):
+        known = timm.get_pretrained_cfg(bare, allow_unregistered=True)
+        return None if known is None else known.num_classes
+    return 1000 if bare in torchvision.models.list_models() else None
+
+
 def _all_but_head(
     make: Callable[[], nn.Module], any_size: Callable[..., nn.Module], weights: str | Path
 ) -> nn.Module:

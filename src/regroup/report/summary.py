@@ -118,13 +118,17 @@ def _command(comparison: Comparison, strategies: list[str], seeds: int) -> str:
     settings = comparison.settings
     for option in fields(CompareConfig):
         value = settings.get(option.name, option.default)
-        if option.name in ("strategies", "seeds", "out", "wait", "retime", "time") or value == option.default:
+        if option.name in ("strategies", "seeds", "out", "wait", "retime", "time") or value in (
+            option.default,
+            [],
+        ):
             continue
-        flag = option.name.replace("_", "-")
+        flag = {"backbone": "model"}.get(option.name, option.name.replace("_", "-"))
+        values = value if isinstance(value, (list, tuple)) else [value]
         words += (
             [f"--{flag}" if value else f"--no-{flag}"]
             if isinstance(value, bool)
-            else [f"--{flag}", str(value)]
+            else [f"--{flag}", *map(str, values)]
         )
     return shlex.join([*words, "--out", f"{settings.get('out', 'report')}-{seeds}-seeds"])
 
