@@ -2,7 +2,6 @@
 
 import doctest
 import io
-import os
 import re
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
@@ -67,4 +66,4 @@ def test_the_page_is_true(tmp_path, monkeypatch):
             if found != status or not doctest.OutputChecker().check_output(expected, printed, flags):
                 wrong.append(f"$ {command}\n[status {found}]\n{printed}")
     assert not wrong, "\n".join(wrong)
-    assert commands >= 10 and torch.get_num_threads() == 1 and os.getcwd() == str(tmp_path)
+    assert commands >= 10 and torch.get_num_threads() == 1 and Path.cwd() == tmp_path
