@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
 
 from regroup.cli import main
 from regroup.loading.trained import Trained
@@ -41,6 +42,49 @@ def test_a_run_becomes_a_file_that_says_its_classes(net, tmp_path, capsys):
     assert capsys.readouterr().out == (
         f"{tmp_path / 'net.pt2'}: pt2, for batches of 1 images of (1, 8, 8); not checked: not asked for\n"
     )
+
+
+def test_an_onnx_file_knows_its_classes_and_its_images(net, tmp_path, capsys):
+    """What is run and evaluated of the file is what is run and evaluated of the run."""
+    pytest.importorskip("onnxruntime")
+    for n in range(3):
+        to_pil_image(load_data("digits").test[n][0]).save(tmp_path / f"{n}.png")
+    assert call("export", net, "--out", tmp_path / "net.onnx", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    found = []
+    for model in (net, tmp_path / "net.onnx"):
+        assert call("run", model, "--image", tmp_path, "--json") == 0
+        rows = json.loads(capsys.readouterr().out)
+        found.append([(row["image"], row["classes"][0]["name"]) for row in rows])
+        assert call("evaluate", model, "--data", "digits", "--no-time", "--json") == 0
+        found[-1].append(json.loads(capsys.readouterr().out)["top1"])
+    assert found[0] == found[1] and len(found[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        (
+            {"input": {"shape": [3, 8, 8], "mean": [0.5] * 3, "std": [1.0] * 3}},
+            "of other images than its network",
+        ),
+        ({"input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.0]}}, "of other images than its network"),
+        ({"input": {"shape": 5}}, "its metadata are damaged: regroup.input"),
+        ({"classes": [1]}, "its metadata are damaged: regroup.classes[0] is 1: must be a text"),
+    ],
+)
+def test_metadata_that_cannot_be_are_one_line(about, says, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    known = {"classes": ["a", "b"], "input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.2]}}
+    sizes = [onnx.helper.make_tensor_value_info(n, 1, ["batch", 1, 8, 8]) for n in ("images", "scores")]
+    node = onnx.helper.make_node("Relu", ["images"], ["scores"])
+    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", sizes[:1], sizes[1:]))
+    for key, value in (known | about).items():
+        proto.metadata_props.add(key=f"regroup.{key}", value=json.dumps(value))
+    onnx.save(proto, tmp_path / "a.onnx")
+    assert call("run", tmp_path / "a.onnx", "--image", "x.png") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and says in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def _telling(name: str) -> Iterator[None]:
 def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     from regroup.engine.frontend.onnx import load
     from regroup.errors import ConfigError
+    from regroup.loading.exported import exported
 
     for option, value in given.items():
         if value is not None:
@@ -186,7 +187,7 @@ def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
     if len(shape) != 4 or shape[1] is None:
         raise ConfigError("model", str(path), "an ONNX file with one input, images of so many channels")
-    return Chosen(str(path), model, shape[1], size=(shape[2] or 224, shape[3] or 224))
+    return Chosen(str(path), model, shape[1], exported(model, path), (shape[2] or 224, shape[3] or 224))
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:

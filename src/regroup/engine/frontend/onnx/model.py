@@ -113,6 +113,7 @@ class OnnxModel(nn.Module):
     Attributes:
         inputs: what the file says of them.
         outputs: their names; a single one is returned as it is, several as a tuple.
+        about: the file's metadata, by name.
         nodes: its layers, in an order in which they can run.
     """
 
@@ -133,6 +134,7 @@ class OnnxModel(nn.Module):
                 kept.append(node)
         self.inputs = tuple(_input(one) for one in graph.input if one.name not in weights)
         self.outputs = tuple(one.name for one in graph.output)
+        self.about = {one.key: one.value for one in proto.metadata_props}
         nodes = {f"{i}_{node.op_type}": OnnxNode(node, opset, weights) for i, node in enumerate(kept)}
         self.nodes = nn.ModuleDict(nodes)
         self._constants = {name: weights[name] for name in self.outputs if name in weights}
