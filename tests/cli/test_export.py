@@ -64,10 +64,7 @@ def test_an_onnx_file_knows_its_classes_and_its_images(net, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("about", "says"),
     [
-        (
-            {"input": {"shape": [3, 8, 8], "mean": [0.5] * 3, "std": [1.0] * 3}},
-            "of other images than its network",
-        ),
+        ({"input": {"shape": [1, 9, 8], "mean": [0.5], "std": [1.0]}}, "of other images than its network"),
         ({"input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.0]}}, "of other images than its network"),
         ({"input": {"shape": 5}}, "its metadata are damaged: regroup.input"),
         ({"classes": [1]}, "its metadata are damaged: regroup.classes[0] is 1: must be a text"),

@@ -32,10 +32,7 @@ def exported(model: OnnxModel, path: Path) -> Loaded | None:
         raise CheckpointError(path, f"its metadata are damaged: {error}") from None
     takes = model.inputs[0].shape[1:]
     levels = len(wanted.mean) == len(wanted.std) == wanted.shape[0] and all(level > 0 for level in wanted.std)
-    if (
-        not levels
-        or not 0 < wanted.part <= 1
-        or any(n not in (None, m) for n, m in zip(takes, wanted.shape, strict=True))
-    ):
+    fits = all(side in (None, ours) for side, ours in zip(takes, wanted.shape, strict=True))
+    if not (levels and fits and 0 < wanted.part <= 1):
         raise CheckpointError(path, f"its metadata are of other images than its network takes: {takes}")
     return Loaded(model, tuple(classes), wanted, name, "onnx", path)
