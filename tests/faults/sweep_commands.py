@@ -12,6 +12,8 @@ of the damage. In each of them one file at a time is damaged, or exchanged for s
     compare                     | comparison.json and the rest of the report, times, the directories of runs;
                                 | folders of images, both caches
     run                         | run.json and weights of a run; files of weights; object code
+    compare --weights, --teacher| run.json and weights of a run
+    evaluate                    | run.json and weights of a run
     compile                     | run.json and weights of a run; files of weights; object code
     profile, profile --reach    | run.json and weights of a run
 
@@ -99,6 +101,7 @@ _OF_RUN, _IMAGES = ("run/run.json", "run/weights/*"), ("data/*/*/*.png",)
 _FOLDER = ("--data", "{}/data", "--model", "tiny", "--image", "8")
 _SAME = ("--data", "{}/../data", "--model", "tiny", "--image", "8")
 _REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
+_EVALUATE = ("--data", "tiny", "--no-time", "--no-compiled", "--json")
 _PROFILE = ("profile", "{}/run", "--no-time", "--json")
 _GROUPED = (*TINY, "--strategy", "grouped:groups=2")
 
@@ -124,6 +127,9 @@ COMMANDS = (
     Command("compare", compare("tiny", "{}/report"), _REPORT, compared),
     Command("compare images", compare("{}/data", "{}/new"), _IMAGES),
     Command("compare from memory", compare("{}/../data", "{}/new"), (), compared, True),
+    Command("compare --weights", (*compare("tiny", "{}/new"), "--weights", "{}/run"), _OF_RUN, compared),
+    Command("compare --teacher", (*compare("tiny", "{}/new"), "--teacher", "{}/run"), _OF_RUN, compared),
+    Command("evaluate", ("evaluate", "{}/run", *_EVALUATE), _OF_RUN, printed),
     Command("run", ("run", "{}/run", "--image", "{}/a.png", "--json"), _OF_RUN, printed, True),
     Command(
         "run --weights",

@@ -119,7 +119,7 @@ def found(printed):
     """Return what a command printed, without times."""
     value = json.loads(printed)
     if isinstance(value, list):
-        return [(row["class"], row["probability"]) for row in value]
+        return [(row["class"], row["probability"]) for image in value for row in image["classes"]]
     return [(step["runs"], step.get("names")) for step in value["segments"]]
 
 
