@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from regroup.cli._trained import load_run
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
 from regroup.conversion.damage import apart, divergence
 from regroup.conversion.images import calibration
@@ -71,7 +70,7 @@ def _dense(directory: Path, seed: int, data: DataSet) -> nn.Module:
         flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
         if regroup(["train", *flags]):
             raise SystemExit(f"{directory} could not be trained")
-    return load_run(directory)[0]
+    return regroup.load(directory)
 
 
 def _rows(
