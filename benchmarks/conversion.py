@@ -25,6 +25,7 @@ from regroup.conversion.images import calibration
 from regroup.conversion.norms import reestimate
 from regroup.conversion.regrouping import Method, regroup_layers
 from regroup.conversion.statistics import collect
+from regroup.loading import load
 from regroup.spec import divisors
 from regroup.training import DataSet, evaluate, load_data
 from regroup.training.data import Loader
@@ -70,7 +71,7 @@ def _dense(directory: Path, seed: int, data: DataSet) -> nn.Module:
         flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
         if regroup(["train", *flags]):
             raise SystemExit(f"{directory} could not be trained")
-    return regroup.load(directory)
+    return load(directory)
 
 
 def _rows(
