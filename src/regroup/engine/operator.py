@@ -19,6 +19,7 @@ from regroup.engine.placing.places import NO_HALO, Place
 from regroup.engine.placing.slots import EPILOGUE, POINTWISE, slots_of
 from regroup.engine.placing.tasks import Tasks, view_of
 from regroup.kernels import problems as kernels
+from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Problem, Prologue
 from regroup.kernels.problems.view import Halo
 
@@ -48,7 +49,7 @@ class Operator(Op):
         """Tell whether its kernel reads an image in PyTorch's layout as well as in the engine's."""
         return False
 
-    def wishes(self, channels: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    def wishes(self, channels: Sequence[int], target: Target) -> dict[int, tuple[int, ...]]:
         """Return by what the channels that it reads had best be sorted in memory; {} if it does not care."""
         return {}
 

@@ -93,8 +93,8 @@ class Conv(Windows):
     def reads_planar(self, x: Value) -> bool:
         return self.groups == 1 and x.shape[0] <= _PLANAR_CHANNELS
 
-    def wishes(self, channels: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        beside = side_by_side(self.groups, self.weight.shape[0] // self.groups, Target.host())
+    def wishes(self, channels: Sequence[int], target: Target) -> dict[int, tuple[int, ...]]:
+        beside = side_by_side(self.groups, self.weight.shape[0] // self.groups, target)
         each = len(channels) // self.groups
         if beside == 1:
             return {}

@@ -31,7 +31,7 @@ _TWICE = 0.06
 """Of the result's rows: a chain does not pay where neighbouring threads both compute more than that."""
 
 
-def chain(tasks: Sequence[Task]) -> list[Task]:
+def chain(tasks: Sequence[Task], target: Target) -> list[Task]:
     """Return the tasks with every chain that pays as one task, where its last link was."""
     touched = Counter(place.slab for task in tasks for place in (*task.reads, task.writes))
     by_input = {task.reads[0].slab: task for task in tasks if task.reads}
@@ -41,7 +41,7 @@ def chain(tasks: Sequence[Task]) -> list[Task]:
         if id(task) in inner or id(task) in replaced:
             continue
         links = _links(task, by_input, touched)
-        made = _joined(links) if any(map(_is_large, links[:-1])) else None
+        made = _joined(links, target) if any(_is_large(link, target) for link in links[:-1]) else None
         if made is not None:
             replaced[id(links[-1])] = made
             inner.update(map(id, links[:-1]))
@@ -80,16 +80,16 @@ _PATTERNS = (
 )
 
 
-def _is_large(task: Task) -> bool:
-    return 4 * task.writes.slab.view().floats > _SHARE * Target.host().l2
+def _is_large(task: Task, target: Target) -> bool:
+    return 4 * task.writes.slab.view().floats > _SHARE * target.l2
 
 
-def _joined(links: list[Task]) -> Task | None:
+def _joined(links: list[Task], target: Target) -> Task | None:
     """Return the chain as one task, or None if there is no kernel for it."""
     reads = [place for i, link in enumerate(links) for place in link.reads[min(i, 1) :]]
     if len(links) == 1 or _computes_twice(links):
         return None
-    if why_not(_part(links).problem) is not None or _quicker_apart(links):
+    if why_not(_part(links).problem, target) is not None or _quicker_apart(links, target):
         return None
     return Task(
         " > ".join(link.name for link in links),
@@ -107,10 +107,10 @@ def _computes_twice(links: list[Task]) -> bool:
     return shared > _TWICE * links[-1].writes.slab.height
 
 
-def _quicker_apart(links: list[Task]) -> bool:
+def _quicker_apart(links: list[Task], target: Target) -> bool:
     """Tell whether a link's quickest kernel does not go by rows and saves more than memory costs."""
     together, *apart = (
-        templates.choose(at_origin(problem), Target.host()).cycles
+        templates.choose(at_origin(problem), target).cycles
         for problem in (_part(links).problem, *(link.part().problem for link in links))
     )
     return together > sum(apart) + _FAR * sum(link.writes.slab.view().floats for link in links[:-1])

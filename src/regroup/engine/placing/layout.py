@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.placing.places import NO_HALO, Place, Slab
+from regroup.kernels.machine.target import Target
 
 
 class Layout:
@@ -15,13 +16,17 @@ class Layout:
 
     `place` is filled by the caller, node after node (`settle`): some outputs take the order of an input.
 
+    Args:
+        graph: what is to be computed.
+        target: on which CPU.
+
     Attributes:
         place: per value that has been settled.
         copied_inputs: inputs that are to be copied into a slab first, out of PyTorch's layout.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self._graph, self._target = graph, target
         self._producers, self._consumers = graph.producers(), graph.consumers()
         self._concatenated = [v for n in graph.nodes if _joins(n) for v in n.inputs]
         self._home: dict[Value, tuple[Slab, int]] = {}
@@ -65,7 +70,7 @@ class Layout:
                 return {}
             op = readers[0].op
             if not op.main.is_alias:
-                return {} if op.before else op.main.wishes(channels)
+                return {} if op.before else op.main.wishes(channels, self._target)
             channels, value = op.moved(channels), readers[0].output
         return {}
 

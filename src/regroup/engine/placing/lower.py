@@ -10,11 +10,12 @@ from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.placing.places import Place, Slab
 from regroup.engine.placing.tasks import Task, Tasks
 from regroup.kernels import problems as kernels
+from regroup.kernels.machine.target import Target
 
 
-def lower(graph: Graph) -> list[Task]:
-    """Return the tasks that compute `graph`, in order; its outputs go to buffers after the inputs."""
-    tasks = Tasks(graph)
+def lower(graph: Graph, target: Target) -> list[Task]:
+    """Return the tasks that compute `graph` on a CPU; its outputs go to buffers after the inputs."""
+    tasks = Tasks(graph, target)
     for value in tasks.layout.copied_inputs:  # out of PyTorch's layout into the engine's
         _put_home(tasks, value, "read")
     for node in graph.nodes:

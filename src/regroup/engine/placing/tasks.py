@@ -16,6 +16,7 @@ from regroup.engine.placing.layout import Layout
 from regroup.engine.placing.places import NO_HALO, Place, Slab
 from regroup.engine.placing.slots import Slots, before_slots
 from regroup.kernels import problems as kernels
+from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Epilogue, Problem, Prologue
 from regroup.kernels.problems.view import WEIGHTS, Halo, View
 from regroup.kernels.program import Part
@@ -54,8 +55,8 @@ class Tasks:
         done: the tasks, in order.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.layout = Layout(graph)
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.layout = Layout(graph, target)
         self.done: list[Task] = []
         self._copies: dict[tuple[Any, ...], Place] = {}
 

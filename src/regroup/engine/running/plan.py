@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from regroup.engine.frontend.capture import Capture
-from regroup.engine.graph import Graph, Node, Torch, Value
+from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.passes import Change, optimise
-from regroup.engine.placing.partition import partition
-from regroup.engine.placing.schedule import Schedule, schedule
+from regroup.engine.placing.schedule import Schedule, divide
 from regroup.kernels.machine.threads import torch_threads, usable, within_fork
 from regroup.kernels.program import Call, Program
 
@@ -190,16 +189,9 @@ class Plan:
 def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], None] | None = None) -> Plan:
     """Optimise, partition, schedule and compile what `record` returned."""
     changes = optimise(recorded.graph)
-    reasons = {node: node.op.why for node in recorded.graph.nodes if isinstance(node.op, Torch)}
-    while True:
-        parts = partition(recorded.graph, lambda node: node not in reasons)
-        schedules = [schedule(part.graph) if part.native else None for part in parts]
-        missing = {n: why for s in schedules if s is not None for n, why in s.unsupported().items()}
-        if not missing:
-            break
-        reasons.update(missing)
+    parts, reasons = divide(recorded.graph)
     segments: list[NativeSegment | TorchSegment] = []
-    for part, steps in zip(parts, schedules, strict=True):
+    for part, steps in parts:
         if steps is None:
             own = {node: reasons[node] for node in part.graph.nodes}
             segments.append(TorchSegment(part.graph, own))

@@ -7,21 +7,19 @@ program.run([arena.ctypes.data, x.data_ptr(), y.data_ptr()], threads=2)
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from regroup.errors import EngineError
 from regroup.kernels.machine.target import Target
+from regroup.kernels.program.arrangement import aligned
 from regroup.kernels.program.code import Form, code_of_step, step_number
 from regroup.kernels.program.crowd import Preference
 from regroup.kernels.program.layout import Layout
 from regroup.kernels.program.runner import FIELDS
 from regroup.kernels.program.steps import Step
-from regroup.kernels.templates.base import LINE, Kernel, whole_lines
 from regroup.kernels.templates.halo import Zeros
 
 _IMAGES = FIELDS.index("images")
@@ -46,7 +44,7 @@ def build(
         KernelError: a problem that no template covers; ask `why_not` first.
     """
     layout = Layout(steps, target or Target.host(), arena_floats, progress)
-    return Program(layout, _pack(layout, steps))
+    return Program(layout, layout.arrangement.pack(steps))
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class Program:
 
     def pack(self, steps: Sequence[Step]) -> Program:
         """Return a program of the same code with the parameters of `steps` (same problems) in it."""
-        return Program(self.layout, _pack(self.layout, steps))
+        return Program(self.layout, self.layout.arrangement.pack(steps))
 
 
 class Call:
@@ -200,35 +198,3 @@ class Call:
         self._fields[_IMAGES] = images
         preference = None if ours else self.preference
         self._region.run(self._fields, self._threads, self._board.ctypes.data, preference)
-
-
-def aligned(floats: int) -> np.ndarray:
-    """Return float32 memory that starts at a multiple of 64 bytes."""
-    raw = np.empty(floats + LINE, np.float32)
-    start = (-raw.ctypes.data % 64) // 4
-    return raw[start : start + floats]
-
-
-def _pack(layout: Layout, steps: Sequence[Step]) -> np.ndarray:
-    weights = aligned(layout.weight_floats)
-    weights[:] = 0
-    at = iter(layout.weights_at)
-
-    def pack(kernel: Kernel, start: int, parameters: Mapping[str, np.ndarray]) -> None:
-        constants = kernel.problem.constants
-        packed = {name: numbers for name, numbers in parameters.items() if name not in constants}
-        weights[start : start + kernel.packed] = kernel.pack(packed)
-        start += whole_lines(kernel.packed)
-        for name in constants:
-            weights[start : start + len(parameters[name])] = parameters[name]
-            start += whole_lines(len(parameters[name]))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is copies, which threads make side by side
-        done = [
-            pool.submit(pack, kernel, next(at), step.parts[i].parameters if i < len(step.parts) else {})
-            for step, kernels in zip(steps, layout.kernels, strict=True)
-            for i, kernel in enumerate(kernels)
-        ]
-    for each in done:
-        each.result()
-    return weights
