@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from regroup.lazy import lazily
 
 if TYPE_CHECKING:
+    from regroup.aot.export import export_object as export_object
     from regroup.comparison.runner import compare as compare
     from regroup.conversion.folding import fold_orders as fold_orders
     from regroup.conversion.packed import load_packed as load_packed
@@ -65,6 +66,7 @@ _HOME = {
     "explain": "ops.explain",
     "export": "exporting",
     "fold_orders": "conversion.folding",
+    "export_object": "aot.export",
     "groupings": "strategies.learning",
     "list_models": "networks",
     "load": "loading",

@@ -33,14 +33,15 @@ class Builder:
         self._count = 0
         self._globals: dict[str, str] = {}
         self.declarations: set[str] = set()
-        self.type, self.end, self.internal = "void", "ret void", False
+        self.type, self.end, self.internal, self.attributes = "void", "ret void", False, ""
         self.label("entry")
 
     def text(self) -> str:
         """Return the function and the constants it uses as LLVM assembly."""
         head = ", ".join(f"{a.type} {a.name}" for a in self.arguments)
         linkage = "internal " if self.internal else ""
-        start = f"define {linkage}{self.type} @{self.name}({head}) {{"
+        attributes = f"{self.attributes} " if self.attributes else ""
+        start = f"define {linkage}{self.type} @{self.name}({head}) {attributes}{{"
         entry, *body = self.lines
         return "\n".join([*self._globals.values(), start, entry, *self._tables, *body, self.end, "}"])
 

@@ -75,15 +75,19 @@ class Code(Builder):
     def load_pointer(self, table: Value, index: int, name: str = "p") -> Value:
         """Load an entry of a table of pointers."""
         at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
-        return self.emit("ptr", f"load ptr, ptr {at}, align 8", name)
+        return self.emit("ptr", f"load ptr, ptr {at}, align {self.target.pointer}", name)
+
+    def store_pointer(self, pointer: Value, table: Value, index: int) -> None:
+        """Set an entry of a table of pointers."""
+        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
+        self.lines.append(f"store ptr {pointer}, ptr {at}, align {self.target.pointer}")
 
     def pointers(self, values: Sequence[Value]) -> Value:
         """Return a table of pointers in the function's own memory, refilled wherever this stands."""
         table = Value(self, f"%table{len(self._tables)}", "ptr")
         self._tables.append(f"{table} = alloca [{len(values)} x ptr], align 16")
         for i, value in enumerate(values):
-            at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {i}")
-            self.lines.append(f"store ptr {value}, ptr {at}, align 8")
+            self.store_pointer(value, table, i)
         return table
 
     def memory(self, words: int) -> Value:

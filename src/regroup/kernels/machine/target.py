@@ -27,6 +27,7 @@ class Target:
         masks: partial vectors can be loaded and stored at full speed.
         l1: bytes of one core's first-level data cache.
         l2: bytes of one core's second-level cache.
+        pointer: bytes of an address.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     masks: bool
     l1: int = 32 << 10
     l2: int = 1 << 20
+    pointer: int = 8
 
     @classmethod
     def avx512(cls, cpu: str = "x86-64-v4", features: str = "") -> Target:

@@ -34,7 +34,7 @@ def fetch_ahead(code: Code) -> None:
     for _ in code.when(code.emit("i1", f"icmp ult ptr {at}, {end}")):
         for i in range(_LINES):
             code.prefetch(at, i * LINE)
-        code.line(f"store ptr {at + _LINES * LINE}, ptr {cursor}, align 8")
+        code.store_pointer(at + _LINES * LINE, cursor, 0)
 
 
 def goes_on(code: Code) -> Value:

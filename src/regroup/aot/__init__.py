@@ -1,0 +1,1 @@
+"""Ahead of time: a network as object code for another machine, without Python. See `export.export_object`."""

@@ -1,0 +1,150 @@
+"""`regroup.export_object`: a network as a directory with its object code, headers and an example.
+
+>>> import tempfile
+>>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+>>> with tempfile.TemporaryDirectory() as folder:
+...     found = export_object(model, torch.randn(1, 3, 8, 8), "aarch64", Path(folder) / "net")
+...     print(sorted(path.name for path in (Path(folder) / "net").glob("net*")))
+['net.h', 'net.hpp', 'net.o']
+>>> found.macs
+7776
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from regroup.aot.archive import archive
+from regroup.aot.network import Network, whole_network
+from regroup.aot.object import Object, compile_network
+from regroup.aot.report import Report, parse_size, report, require_fit
+from regroup.aot.sources import sample_file, sources
+from regroup.aot.targets import Machine
+from regroup.aot.targets import target as machine_of
+from regroup.engine.frontend.inputs import of_example
+from regroup.errors import ParameterError
+from regroup.files.disk import make_directories, try_writing
+from regroup.files.sealed import MANIFEST, write_sealed
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+
+_RESERVED = ("main", "input", "output", "arena", "weights", "ports", "compare")
+"""Names that the example has already."""
+
+
+def export_object(
+    model: Any,
+    example: Tensor | Sequence[Any] | Mapping[str, Any],
+    target: str,
+    directory: str | os.PathLike[str],
+    *,
+    name: str = "net",
+    weights: str = "inside",
+    ram: str | int | None = None,
+    flash: str | int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Write `model` as object code for another machine, which runs there without Python.
+
+    The directory gets `net.o` and `libnet.a` with one function, `net_run`, that does one image on one thread,
+    calls no library and allocates nothing; `net.h` and `net.hpp`; an example, `main.c` with `Makefile` and
+    `CMakeLists.txt`, that any C compiler builds; `report.txt` and `report.json`; and the example's numbers
+    with what PyTorch makes of them: `make check` compares. All of it appears in one step, or nothing.
+
+    Args:
+        model: in eval mode: a module or function, as `regroup.compile` takes it.
+        example: an input, as for `regroup.compile`; the code is for images of its size, one at a time.
+        target: name of the machine (`regroup.aot.targets.MACHINES`).
+        directory: to be written.
+        name: prefix of all names in C, so that several networks can be in one program.
+        weights: "inside" the object as constants, or "apart" in `net.weights`, to be mapped or flashed by the
+            caller and given to `net_run`.
+        ram: bytes of working memory that the machine has: a number, or such as "256k"; any by default.
+        flash: bytes of memory for code and weights, likewise.
+        overwrite: replace an earlier export in `directory`, with all that was put there since.
+
+    Returns:
+        What it needs of the machine.
+
+    Raises:
+        EngineError: the model cannot be object code; says which operator is the reason.
+        ParameterError: an argument cannot be, or `ram` or `flash` does not suffice.
+        UnknownNameError: there is no such target.
+        CheckpointError: the directory cannot be written.
+        OSError: nor can the one above it.
+    """
+    machine, path = machine_of(target), Path(directory)
+    _check(name, weights, path, overwrite)
+    limits = parse_size("ram", ram), parse_size("flash", flash)
+    network = whole_network(model, example, machine.cpu)
+    made = compile_network(network, machine.cpu, f"{name}_run", apart=weights == "apart")
+    found = report(network, made, machine.name)
+    require_fit(found, *limits)
+    files = _objects(made, machine, name)
+    files |= sources(network, made, machine, name, _title(model))
+    files |= {"report.txt": str(found).encode(), "report.json": found.as_json().encode()}
+    files |= _samples(network, model, example)
+    make_directories(path.absolute().parent)
+    write_sealed(path.absolute(), files, replace=True)
+    return found
+
+
+def _check(name: str, weights: str, path: Path, overwrite: bool) -> None:
+    """Raise an error for what can be known before there is anything to write."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ParameterError("name", name, "a name in C of lower-case letters, digits and _, such as net")
+    if weights not in ("inside", "apart"):
+        raise ParameterError("weights", weights, "'inside' or 'apart'")
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ParameterError("directory", str(path), "a directory, or not there yet")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise ParameterError(
+                "directory", str(path), "empty or not there yet", "give another one, or overwrite it"
+            )
+        if not (path / MANIFEST).is_file() or not (path / "report.json").is_file():
+            raise ParameterError("directory", str(path), "an earlier export where it is overwritten")
+    there = next(p for p in path.absolute().parents if p.exists())
+    try_writing(there)
+
+
+def _title(model: Any) -> str:
+    """Return what people call a model: the name of its architecture, as timm has it, or of its class."""
+    known = getattr(model, "pretrained_cfg", None)
+    named = known.get("architecture") if isinstance(known, dict) else None
+    return str(named or getattr(model, "__name__", type(model).__name__))
+
+
+def _objects(made: Object, machine: Machine, name: str) -> dict[str, bytes]:
+    files = {f"{name}.o": made.code}
+    if made.apart:
+        files[f"{name}.weights"] = made.weights
+    if made.code[:4] == b"\x7fELF":  # archives of other formats have another index
+        files[f"lib{name}.a"] = archive(f"{name}.o", made.code, [f"{name}_run"])
+    return files
+
+
+def _samples(network: Network, model: Any, example: Any) -> dict[str, bytes]:
+    """Return the example's first image and what the model makes of it, as files."""
+    taken = of_example(example)
+    long = len(taken.tensors[0])
+    firsts = [x[:1] if x.dim() and len(x) == long else x for x in taken.tensors]
+    args, kwargs = taken.put_back(firsts)
+    with torch.no_grad():
+        results = pytree.tree_leaves(model(*args, **kwargs))
+    tensors = {port.name: firsts[port.position] for port in network.inputs}
+    tensors |= {port.name: results[port.position] for port in network.outputs}
+    ports = (*network.inputs, *network.outputs)
+    return {sample_file(port): _numbers(tensors[port.name]) for port in ports}
+
+
+def _numbers(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().numpy().astype("<f4").tobytes()

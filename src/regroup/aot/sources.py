@@ -1,0 +1,123 @@
+"""The files beside the object: headers, an example that builds with any C compiler, and what builds it.
+
+They are the files in `text/`, with what is different from network to network put in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from string import Template
+
+from regroup.aot.network import Network, Port
+from regroup.aot.object import ABI_VERSION, Object
+from regroup.aot.targets import Machine
+from regroup.kernels.program.entry import ALIGNMENT, NULL_POINTER, UNALIGNED
+
+_FILES = {"net.h": "{name}.h", "net.hpp": "{name}.hpp"}
+"""Those that are called like the network; the others keep their names."""
+
+
+def sources(network: Network, made: Object, machine: Machine, name: str, title: str) -> dict[str, bytes]:
+    """Return the text files of an export, by name.
+
+    Args:
+        network: its inputs and outputs.
+        made: the object code.
+        machine: what it is for.
+        name: prefix of all names in C.
+        title: what people call the network.
+    """
+    words = _words(network, made, name)
+    words |= {"title": _quotable(title), "machine": machine.name}
+    words |= {"version": sys.modules["regroup"].__version__}
+    words |= {"compiler": machine.compiler, "flags": machine.flags, "runs_with": machine.runs_with}
+    folder, found = resources.files("regroup.aot") / "text", {}
+    for file in ("net.h", "net.hpp", "main.c", "Makefile", "CMakeLists.txt"):
+        text = Template((folder / file).read_text("utf-8")).substitute(words)
+        found[_FILES.get(file, file).format(name=name)] = text.encode()
+    return found
+
+
+def sample_file(port: Port) -> str:
+    """Return the name of the file of a port's numbers."""
+    return f"{port.name}.bin"
+
+
+def _words(network: Network, made: Object, name: str) -> dict[str, str]:
+    upper, inputs, outputs = name.upper(), network.inputs, network.outputs
+    kinds = [f"const float *{p.name}" for p in inputs] + [f"float *{p.name}" for p in outputs]
+    names = [p.name for p in (*inputs, *outputs)]
+    apart = made.apart
+    prototype = ", ".join([*kinds, "void *arena", *(["const void *weights"] if apart else [])])
+    weights = f"#define {upper}_WEIGHTS_BYTES {len(made.weights)} /* of {name}.weights, a file beside this */"
+    return {
+        "name": name,
+        "NAME": upper,
+        "abi": str(ABI_VERSION),
+        "digest": made.digest,
+        "arena": str(made.arena_bytes),
+        "alignment": str(ALIGNMENT),
+        "null_pointer": str(NULL_POINTER),
+        "unaligned": str(UNALIGNED),
+        "and_weights": " and of weights" if apart else "",
+        "or_weights": ", or weights" if apart else "",
+        "weights_bytes": weights + "\n" if apart else "",
+        "signature": f"{name}_run({', '.join([*names, 'arena', *(['weights'] if apart else [])])})",
+        "prototype": f"int {name}_run({prototype})",
+        "ports": _port_macros(upper, inputs, outputs),
+        **_example(name, made, inputs, outputs),
+        **_wrapper(upper, made, kinds, names),
+    }
+
+
+def _port_macros(upper: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> str:
+    lines = [f"#define {upper}_INPUTS {len(inputs)}", f"#define {upper}_OUTPUTS {len(outputs)}"]
+    for port in (*inputs, *outputs):
+        shape = ", ".join(map(str, port.shape))
+        lines.append(f"#define {upper}_{port.name.upper()}_FLOATS {port.floats} /* ({shape}) */")
+    return "\n".join(lines) + "\n"
+
+
+def _example(name: str, made: Object, inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
+    """Return what `main.c` and its builders need."""
+    upper, ports = name.upper(), (*inputs, *outputs)
+    buffers = [f"static float {p.name}[{upper}_{p.name.upper()}_FLOATS];" for p in ports]
+    table = [f'    {{"{p.name}", {p.name}, {upper}_{p.name.upper()}_FLOATS}},' for p in ports]
+    files = [sample_file(port) for port in inputs]
+    if made.apart:
+        size = f"{upper}_WEIGHTS_BYTES"
+        buffers.append(f"static _Alignas({upper}_ALIGNMENT) unsigned char weights[{size}];")
+        table.insert(0, f'    {{"weights", (float *)weights, {size} / sizeof(float)}},')
+        files.insert(0, f"{name}.weights")
+    given = [*(p.name for p in ports), "arena", *(["weights"] if made.apart else [])]
+    return {
+        "buffers": "\n".join(buffers) + "\n",
+        "table": "\n".join(table) + "\n",
+        "inputs": str(len(files)),
+        "most": str(max(port.floats for port in outputs)),
+        "input_files": " ".join(files),
+        "expected_files": " ".join(sample_file(port) for port in outputs),
+        "given": ", ".join(given),
+    }
+
+
+def _wrapper(upper: str, made: Object, kinds: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return what the C++ header needs."""
+    constructor = "    Network() = default;"
+    if made.apart:
+        about = "    /// The weights must stay where they are.\n"
+        constructor = f"{about}    explicit Network(const void *weights) : weights_(weights) {{}}"
+    return {
+        "constructor": constructor,
+        "parameters": ", ".join(kinds),
+        "arguments": ", ".join([*names, "arena_->bytes", *(["weights_"] if made.apart else [])]),
+        "members": "    const void *weights_;\n" if made.apart else "",
+        "sizes": "; ".join(f"{n}: {upper}_{n.upper()}_FLOATS numbers" for n in names) + ".",
+    }
+
+
+def _quotable(text: str) -> str:
+    """Return a text that may stand in a comment and between quotation marks."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in " .,:_-+=") else "_" for c in text)[:100]

@@ -1,0 +1,97 @@
+/* Runs the network in memory that ends, and begins, at a page that may not be touched.
+ *
+ *     fenced [weights] inputs ... outputs ...
+ *
+ * Files of inputs are read, those of outputs are written. HEADER, RUN, TABLE and GIVEN come from the test.
+ */
+#define _GNU_SOURCE
+#include HEADER
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct {
+    size_t bytes;
+    int written;
+} ports[] = {TABLE};
+
+enum { PORTS = sizeof ports / sizeof *ports };
+
+static void stop(const char *why) {
+    fprintf(stderr, "%s\n", why);
+    exit(3);
+}
+
+static unsigned char *region(size_t bytes, int at_end) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+    unsigned char *start =
+        mmap(NULL, whole + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED || mprotect(start, page, PROT_NONE) || mprotect(start + page + whole, page, PROT_NONE))
+        stop("no memory");
+    return start + page + (at_end ? whole - bytes : 0);
+}
+
+static void protect(unsigned char *memory, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)memory / page * page;
+    if (mprotect((void *)start, (uintptr_t)memory + bytes - start, PROT_READ))
+        stop("mprotect");
+}
+
+static void poison(unsigned char *memory, size_t bytes) {
+    uint32_t nan = 0x7fc0beef;
+    for (size_t i = 0; i + 4 <= bytes; i += 4)
+        memcpy(memory + i, &nan, 4);
+}
+
+int main(int count, char **paths) {
+    unsigned char *first[PORTS];
+    if (count != 1 + PORTS)
+        stop("wrong number of files");
+    for (int at_end = 0; at_end < 2; at_end++) {
+        unsigned char *memory[PORTS], *arena = region(ARENA, at_end);
+        poison(arena, ARENA);
+        for (int i = 0; i < PORTS; i++) {
+            memory[i] = region(ports[i].bytes, at_end);
+            poison(memory[i], ports[i].bytes);
+            if (ports[i].written)
+                continue;
+            FILE *file = fopen(paths[1 + i], "rb");
+            if (!file || fread(memory[i], 1, ports[i].bytes, file) != ports[i].bytes)
+                stop(paths[1 + i]);
+            fclose(file);
+            protect(memory[i], ports[i].bytes);
+        }
+        void *given[] = {GIVEN};
+        for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+            void *kept = given[i];
+            given[i] = NULL;
+            if (RUN != 1)
+                stop("a null pointer is not refused");
+            given[i] = kept;
+        }
+        given[ARENA_AT] = arena + 4;
+        if (RUN != 2)
+            stop("an arena that is not aligned is not refused");
+        given[ARENA_AT] = arena;
+        if (RUN != 0)
+            stop("it failed");
+        poison(arena, ARENA);
+        if (RUN != 0)
+            stop("it failed the second time");
+        for (int i = 0; i < PORTS; i++) {
+            if (at_end && ports[i].written && memcmp(first[i], memory[i], ports[i].bytes))
+                stop("it is not the same in other places");
+            first[i] = memory[i];
+        }
+    }
+    for (int i = 0; i < PORTS; i++)
+        if (ports[i].written) {
+            FILE *file = fopen(paths[1 + i], "wb");
+            if (!file || fwrite(first[i], 1, ports[i].bytes, file) != ports[i].bytes || fclose(file))
+                stop(paths[1 + i]);
+        }
+    return 0;
+}

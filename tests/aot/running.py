@@ -1,0 +1,117 @@
+"""Export networks, build them with a C compiler, and run them: here, or in an emulator."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from regroup.aot.network import Network, Port, whole_network
+from regroup.aot.object import Object, compile_network
+from regroup.aot.sources import sources
+from regroup.aot.targets import MACHINES, Machine
+from regroup.kernels.machine.target import Target
+
+_HOST = Target.host().name
+RUNNABLE = {
+    "x86-64-avx2": _HOST in ("AVX2", "AVX-512"),
+    "x86-64-avx512": _HOST == "AVX-512",
+    "aarch64": True,
+}
+"""The machines whose programs tests run, and whether this CPU, or an emulator, could."""
+
+_PACKAGES = {
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross",
+    "qemu-aarch64": "qemu-user",
+}
+
+
+def require(machine: str) -> Machine:
+    """Return a machine whose programs can be built and run here; else skip the test, and say why."""
+    found = MACHINES[machine]
+    if not RUNNABLE[machine]:
+        pytest.skip(f"{machine} is not run: this CPU is {_HOST}")
+    for program in filter(None, (found.compiler, found.runs_with)):
+        if shutil.which(program) is None:
+            package = _PACKAGES.get(program, "a C compiler")
+            pytest.skip(f"{machine} is not run: there is no {program} (apt-get install {package})")
+    return found
+
+
+class Built:
+    """A network as a program with fences around its memory."""
+
+    def __init__(
+        self, model: object, example: object, machine: Machine, folder: Path, *, apart: bool = True
+    ) -> None:
+        self.network: Network = whole_network(model, example, machine.cpu)
+        self.made: Object = compile_network(self.network, machine.cpu, "net_run", apart=apart)
+        self.machine, self.folder = machine, folder
+        for name, data in sources(self.network, self.made, machine, "net", "a test").items():
+            (folder / name).write_bytes(data)
+        (folder / "net.o").write_bytes(self.made.code)
+        if apart:
+            (folder / "net.weights").write_bytes(self.made.weights)
+        self._build()
+
+    def _build(self) -> None:
+        inputs, outputs, apart = self.network.inputs, self.network.outputs, self.made.apart
+        ports = ["{NET_WEIGHTS_BYTES, 0}"] if apart else []
+        ports += [f"{{4 * NET_{p.name.upper()}_FLOATS, {int(p in outputs)}}}" for p in (*inputs, *outputs)]
+        count, skipped = len(inputs) + len(outputs), int(apart)
+        given = [f"memory[{skipped + i}]" for i in range(count)]
+        given += ["arena", *(["memory[0]"] if apart else [])]
+        macros = {
+            "HEADER": '"net.h"',
+            "TABLE": ", ".join(ports),
+            "GIVEN": ", ".join(given),
+            "RUN": f"net_run({', '.join(f'given[{i}]' for i in range(len(given)))})",
+            "ARENA": "NET_ARENA_BYTES",
+            "ARENA_AT": str(count),
+        }
+        command = [self.machine.compiler, "-O1", "-Wall", "-Werror", f"-I{self.folder}"]
+        command += [f"-D{name}={text}" for name, text in macros.items()]
+        program = Path(__file__).with_name("fenced.c")
+        flags = self.machine.flags.split()
+        run([*command, "-o", self.folder / "fenced", program, self.folder / "net.o", *flags])
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Run one image, and return the outputs."""
+        files = [self.folder / "net.weights"] if self.made.apart else []
+        for port, x in zip(self.network.inputs, inputs, strict=True):
+            files.append(self.folder / f"{port.name}.bin")
+            files[-1].write_bytes(x.contiguous().numpy().tobytes())
+        results = [self.folder / f"{port.name}.bin" for port in self.network.outputs]
+        run([*self.machine.runs_with.split(), self.folder / "fenced", *files, *results])
+        return [_read(path, port) for path, port in zip(results, self.network.outputs, strict=True)]
+
+
+def run(command: Sequence[object]) -> str:
+    """Run a program that must succeed, and return what it prints."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def engine(network: Network, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return what the same steps give in this process, on one thread."""
+    program = network.schedule.build()
+    arena = program.new_arena(1)
+    arena[:] = np.nan
+    numbers = [x.contiguous() for x in inputs]
+    outputs = [torch.full((1, *port.shape), torch.nan) for port in network.outputs]
+    at = {p.buffer: t for p, t in zip((*network.inputs, *network.outputs), (*numbers, *outputs), strict=True)}
+    buffers = [at[number] for number in range(2, 2 + len(at))]
+    strides = [x.numel() for x in buffers]
+    program.run([arena.ctypes.data, *(x.data_ptr() for x in buffers)], threads=1, strides=strides)
+    return outputs
+
+
+def _read(path: Path, port: Port) -> Tensor:
+    return torch.from_numpy(np.fromfile(path, np.float32).copy()).view(1, *port.shape)

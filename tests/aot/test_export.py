@@ -1,0 +1,185 @@
+"""What an export writes, and what it refuses: one clear error each, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+from torch import nn
+
+from regroup import export_object
+from regroup.aot.targets import MACHINES, listed
+from regroup.errors import CheckpointError, EngineError, ParameterError, UnknownNameError
+from regroup.files.sealed import verify_sealed
+from tests.aot.running import require, run
+
+
+def small(seed: int = 0) -> nn.Module:
+    """Return a network of integers, so that results are exact."""
+    torch.manual_seed(seed)
+    layers = (nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 8, 1, groups=4), nn.AdaptiveMaxPool2d(1))
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5))
+    for parameter in model.parameters():
+        parameter.data = torch.randint(-2, 3, parameter.shape).float()
+    return model.eval()
+
+
+EXAMPLE = torch.randint(-3, 4, (2, 3, 12, 10)).float()
+
+
+@pytest.mark.parametrize("machine", ["x86-64-avx2", "aarch64"])
+@pytest.mark.parametrize("weights", ["inside", "apart"])
+def test_the_example_builds_and_gives_what_pytorch_gives(machine, weights, tmp_path):
+    require(machine)
+    export_object(small(), EXAMPLE, machine, tmp_path / "net", weights=weights)
+    printed = run(["make", "-C", tmp_path / "net", "check", "CFLAGS=-O1 -Wall -Wextra -Werror"])
+    assert "output: at most 0 from what is expected, whose largest number is" in printed
+    files = ["net.weights"] if weights == "apart" else []
+    emulator = MACHINES[machine].runs_with.split()
+    paths = [tmp_path / "net" / file for file in ("main", *files, "input.bin")]
+    lines = run([*emulator, *paths]).splitlines()
+    assert [line.split()[:2] for line in lines] == [["output", str(i)] for i in range(5)]
+
+
+def test_two_networks_in_one_program_on_many_threads(tmp_path):
+    require("x86-64-avx2")
+    for name, seed in (("one", 1), ("other", 2)):
+        export_object(small(seed), EXAMPLE, "x86-64-avx2", tmp_path / name, name=name)
+    program = tmp_path / "threads.cpp"
+    program.write_text("""
+        #include <cstring>
+        #include <thread>
+        #include <vector>
+        #include "one.hpp"
+        #include "other.hpp"
+        static float x[ONE_INPUT_FLOATS], first[2][5];
+        template <class Network> void work(int which, int times, bool *good) {
+            Network network;
+            for (int i = 0; i < times; i++) {
+                float y[5];
+                network.run(x, y);
+                if (times == 1) std::memcpy(first[which], y, sizeof y);
+                *good = *good && !std::memcmp(first[which], y, sizeof y);
+            }
+        }
+        int main() {
+            for (int i = 0; i < ONE_INPUT_FLOATS; i++) x[i] = i % 17 - 8;
+            bool good[8];
+            std::vector<std::thread> threads;
+            for (int i = 0; i < 8; i++) good[i] = true;
+            work<one::Network>(0, 1, good), work<other::Network>(1, 1, good);
+            for (int i = 0; i < 8; i++)
+                threads.emplace_back(
+                    i % 2 ? work<other::Network> : work<one::Network>, i % 2, 2000, &good[i]);
+            for (auto &thread : threads) thread.join();
+            for (bool one : good) if (!one) return 1;
+            try { one::Network().run(x, nullptr); } catch (const std::invalid_argument &) {
+                return std::memcmp(first[0], first[1], sizeof first[0]) ? 0 : 2;
+            }
+            return 3;
+        }
+    """)
+    folders = [tmp_path / name for name in ("one", "other")]
+    include = [f"-I{folder}" for folder in folders]
+    libraries = [folder / f"lib{folder.name}.a" for folder in folders]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    run(["c++", *flags, *include, program, *libraries, "-o", tmp_path / "threads"])
+    run([tmp_path / "threads"])
+
+
+def test_the_report_adds_up(tmp_path):
+    found = export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net")
+    data = json.loads((tmp_path / "net" / "report.json").read_text())
+    header = (tmp_path / "net" / "net.h").read_text()
+    assert found.macs == data["macs"] == 120 * (27 * 16 + 4 * 8) + 8 * 5
+    assert found.flash == data["flash"] == found.code + found.weights
+    assert f"#define NET_ARENA_BYTES {found.arena}\n" in header
+    assert found.ram == found.arena + 4 * (3 * 12 * 10 + 5)
+    assert found.weights >= 4 * sum(p.numel() for p in small().parameters())
+    assert max(step.bytes for step in found.steps) <= found.arena
+    assert sum(step.share for step in found.steps) == pytest.approx(1)
+    assert str(found) == (tmp_path / "net" / "report.txt").read_text()
+
+
+def test_the_same_network_gives_the_same_files(tmp_path):
+    for name in ("a", "b"):
+        export_object(small(), EXAMPLE, "aarch64", tmp_path / name)
+    files = verify_sealed(tmp_path / "a")
+    assert "net.o" in files and "libnet.a" in files
+    assert all((tmp_path / "b" / name).read_bytes() == path.read_bytes() for name, path in files.items())
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_there_is_an_export_for_every_machine(machine, tmp_path):
+    export_object(small(), EXAMPLE, machine, tmp_path / "net")
+    code = (tmp_path / "net" / "net.o").read_bytes()
+    kinds = {"x86-64": (b"\x7fELF", 62), "aarch64": (b"\x7fELF", 183), "apple": (b"\xcf\xfa\xed\xfe", None)}
+    magic, number = next(kinds[key] for key in ("apple", "x86-64", "aarch64") if key in machine)
+    assert code[:4] == magic and number in (None, int.from_bytes(code[18:20], "little"))
+    assert (tmp_path / "net" / "libnet.a").exists() == (machine != "aarch64-apple")
+    assert machine in listed()
+
+
+class Sort(nn.Module):
+    def forward(self, x):
+        return x.sort(1).values + torch.cumsum(x, 1)
+
+
+REFUSED = {
+    "target": ({"target": "cortex-m4"}, UnknownNameError, "target='cortex-m4': must be one of aarch64, "),
+    "ram": ({"ram": "4k"}, ParameterError, r"ram=4096: must be at least \d+, .*step \d+, .*conv"),
+    "flash": ({"flash": "1k"}, ParameterError, r"flash=1024: must be at least \d+, .*weights"),
+    "size": ({"ram": "much"}, ParameterError, "ram='much': must be a number of bytes"),
+    "name": ({"name": "1net"}, ParameterError, "name='1net': must be a name in C"),
+    "reserved": ({"name": "main"}, ParameterError, "name='main': must be a name in C"),
+    "weights": ({"weights": "beside"}, ParameterError, "weights='beside': must be 'inside' or 'apart'"),
+    "training": ({"model": small().train()}, EngineError, "training mode"),
+    "operators": ({"model": Sort().eval()}, EngineError, "no kernel for aten::(sort|cumsum).*no kernel for"),
+    "nothing": ({"model": nn.Identity().eval()}, EngineError, "computes nothing"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_is_refused_and_nothing_is_written(what, tmp_path):
+    given, error, message = REFUSED[what]
+    given = {"model": small(), "example": EXAMPLE, "target": "x86-64-avx2", **given}
+    with pytest.raises(error, match=message):
+        export_object(directory=tmp_path / "net", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten_unasked(tmp_path):
+    mine = tmp_path / "net" / "thesis.tex"
+    mine.parent.mkdir()
+    mine.write_text("years")
+    for overwrite, message in ((False, "empty or not there yet"), (True, "an earlier export")):
+        with pytest.raises(ParameterError, match=message):
+            export_object(small(), EXAMPLE, "x86-64-avx2", mine.parent, overwrite=overwrite)
+    with pytest.raises(ParameterError, match="must be a directory"):
+        export_object(small(), EXAMPLE, "x86-64-avx2", mine)
+    with pytest.raises((OSError, CheckpointError), match="thesis"):
+        export_object(small(), EXAMPLE, "x86-64-avx2", mine / "net")
+    assert mine.read_text() == "years" and list(mine.parent.iterdir()) == [mine]
+
+
+def test_an_earlier_export_is_replaced_as_a_whole(tmp_path):
+    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", weights="apart")
+    with pytest.raises(ParameterError, match="empty or not there yet"):
+        export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net")
+    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", overwrite=True)
+    assert not (tmp_path / "net" / "net.weights").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_cmake_builds_it_too(tmp_path):
+    require("x86-64-avx2")
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake")
+    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net")
+    run(["cmake", "-S", tmp_path / "net", "-B", tmp_path / "build"])
+    run(["cmake", "--build", tmp_path / "build"])
+    found = subprocess.run([tmp_path / "build" / "main"], capture_output=True, text=True)
+    assert found.returncode == 2 and "usage:" in found.stderr
