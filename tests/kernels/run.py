@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
@@ -35,31 +37,78 @@ _UNTOUCHED = np.uint32(0x7FC0BEEF)
 _FLOATS = 1 << 20
 
 
-class Bench:
-    """The regions that problems run in."""
+@dataclass
+class Job:
+    """One run of a kernel, in memory between protected pages.
+
+    Attributes:
+        kernel: which.
+        buffers: those of the views, then the packed weights.
+        offsets: where in each the function's pointer points, in floats.
+        private: the cursor, then its scratch memory.
+        at_end: whether protected pages follow the buffers at once, or precede them.
+        ranges: first work item, and the one after the last, call by call.
+    """
+
+    kernel: Kernel
+    buffers: list[np.ndarray]
+    offsets: list[int]
+    private: np.ndarray
+    at_end: bool
+    ranges: list[tuple[int, int]]
+
+
+class Here:
+    """Runs kernels in this process."""
 
     def __init__(self) -> None:
+        self._last: tuple[Kernel | None, int, object] = (None, 0, None)
+
+    def __call__(self, job: Job) -> None:
+        """Do a job."""
+        if self._last[0] is not job.kernel:
+            self._last = (job.kernel, *_compiled(job.kernel))
+        starts = [
+            buffer.ctypes.data + 4 * offset for buffer, offset in zip(job.buffers, job.offsets, strict=True)
+        ]
+        table = (ctypes.c_void_p * len(starts))(*starts)
+        kinds = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        call, done = ctypes.CFUNCTYPE(None, *kinds)(self._last[1]), None
+        for low, high in job.ranges:
+            # the call goes on where the one before has ended
+            job.private[:CURSOR].view(np.int64)[2] = low == done
+            call(table, low, high, job.private.ctypes.data + 4 * CURSOR)
+            done = high
+
+
+class Bench:
+    """The regions that problems run in.
+
+    Args:
+        machine: what runs kernels; this process by default.
+    """
+
+    def __init__(self, machine: Callable[[Job], None] | None = None) -> None:
         self.regions = [Guarded(_FLOATS) for _ in range(9)]
+        self._machine = machine or Here()
 
     def run(self, kernel: Kernel, rng: Random, exact: bool) -> None:
         """Run a kernel on random numbers and compare it with the reference."""
-        address, self._keep = _compiled(kernel)
         problem, generator = kernel.problem, torch.Generator().manual_seed(rng.randrange(1 << 30))
         parameters = {n: _numbers(s, generator, exact) for n, s in problem.parameters.items()}
         for at_end in (True, False):
-            self._once(kernel, address, parameters, generator, rng, (exact, at_end))
+            self._once(kernel, parameters, generator, rng, (exact, at_end))
 
     def _once(
         self,
         kernel: Kernel,
-        address: int,
         parameters: dict[str, Tensor],
         generator: torch.Generator,
         rng: Random,
         flags: tuple[bool, bool],
     ) -> None:
         problem, (exact, at_end) = kernel.problem, flags
-        tensors, pointers, output = {}, [], None
+        tensors, buffers, offsets, output = {}, [], [], None
         for name, view, region in zip(_names(problem), problem.views, self.regions, strict=False):
             buffer = region.take(view.floats, at_end)
             buffer.view(np.uint32)[:] = _UNTOUCHED
@@ -74,7 +123,8 @@ class Bench:
                 _inside(view, buffer, halo=True)[:] = 0
                 inside[:] = tensors[name].permute(1, 2, 0).numpy()
             output = (view, buffer)
-            pointers.append(buffer.ctypes.data - view.first * 4)
+            buffers.append(buffer)
+            offsets.append(-view.first)
         weights = self.regions[-1].take(kernel.packed, at_end)
         weights[:] = kernel.pack({n: t.numpy() for n, t in parameters.items() if n not in problem.constants})
         weights[kernel.packed - kernel.rare :] = np.nan  # only for numbers that are not finite
@@ -82,17 +132,8 @@ class Bench:
         private.view(np.uint32)[:] = _UNTOUCHED
         # no memory is there: what is fetched ahead is not read
         private[:CURSOR].view(np.int64)[:3] = 0, 1 << 16, 0
-        table = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, weights.ctypes.data)
-        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(
-            address
-        )
-        done = None
-        for low, high in _ranges(kernel.items, rng):
-            private[:CURSOR].view(np.int64)[2] = (
-                low == done
-            )  # the call goes on where the one before has ended
-            call(table, low, high, private.ctypes.data + 4 * CURSOR)
-            done = high
+        ranges = _ranges(kernel.items, rng)
+        self._machine(Job(kernel, [*buffers, weights], [*offsets, 0], private, at_end, ranges))
         self._check(kernel, output, tensors, parameters, exact)
 
     def _check(
@@ -188,8 +229,13 @@ def main(family: str, seed: int, count: int) -> None:
     """Run `count` problems of a family, alternating targets and kinds of numbers."""
     faulthandler.enable()
     torch.set_num_threads(1)
-    rng, bench = Random(f"{family} {seed}"), Bench()
     targets = [Target.host(), Target.avx2()] if Target.host().name == "AVX-512" else [Target.host()]
+    run_family(family, seed, count, targets, Bench())
+
+
+def run_family(family: str, seed: int, count: int, targets: list[Target], bench: Bench) -> None:
+    """Run `count` problems of a family on some targets; the last line printed names the problem."""
+    rng = Random(f"{family} {seed}")
     done = 0
     while done < count:
         exact = rng.random() < 0.4
