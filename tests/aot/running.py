@@ -16,6 +16,7 @@ from regroup.aot.network import Network, Port, whole_network
 from regroup.aot.object import Object, compile_network
 from regroup.aot.sources import sources
 from regroup.aot.targets import MACHINES, Machine
+from regroup.aot.wasm import linked
 from regroup.kernels.machine.target import Target
 
 _HOST = Target.host().name
@@ -23,12 +24,14 @@ RUNNABLE = {
     "x86-64-avx2": _HOST in ("AVX2", "AVX-512"),
     "x86-64-avx512": _HOST == "AVX-512",
     "aarch64": True,
+    "wasm32-simd128": True,
 }
 """The machines whose programs tests run, and whether this CPU, or an emulator, could."""
 
 _PACKAGES = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross",
     "qemu-aarch64": "qemu-user",
+    "node": "nodejs",
 }
 
 
@@ -51,6 +54,7 @@ class Built:
         self, model: object, example: object, machine: Machine, folder: Path, *, apart: bool = True
     ) -> None:
         self.network: Network = whole_network(model, example, machine.cpu)
+        apart = apart and not machine.is_wasm
         self.made: Object = compile_network(self.network, machine.cpu, "net_run", apart=apart)
         self.machine, self.folder = machine, folder
         for name, data in sources(self.network, self.made, machine, "net", "a test").items():
@@ -58,7 +62,7 @@ class Built:
         (folder / "net.o").write_bytes(self.made.code)
         if apart:
             (folder / "net.weights").write_bytes(self.made.weights)
-        self._build()
+        self._build_wasm() if machine.is_wasm else self._build()
 
     def _build(self) -> None:
         inputs, outputs, apart = self.network.inputs, self.network.outputs, self.made.apart
@@ -80,6 +84,14 @@ class Built:
         program = Path(__file__).with_name("fenced.c")
         flags = self.machine.flags.split()
         run([*command, "-o", self.folder / "fenced", program, self.folder / "net.o", *flags])
+        self._command = [*self.machine.runs_with.split(), self.folder / "fenced"]
+
+    def _build_wasm(self) -> None:
+        (self.folder / "net.wasm").write_bytes(linked(self.made.code, "net_run"))
+        floats = ",".join(str(port.floats) for port in (*self.network.inputs, *self.network.outputs))
+        numbers = [self.made.arena_bytes, floats, len(self.network.outputs)]
+        program = Path(__file__).with_name("fenced.mjs")
+        self._command = [self.machine.runs_with, program, self.folder / "net.wasm", *numbers]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run one image, and return the outputs."""
@@ -88,7 +100,7 @@ class Built:
             files.append(self.folder / f"{port.name}.bin")
             files[-1].write_bytes(x.contiguous().numpy().tobytes())
         results = [self.folder / f"{port.name}.bin" for port in self.network.outputs]
-        run([*self.machine.runs_with.split(), self.folder / "fenced", *files, *results])
+        run([*self._command, *files, *results])
         return [_read(path, port) for path, port in zip(results, self.network.outputs, strict=True)]
 
 

@@ -44,6 +44,31 @@ def test_the_example_builds_and_gives_what_pytorch_gives(machine, weights, tmp_p
     assert [line.split()[:2] for line in lines] == [["output", str(i)] for i in range(5)]
 
 
+def test_the_example_in_javascript_gives_what_pytorch_gives(tmp_path):
+    require("wasm32-simd128")
+    export_object(small(), EXAMPLE, "wasm32-simd128", tmp_path / "net")
+    printed = run(["node", tmp_path / "net" / "check.mjs"])
+    assert printed.startswith("output: at most 0 from what is expected, whose largest number is")
+    wrong = tmp_path / "wrong.mjs"
+    wrong.write_text("""
+        import { readFileSync } from "node:fs";
+        import { inputs, load, outputs } from "./net/net.js";
+        if (inputs.input.join() !== "3,12,10" || outputs.output.join() !== "5") throw new Error("shapes");
+        const network = await load(await WebAssembly.compile(readFileSync("net/net.wasm")));
+        for (const images of [[], [new Float32Array(3)], [1, 2].map(() => new Float32Array(360))])
+            try { network.run(...images); console.log("taken"); }
+            catch (error) { console.log(error.message); }
+        const x = new Float32Array(360).fill(1), first = network.run(x).output;
+        network.run(x.map(() => 2));  // results are the caller's own
+        console.log(first.join() === network.run(x).output.join());
+    """)
+    done = subprocess.run(["node", wrong], capture_output=True, text=True, cwd=tmp_path)
+    lines = ["0 inputs; there are 1", "input has 3 numbers, not 360", "2 inputs; there are 1", "true"]
+    assert done.stdout.splitlines() == lines, done.stderr
+    with pytest.raises(ParameterError, match="weights='apart': must be 'inside' for wasm32-simd128"):
+        export_object(small(), EXAMPLE, "wasm32-simd128", tmp_path / "other", weights="apart")
+
+
 def test_two_networks_in_one_program_on_many_threads(tmp_path):
     require("x86-64-avx2")
     for name, seed in (("one", 1), ("other", 2)):
@@ -116,10 +141,11 @@ def test_the_same_network_gives_the_same_files(tmp_path):
 def test_there_is_an_export_for_every_machine(machine, tmp_path):
     export_object(small(), EXAMPLE, machine, tmp_path / "net")
     code = (tmp_path / "net" / "net.o").read_bytes()
-    kinds = {"x86-64": (b"\x7fELF", 62), "aarch64": (b"\x7fELF", 183), "apple": (b"\xcf\xfa\xed\xfe", None)}
-    magic, number = next(kinds[key] for key in ("apple", "x86-64", "aarch64") if key in machine)
+    kinds = {"apple": (b"\xcf\xfa\xed\xfe", None), "wasm": (b"\0asm", None)}
+    kinds |= {"x86-64": (b"\x7fELF", 62), "aarch64": (b"\x7fELF", 183)}
+    magic, number = next(kinds[key] for key in kinds if key in machine)
     assert code[:4] == magic and number in (None, int.from_bytes(code[18:20], "little"))
-    assert (tmp_path / "net" / "libnet.a").exists() == (machine != "aarch64-apple")
+    assert (tmp_path / "net" / "libnet.a").exists() == (magic == b"\x7fELF")
     assert machine in listed()
 
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from regroup.aot.targets import MACHINES
+from regroup.aot.wasm import linked
 from regroup.kernels import templates
 from regroup.kernels.language.code import assembly
 from regroup.kernels.machine import jit
@@ -46,6 +47,19 @@ def test_kernels_call_nothing(family, machine):
             done += 1
 
 
+@pytest.mark.parametrize("family", MAKERS)
+def test_kernels_of_webassembly_call_nothing(family):
+    """The linker takes an object that imports its memory and stack, and nothing else."""
+    rng, cpu, done = Random(family), MACHINES["wasm32-simd128"].cpu, 0
+    while done < 2:
+        ways = templates.kernels(MAKERS[family](rng, False), cpu)
+        if ways:
+            linked(jit.compile_object(assembly(rng.choice(ways).emit("kernel")), cpu), "kernel")
+            done += 1
+
+
 def test_the_test_sees_calls():
     text = "declare void @elsewhere()\ndefine void @here() {\ncall void @elsewhere()\nret void\n}"
     assert undefined(jit.compile_object(text, MACHINES["aarch64"].cpu)) == ["elsewhere"]
+    with pytest.raises(AssertionError, match="elsewhere"):
+        linked(jit.compile_object(text, MACHINES["wasm32-simd128"].cpu), "here")

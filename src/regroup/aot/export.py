@@ -29,6 +29,7 @@ from regroup.aot.report import Report, parse_size, report, require_fit
 from regroup.aot.sources import sample_file, sources
 from regroup.aot.targets import Machine
 from regroup.aot.targets import target as machine_of
+from regroup.aot.wasm import linked
 from regroup.engine.frontend.inputs import of_example
 from regroup.errors import ParameterError
 from regroup.files.disk import make_directories, try_writing
@@ -83,6 +84,8 @@ def export_object(
     """
     machine, path = machine_of(target), Path(directory)
     _check(name, weights, path, overwrite)
+    if machine.is_wasm and weights == "apart":
+        raise ParameterError("weights", weights, f"'inside' for {target}, whose memory begins empty")
     limits = parse_size("ram", ram), parse_size("flash", flash)
     network = whole_network(model, example, machine.cpu)
     made = compile_network(network, machine.cpu, f"{name}_run", apart=weights == "apart")
@@ -127,6 +130,8 @@ def _objects(made: Object, machine: Machine, name: str) -> dict[str, bytes]:
     files = {f"{name}.o": made.code}
     if made.apart:
         files[f"{name}.weights"] = made.weights
+    if machine.is_wasm:
+        files[f"{name}.wasm"] = linked(made.code, f"{name}_run")
     if made.code[:4] == b"\x7fELF":  # archives of other formats have another index
         files[f"lib{name}.a"] = archive(f"{name}.o", made.code, [f"{name}_run"])
     return files

@@ -21,6 +21,9 @@ ABI_VERSION = 1
 
 _MAGIC = b"regroup\0"
 
+_KINDS = (".text", ".rodata", "__text", "__const", "__literal", "CODE", "DATA")
+"""What sections of instructions and constants are called, in the formats that there are."""
+
 
 @dataclass(frozen=True)
 class Object:
@@ -101,10 +104,11 @@ def _filled(code: bytes, weights: bytes) -> bytes:
 
 
 def _sizes(code: bytes) -> dict[str, int]:
-    """Return the sizes of an object's sections of instructions and constants."""
-    found = {}
+    """Return the sizes of an object's sections of instructions and constants, by the start of their names."""
+    found: dict[str, int] = {}
     for section in llvm.ObjectFileRef.from_data(code).sections():
-        name = str(section.name() or b"", "ascii")
-        if name.startswith((".text", ".rodata", "__text", "__const", "__literal", "CODE", "DATA")):
-            found[name] = found.get(name, 0) + section.size()
+        name = section.name() or b""  # of WebAssembly, what follows in the file belongs to it
+        kind = next((kind for kind in _KINDS if name.startswith(kind.encode())), None)
+        if kind is not None:
+            found[kind] = found.get(kind, 0) + section.size()
     return found

@@ -5,18 +5,17 @@ They are the files in `text/`, with what is different from network to network pu
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from string import Template
 
 from regroup.aot.network import Network, Port
 from regroup.aot.object import ABI_VERSION, Object
 from regroup.aot.targets import Machine
 from regroup.kernels.program.entry import ALIGNMENT, NULL_POINTER, UNALIGNED
-
-_FILES = {"net.h": "{name}.h", "net.hpp": "{name}.hpp"}
-"""Those that are called like the network; the others keep their names."""
 
 
 def sources(network: Network, made: Object, machine: Machine, name: str, title: str) -> dict[str, bytes]:
@@ -33,11 +32,22 @@ def sources(network: Network, made: Object, machine: Machine, name: str, title: 
     words |= {"title": _quotable(title), "machine": machine.name}
     words |= {"version": sys.modules["regroup"].__version__}
     words |= {"compiler": machine.compiler, "flags": machine.flags, "runs_with": machine.runs_with}
-    folder, found = resources.files("regroup.aot") / "text", {}
-    for file in ("net.h", "net.hpp", "main.c", "Makefile", "CMakeLists.txt"):
-        text = Template((folder / file).read_text("utf-8")).substitute(words)
-        found[_FILES.get(file, file).format(name=name)] = text.encode()
+    found = {}
+    for file in _files(network, machine):
+        text = Template(file.read_text("utf-8")).substitute(words)
+        stem, _, kind = file.name.partition(".")
+        found[f"{name}.{kind}" if stem == "net" else file.name] = text.encode()
     return found
+
+
+def _files(network: Network, machine: Machine) -> list[Traversable]:
+    """Return the files of `text/` that belong to an export."""
+    folder = resources.files("regroup.aot") / "text"
+    inner = sorted((folder / ("wasm" if machine.is_wasm else "c")).iterdir(), key=lambda file: file.name)
+    is_classifier = [len(p.shape) for p in (*network.inputs, *network.outputs)] == [3, 1]
+    if not is_classifier or network.inputs[0].shape[0] != 3:
+        inner = [file for file in inner if file.name != "index.html"]
+    return [folder / "net.h", *inner]
 
 
 def sample_file(port: Port) -> str:
@@ -69,6 +79,7 @@ def _words(network: Network, made: Object, name: str) -> dict[str, str]:
         "ports": _port_macros(upper, inputs, outputs),
         **_example(name, made, inputs, outputs),
         **_wrapper(upper, made, kinds, names),
+        **_script(inputs, outputs),
     }
 
 
@@ -116,6 +127,21 @@ def _wrapper(upper: str, made: Object, kinds: Sequence[str], names: Sequence[str
         "members": "    const void *weights_;\n" if made.apart else "",
         "sizes": "; ".join(f"{n}: {upper}_{n.upper()}_FLOATS numbers" for n in names) + ".",
     }
+
+
+def _script(inputs: Sequence[Port], outputs: Sequence[Port]) -> dict[str, str]:
+    """Return what the files in JavaScript need."""
+    words = {
+        "first_output": outputs[0].name,
+        "height": str(inputs[0].shape[-2] if len(inputs[0].shape) > 1 else 1),
+        "width": str(inputs[0].shape[-1] if inputs[0].shape else 1),
+        "js_parameters": ", ".join(f"{port.name}: ArrayLike<number>" for port in inputs),
+        "js_result": "{ " + "; ".join(f"{port.name}: Float32Array" for port in outputs) + " }",
+    }
+    for kind, ports in (("input", inputs), ("output", outputs)):
+        words[f"{kind}_shapes"] = json.dumps({port.name: list(port.shape) for port in ports})
+        words[f"{kind}_types"] = "{ " + "; ".join(f"{port.name}: number[]" for port in ports) + " }"
+    return words
 
 
 def _quotable(text: str) -> str:

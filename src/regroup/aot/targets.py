@@ -35,6 +35,11 @@ class Machine:
     flags: str = ""
     runs_with: str = ""
 
+    @property
+    def is_wasm(self) -> bool:
+        """It is WebAssembly: called from JavaScript, not from C."""
+        return self.cpu.triple.startswith("wasm")
+
 
 _ARM = replace(Target.neon(), l2=512 << 10)
 
@@ -61,6 +66,14 @@ MACHINES: dict[str, Machine] = {
             "aarch64-apple",
             replace(_ARM, triple="arm64-apple-macosx11.0.0", cpu="apple-m1", l1=64 << 10, l2=4 << 20),
             "Apple's computers since 2020",
+        ),
+        Machine(
+            "wasm32-simd128",
+            replace(Target.simd128(), l2=512 << 10),
+            "web pages: browsers since 2021, Node.js, other WebAssembly runtimes",
+            "",
+            "",
+            "node",
         ),
     )
 }

@@ -58,6 +58,12 @@ class Target:
         return cls("NEON", "aarch64-unknown-linux-gnu", cpu, features, 4, 32, False)
 
     @classmethod
+    def simd128(cls) -> Target:
+        """Return WebAssembly with vectors of 128 bits, of which the CPUs below have 16."""
+        triple = "wasm32-unknown-unknown"
+        return cls("SIMD128", triple, "generic", "+simd128", 4, 16, False, pointer=4)
+
+    @classmethod
     @functools.cache
     def host(cls) -> Target:
         """Return the CPU this process runs on; `REGROUP_TARGET=avx2` restricts a larger x86 CPU."""
