@@ -82,10 +82,38 @@ def export_object(
         CheckpointError: the directory cannot be written.
         OSError: nor can the one above it.
     """
-    machine, path = machine_of(target), Path(directory)
-    _check(name, weights, path, overwrite)
-    if machine.is_wasm and weights == "apart":
-        raise ParameterError("weights", weights, f"'inside' for {target}, whose memory begins empty")
+    path = Path(directory)
+    _check_directory(path, overwrite)
+    files, found = object_files(model, example, target, name=name, weights=weights, ram=ram, flash=flash)
+    make_directories(path.absolute().parent)
+    write_sealed(path.absolute(), files, replace=True)
+    return found
+
+
+def object_files(
+    model: Any,
+    example: Tensor | Sequence[Any] | Mapping[str, Any],
+    target: str,
+    *,
+    name: str = "net",
+    weights: str = "inside",
+    ram: str | int | None = None,
+    flash: str | int | None = None,
+) -> tuple[dict[str, bytes], Report]:
+    """Return the files of an export by name, and what they need of the machine; as `export_object`.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2)).eval()
+    >>> files, found = object_files(model, torch.randn(1, 3), "aarch64", name="two")
+    >>> b"int two_run(const float *input, float *output, void *arena);" in files["two.h"]
+    True
+
+    Raises:
+        EngineError: the model cannot be object code; says which operator is the reason.
+        ParameterError: an argument cannot be, or `ram` or `flash` does not suffice.
+        UnknownNameError: there is no such target.
+    """
+    machine = machine_of(target)
+    _check_names(machine, name, weights)
     limits = parse_size("ram", ram), parse_size("flash", flash)
     network = whole_network(model, example, machine.cpu)
     made = compile_network(network, machine.cpu, f"{name}_run", apart=weights == "apart")
@@ -94,18 +122,20 @@ def export_object(
     files = _objects(made, machine, name)
     files |= sources(network, made, machine, name, _title(model))
     files |= {"report.txt": str(found).encode(), "report.json": found.as_json().encode()}
-    files |= _samples(network, model, example)
-    make_directories(path.absolute().parent)
-    write_sealed(path.absolute(), files, replace=True)
-    return found
+    return files | _samples(network, model, example), found
 
 
-def _check(name: str, weights: str, path: Path, overwrite: bool) -> None:
-    """Raise an error for what can be known before there is anything to write."""
+def _check_names(machine: Machine, name: str, weights: str) -> None:
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ParameterError("name", name, "a name in C of lower-case letters, digits and _, such as net")
     if weights not in ("inside", "apart"):
         raise ParameterError("weights", weights, "'inside' or 'apart'")
+    if machine.is_wasm and weights == "apart":
+        raise ParameterError("weights", weights, f"'inside' for {machine.name}, whose memory begins empty")
+
+
+def _check_directory(path: Path, overwrite: bool) -> None:
+    """Raise an error for a directory that cannot be written, before there is anything to write."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise ParameterError("directory", str(path), "a directory, or not there yet")
     if path.is_dir() and any(path.iterdir()):
