@@ -27,6 +27,7 @@ class Builder:
     def __init__(self, target: Target, name: str, **arguments: str) -> None:
         self.target, self.name, self.lanes = target, name, target.lanes
         self.vector = f"<{target.lanes} x float>"
+        self.index = f"i{8 * target.pointer}"
         self.arguments = [Value(self, f"%{argument}", type) for argument, type in arguments.items()]
         self.lines: list[str] = []
         self._tables: list[str] = []
@@ -64,6 +65,10 @@ class Builder:
             return Value(self, f"0x{bits}", type)
         return Value(self, f"splat (float 0x{bits})", type)
 
+    def integer(self, number: Operand) -> Value:
+        """Return a Python number as an integer of the language; values pass through."""
+        return self.value(number, self.index)
+
     def vec(self, number: float) -> Value:
         """Return a constant vector."""
         return self.value(number, self.vector)
@@ -78,7 +83,7 @@ class Builder:
 
     def compare(self, predicate: str, a: Operand, b: Operand) -> Value:
         """Return a mask; `predicate` as LLVM's icmp ("slt", "eq") or fcmp ("olt", "uno")."""
-        a = self.value(a, "i64")
+        a = self.integer(a)
         kind = "icmp" if a.type.startswith("i") or _is_ints(a.type) else "fcmp"
         type = f"{a.type.partition(' x ')[0]} x i1>" if a.type.startswith("<") else "i1"
         return self.emit(type, f"{kind} {predicate} {a.type} {a}, {self.value(b, a.type)}")
@@ -87,7 +92,7 @@ class Builder:
         """Return the address `floats` floats on."""
         if not isinstance(floats, Value) and floats == 0:
             return pointer
-        return self.emit("ptr", f"getelementptr inbounds float, ptr {pointer}, i64 {floats}")
+        return self.emit("ptr", f"getelementptr inbounds float, ptr {pointer}, {self.index} {floats}")
 
     def line(self, text: str) -> None:
         """Append an instruction without a result, as it is."""
@@ -119,7 +124,7 @@ class Value:
     def __add__(self, other: Operand) -> Value:
         if self.type == "ptr":
             return self.code.offset(self, other)
-        return self if other == 0 and self.type == "i64" else self.code.binary("add", self, other)
+        return self if other == 0 and self.type == self.code.index else self.code.binary("add", self, other)
 
     __radd__ = __add__
 
@@ -132,7 +137,7 @@ class Value:
         return self.code.binary("sub", self.code.value(other, self.type), self)
 
     def __mul__(self, other: Operand) -> Value:
-        return self if other == 1 and self.type == "i64" else self.code.binary("mul", self, other)
+        return self if other == 1 and self.type == self.code.index else self.code.binary("mul", self, other)
 
     __rmul__ = __mul__
 

@@ -8,8 +8,8 @@
 >>> "fmul <16 x float>" in code.text()
 True
 
-Integers are 64-bit and fold while they are Python numbers; pointers step in floats; a Python number
-beside a vector stands for a vector of it.
+Integers are as wide as addresses, and fold while they are Python numbers; pointers step in floats; a Python
+number beside a vector stands for a vector of it.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Code(Builder):
 
     def smaller(self, a: Operand, b: Operand) -> Value:
         """Return the smaller of two integers."""
-        return self.call("llvm.smin", self.value(a, "i64"), self.value(b, "i64"))
+        return self.call("llvm.smin", self.integer(a), self.integer(b))
 
     def larger(self, a: Operand, b: Operand) -> Value:
         """Return the larger of two integers."""
-        return self.call("llvm.smax", self.value(a, "i64"), self.value(b, "i64"))
+        return self.call("llvm.smax", self.integer(a), self.integer(b))
 
     def as_float(self, integer: Value) -> Value:
         """Return an integer as a float."""
@@ -63,23 +63,31 @@ class Code(Builder):
 
     def load_int(self, table: Value, index: Operand) -> Value:
         """Load an entry of a table of integers."""
-        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
+        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, {self.index} {index}")
         narrow = self.emit("i32", f"load i32, ptr {at}, align 4")
-        return self.emit("i64", f"sext i32 {narrow} to i64")
+        return self.widened(narrow)
 
     def store_int(self, number: Value, table: Value, index: Operand) -> None:
         """Store an entry of a table of integers."""
-        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, i64 {index}")
-        self.lines.append(f"store i32 {self.emit('i32', f'trunc i64 {number} to i32')}, ptr {at}, align 4")
+        at = self.emit("ptr", f"getelementptr inbounds i32, ptr {table}, {self.index} {index}")
+        self.lines.append(f"store i32 {self.narrowed(number)}, ptr {at}, align 4")
+
+    def widened(self, number: Value) -> Value:
+        """Return an i32 as an integer of the language."""
+        return number if self.index == "i32" else self.emit(self.index, f"sext i32 {number} to {self.index}")
+
+    def narrowed(self, number: Value) -> Value:
+        """Return the lower 32 bits of an integer of the language."""
+        return number if self.index == "i32" else self.emit("i32", f"trunc {self.index} {number} to i32")
 
     def load_pointer(self, table: Value, index: int, name: str = "p") -> Value:
         """Load an entry of a table of pointers."""
-        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
+        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, {self.index} {index}")
         return self.emit("ptr", f"load ptr, ptr {at}, align {self.target.pointer}", name)
 
     def store_pointer(self, pointer: Value, table: Value, index: int) -> None:
         """Set an entry of a table of pointers."""
-        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, i64 {index}")
+        at = self.emit("ptr", f"getelementptr inbounds ptr, ptr {table}, {self.index} {index}")
         self.lines.append(f"store ptr {pointer}, ptr {at}, align {self.target.pointer}")
 
     def pointers(self, values: Sequence[Value]) -> Value:
@@ -91,7 +99,7 @@ class Code(Builder):
         return table
 
     def memory(self, words: int) -> Value:
-        """Return a table of 64-bit words in the function's own memory; what is in it is not defined."""
+        """Return a table of words in the function's own memory; what is in it is not defined."""
         table = Value(self, f"%table{len(self._tables)}", "ptr")
         self._tables.append(f"{table} = alloca [{words} x i64], align 16")
         return table
@@ -112,7 +120,7 @@ class Code(Builder):
     def prefetch(self, pointer: Value, floats: Operand) -> None:
         """Ask for the cache line `floats` floats on; any address is allowed, even one beyond all memory."""
         self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        at = self.emit("ptr", f"getelementptr float, ptr {pointer}, i64 {floats}")
+        at = self.emit("ptr", f"getelementptr float, ptr {pointer}, {self.index} {floats}")
         self.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 2, i32 1)")
 
     def store(self, vector: Value, pointer: Value, count: int = 0) -> None:

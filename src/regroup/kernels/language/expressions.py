@@ -162,7 +162,11 @@ def _store(word: str, rest: str, values: Values) -> Expression:
 
 def _select(word: str, rest: str, values: Values) -> Expression:
     condition, a, b = (values(each).text for each in operands(rest))
-    return Expression(f"select({condition}, {a}, {b})", _ATOM, rest.startswith("i1") and "i64" in rest)
+    return Expression(
+        f"select({condition}, {a}, {b})",
+        _ATOM,
+        rest.startswith("i1") and bool(re.search(r", i(64|32) ", rest)),
+    )
 
 
 def _insert(word: str, rest: str, values: Values) -> Expression:
@@ -222,7 +226,7 @@ def _call(word: str, rest: str, values: Values) -> Expression:
         short = f"{parts[3]}_lanes"
     continues = arguments[2] if short == "fmuladd" else ""
     shown = f"{_CALLS.get(short, short)}({', '.join(texts)})"
-    return Expression(shown, _ATOM, kind == "i64", continues)
+    return Expression(shown, _ATOM, kind in ("i64", "i32"), continues)
 
 
 def _masked(which: str, arguments: list[str], values: Values) -> Expression:

@@ -146,7 +146,7 @@ class _Function:
     def _bounds(self, following: str) -> tuple[str, str, str]:
         """Return step and stop of a loop, and the condition of going on; they are in its range."""
         step = next(line for line in self._body if line.startswith(f"{following} = ")).rpartition(", ")[2]
-        test = next(line for line in self._body if f" = icmp slt i64 {following}, " in line)
+        test = next(line for line in self._body if re.search(rf" = icmp slt i\d+ {following}, ", line))
         again = test.partition(" = ")[0]
         self._inlined |= {following: Expression(""), again: Expression("")}
         return step, test.rpartition(", ")[2], again

@@ -20,10 +20,10 @@ class Loop:
         sure: bool = False,
         name: str = "i",
     ) -> None:
-        self.code, self.stop, self.step, self.initial = code, code.value(stop, "i64"), step, list(values)
+        self.code, self.stop, self.step, self.initial = code, code.integer(stop), step, list(values)
         self.before, self.head, self.done = code.block, code.fresh("loop"), code.fresh("end")
         self.skips = not (sure or (isinstance(start, int) and isinstance(stop, int) and start < stop))
-        begin = code.value(start, "i64")
+        begin = code.integer(start)
         if self.skips:
             assert not values
             enter = code.compare("slt", begin, self.stop)

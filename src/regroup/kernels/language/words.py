@@ -1,4 +1,4 @@
-"""Tables of 64-bit words in generated code: numbers and addresses that Python has put there."""
+"""Tables of words, as wide as addresses, in generated code: integers and addresses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from regroup.kernels.language.code import Code, Operand, Value
 
 def word(code: Code, table: Value, index: Operand) -> Value:
     """Return an entry of a table."""
-    at = code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
-    return code.emit("i64", f"load i64, ptr {at}, align 8")
+    at = code.emit("ptr", f"getelementptr inbounds {code.index}, ptr {table}, {code.index} {index}")
+    return code.emit(code.index, f"load {code.index}, ptr {at}, align {code.target.pointer}")
 
 
 def put(code: Code, table: Value, index: Operand, number: Operand) -> None:
     """Set an entry of a table."""
-    at = code.emit("ptr", f"getelementptr inbounds i64, ptr {table}, i64 {index}")
-    code.line(f"store i64 {number}, ptr {at}, align 8")
+    at = code.emit("ptr", f"getelementptr inbounds {code.index}, ptr {table}, {code.index} {index}")
+    code.line(f"store {code.index} {number}, ptr {at}, align {code.target.pointer}")
 
 
 def pointer(code: Code, number: Operand) -> Value:

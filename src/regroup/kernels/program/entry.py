@@ -80,7 +80,7 @@ class _Entry:
 
     def _unaligned(self, pointer: Value) -> Value:
         code = self.code
-        address = code.emit("i64", f"ptrtoint ptr {pointer} to i64")
+        address = code.emit(code.index, f"ptrtoint ptr {pointer} to {code.index}")
         return code.compare("ne", code.binary("and", address, ALIGNMENT - 1), 0)
 
     def _refuse(self, conditions: Sequence[Value], status: int) -> None:
@@ -105,5 +105,5 @@ class _Entry:
         code, kernel = self.code, placed.kernel
         for i, (buffer, offset) in enumerate(placed.views):
             code.store_pointer(self.buffers[buffer] + offset, self.table, i)
-        items = (code.value(0, "i64"), code.value(kernel.items, "i64"))
+        items = (code.integer(0), code.integer(kernel.items))
         code.invoke(self.arrangement.symbols[kernel], self.table, *items, self.scratch)

@@ -20,7 +20,8 @@ LINE = 16
 class Kernel(ABC):
     """One way to do one problem.
 
-    The generated function is `void name(ptr views, i64 low, i64 high, ptr scratch)`: it does the work items
+    The generated function is `void name(ptr views, int low, int high, ptr scratch)`, integers as wide as
+    addresses: it does the work items
     `low` to `high`, each of which writes outputs of its own, in any order and on any thread. `views` holds a
     pointer for each of `problem.views` and, last, one to the packed weights. Before `scratch` lies the
     thread's `fetch.py` cursor.
@@ -78,7 +79,8 @@ class Kernel(ABC):
 
     def _open(self, name: str) -> tuple[Code, list[Value]]:
         """Start the function: its code, and the pointers of the problem's views, then of the weights."""
-        code = Code(self.target, name, views="ptr", low="i64", high="i64", scratch="ptr")
+        index = f"i{8 * self.target.pointer}"
+        code = Code(self.target, name, views="ptr", low=index, high=index, scratch="ptr")
         code.note(f"{self.template} {self.tile}".rstrip())
         names = [*self.problem.view_names, *(["weights"] if self.packed else [])]
         return code, [code.load_pointer(code.arguments[0], i, name) for i, name in enumerate(names)]

@@ -162,7 +162,7 @@ class _Writer:
             at = buffer + row * view.row_pitch
             fill(code, at, 0, halo.left * view.pixel_pitch)
             fill(code, at, (halo.left + view.width) * view.pixel_pitch, view.row_pitch)
-        above = code.value(window.before, "i64") - following * window.stride
+        above = code.integer(window.before) - following * window.stride
         for row in code.each(0, above, name="row") if window.before > 0 else ():
             fill(code, buffer + row * view.row_pitch, 0, view.row_pitch)
 
@@ -172,7 +172,7 @@ class _Writer:
         `done` holds the row after the last that each link has computed.
         """
         code, kernel = self.code, self.kernel
-        ends = [code.smaller(code.value(row, "i64") + kernel.band, high)]
+        ends = [code.smaller(code.integer(row) + kernel.band, high)]
         needed = []
         for i in reversed(range(len(kernel.buffers))):
             window = kernel.windows[i + 1]
@@ -220,7 +220,7 @@ class _Writer:
             return
         code, view, buffer = self.code, self.kernel.buffers[i], self.buffers[i]
         code.note(f"rows of link {i} that the next band needs again")
-        for row in code.each(code.value(0, "i64"), end - start, name="row"):
+        for row in code.each(code.integer(0), end - start, name="row"):
             source, target = buffer + (row + start) * view.row_pitch, buffer + row * view.row_pitch
             inner = view.width * view.pixel_pitch
             left = view.halo.left * view.pixel_pitch

@@ -185,7 +185,7 @@ class _Writer:
         if not kernel.by_weights or kernel.packed < _STREAMED:
             return None
         columns = 1 if kernel.flat else pieces(kernel.columns)
-        number = self.code.value(unit, "i64") * columns + column
+        number = self.code.integer(unit) * columns + column
         block = (kernel.terms + 1) * vectors * self.code.lanes
         return Turn(block, number, pieces(kernel.units) * columns)
 

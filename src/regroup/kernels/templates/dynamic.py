@@ -132,7 +132,7 @@ class _Writer:
         )
         self._next_numbers = self.choice + head * self.conv.kept
         self._next_weights = self._weights_of(head, vector)
-        code.store_int(code.value(0, "i64"), self.fetched, 0)
+        code.store_int(code.integer(0), self.fetched, 0)
 
     def fetch_next(self) -> None:
         """Fetch the weights of one more of the inputs that the next item needs."""
@@ -153,7 +153,7 @@ class _Writer:
     def _input(self, number: Value) -> Value:
         """Return a chosen input; a number outside of them would be taken as the nearest."""
         code = self.code
-        there = code.emit("i64", f"fptosi float {code.load_scalar(number)} to i64")
+        there = code.emit(code.index, f"fptosi float {code.load_scalar(number)} to {code.index}")
         return code.smaller(code.larger(there, 0), self.conv.in_channels - 1)
 
     def slice(self, part: Operand, head: Operand, vector: Operand, run: Run) -> None:
@@ -163,7 +163,7 @@ class _Writer:
         counts = valid_lanes(self.conv.head_out, run, lanes)
         biases = self.packed + head * kernel.padded + vector * lanes
         channel = head * self.conv.head_out + vector * lanes
-        part, units = code.value(part, "i64"), pieces(kernel.units)
+        part, units = code.integer(part), pieces(kernel.units)
         low, high = part * units // kernel.slices, (part + 1) * units // kernel.slices
         for number in code.each(low, high):
             write = partial(self._unit, counts=counts, biases=biases, channel=channel)

@@ -235,7 +235,7 @@ def _share(code: Code, first: int, number: int, part: Operand, kernel: Lanes) ->
     """Return the blocks of a run, numbered from `first`, that belong to `part` of a row's blocks."""
     if kernel.per_unit == 1:
         return first, first + number
-    part, count = code.value(part, "i64"), kernel.blocks
+    part, count = code.integer(part), kernel.blocks
     low, high = part * count // kernel.per_unit, (part + 1) * count // kernel.per_unit
     return code.larger(low, first), code.smaller(high, first + number)
 

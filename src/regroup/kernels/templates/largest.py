@@ -53,17 +53,17 @@ class LargestByBits(Kernel):
         """Return the bits of the smallest number that is kept: the largest that `kept` numbers reach."""
 
         def body(i: Value | int, found: list[Value]) -> list[Value]:
-            bit = code.emit("i64", f"shl i64 1, {_BITS - 1 - i}")
+            bit = code.emit(code.index, f"shl {code.index} 1, {_BITS - 1 - i}")
             more = found[0] + bit
             enough = code.compare("sge", self._reaching(code, more), self.kept)
             return [code.select(enough, more, found[0])]
 
-        return code.carry(0, _BITS, 1, [code.value(0, "i64")], body)[0]
+        return code.carry(0, _BITS, 1, [code.integer(0)], body)[0]
 
     def _reaching(self, code: Code, bits: Value) -> Value:
         """Return how many magnitudes are at least as large as the one with these bits."""
         ints, lanes = self.ints, code.lanes
-        narrow = code.emit("i32", f"trunc i64 {bits} to i32")
+        narrow = code.narrowed(bits)
         one = code.emit(ints, f"insertelement {ints} poison, i32 {narrow}, i32 0")
         zeros = f"<{lanes} x i32> zeroinitializer"
         all_ = code.emit(ints, f"shufflevector {ints} {one}, {ints} poison, {zeros}")
@@ -78,7 +78,7 @@ class LargestByBits(Kernel):
         name = f"@llvm.vector.reduce.add.v{lanes}i32"
         code.declarations.add(f"declare i32 {name}({ints})")
         count = code.emit("i32", f"call i32 {name}({ints} {total})")
-        return code.emit("i64", f"sext i32 {count} to i64")
+        return code.widened(count)
 
     def _collect(self, code: Code, threshold: Value) -> None:
         """Collect what is above the threshold and, the first ones first, as much at it as there is room."""
@@ -87,7 +87,7 @@ class LargestByBits(Kernel):
 
         def body(c: Value | int, state: list[Value]) -> list[Value]:
             done, ties = state
-            c = code.value(c, "i64")
+            c = code.integer(c)
             bits = code.load_int(magnitudes, c)
             at = code.compare("eq", bits, threshold)
             tie = code.emit("i1", f"and i1 {at}, {code.compare('sgt', ties, 0)}")
@@ -97,4 +97,4 @@ class LargestByBits(Kernel):
             return [code.select(taken, done + 1, done), code.select(tie, ties - 1, ties)]
 
         ties = self.kept - self._reaching(code, threshold + 1)
-        code.carry(0, self.count, 1, [code.value(0, "i64"), ties], body)
+        code.carry(0, self.count, 1, [code.integer(0), ties], body)

@@ -131,8 +131,8 @@ class _Writer:
         if work.order is None and work.x.channel_pitch == 1:
             self._transposed_planes(y, part)
             return
-        low = code.value(part, "i64") * work.y.channels // self.kernel.per_unit
-        high = (code.value(part, "i64") + 1) * work.y.channels // self.kernel.per_unit
+        low = code.integer(part) * work.y.channels // self.kernel.per_unit
+        high = (code.integer(part) + 1) * work.y.channels // self.kernel.per_unit
         table = None if work.order is None else code.table(work.order)
         for c in code.each(low, high, name="c"):
             channel = c if table is None else code.load_int(table, c)

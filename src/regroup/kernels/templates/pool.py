@@ -80,7 +80,7 @@ class Window(Kernel):
             for column in columns:
                 for x in code.each(column.first, column.first + column.count, name="column"):
                     cut = rows[runs.index(run)], column
-                    self._pixel(code, views, (code.value(y, "i64"), code.value(x, "i64")), part, cut)
+                    self._pixel(code, views, (code.integer(y), code.integer(x)), part, cut)
 
         choose(code, y, runs, write)
 
@@ -104,12 +104,12 @@ class Window(Kernel):
     def _row_cut_at_run_time(self, code: Code, views: list[Value], y: Operand, part: Operand) -> None:
         pool = self.pool
         whole = _whole(pool.kernel_size[0]), _whole(pool.kernel_size[1])
-        y = code.value(y, "i64")
+        y = code.integer(y)
         (top, bottom), (left, right) = self._inside(0), self._inside(1)
 
         def columns(low: int, high: int, edge: bool) -> None:
             for x in code.each(low, high, name="column") if high > low else ():
-                place = y, code.value(x, "i64")
+                place = y, code.integer(x)
                 if edge:
                     self._edge(code, views, place, part)
                 else:
@@ -223,14 +223,14 @@ class Cells(Kernel):
         if self.pool.kind == "max":
             return window(code, self.pool.x, start, bounds, count, -inf, lambda a, b: largest(code, a, b))
         (top, bottom), (left, right) = bounds
-        area = code.as_float(code.value(bottom - top, "i64") * (right - left))
+        area = code.as_float(code.integer(bottom - top) * (right - left))
         total = window(code, self.pool.x, start, bounds, count, 0.0, lambda a, b: a + b)
         return total / code.splat(area)
 
     def _bounds(self, code: Code, index: Operand, size: int, cells: int) -> tuple[Operand, Operand]:
         if cells == 1:
             return 0, size
-        index = code.value(index, "i64")
+        index = code.integer(index)
         return index * size // cells, (index * size + (size + cells - 1)) // cells
 
 

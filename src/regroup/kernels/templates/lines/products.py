@@ -144,7 +144,7 @@ class LineProducts(Kernel):
         zero(code, scratch, self.scratch)
         x = views[0] + first * (problem.width_in * problem.input.channel)
         y = views[1] + first * (problem.width_out * problem.output.channel)
-        share = code.value(part, "i64") * problem.images
+        share = code.integer(part) * problem.images
         begin, end = share // problem.parts, (share + problem.images) // problem.parts
         upstream = scratch + self.read_floats
         for image in code.each(begin, end, name="image"):
@@ -161,7 +161,7 @@ class LineProducts(Kernel):
                         upstream + g * (problem.width_out * self.upstream.per_channel),
                         sums + g * (each * code.lanes),
                     )
-        to = views[2] + code.value(part, "i64") * problem.weights + first * each
+        to = views[2] + code.integer(part) * problem.weights + first * each
         for i in code.each(0, groups * each):
             code.store_scalar(_total(code, code.load(sums + i * code.lanes)), to + i)
 

@@ -125,7 +125,7 @@ class Planar:
         first = unit.y * conv.stride[0]
         for channel in code.each(0, x.channels):
             for r in code.each(0, height):
-                row = code.value(first, "i64") + r - conv.padding[0]
+                row = code.integer(first) + r - conv.padding[0]
                 target = pointers["scratch"] + channel * (self.height * self.width) + r * self.width
                 inside = code.compare("ult", row, x.height)
                 source = pointers["x"] + channel * x.channel_pitch + row * x.row_pitch

@@ -28,7 +28,7 @@ def share(code: Code, channels: int, part: Operand, parts: int) -> Iterator[tupl
         return
     whole = channels // code.lanes
     count = whole + bool(channels % code.lanes)
-    part = code.value(part, "i64")
+    part = code.integer(part)
     low, high = part * count // parts, (part + 1) * count // parts
     for i in code.each(low, code.smaller(high, whole)):
         yield i * code.lanes, code.lanes

@@ -78,7 +78,7 @@ class Writer:
 
     def _corner(self, tile: Operand) -> tuple[Operand, Operand]:
         """Return the first output pixel of a tile of the image."""
-        tile, across = self.code.value(tile, "i64"), self.cut.grid[1]
+        tile, across = self.code.integer(tile), self.cut.grid[1]
         return tile // across * 2, tile % across * 2
 
     def _patch(self, y: Operand, x: Operand) -> Iterator[list[Value]]:
@@ -128,7 +128,7 @@ class Writer:
             sums = self.sums + tile * width
             found = [self._output(sums + v, tiles * width) for v in range(0, width, code.lanes)]
             store = self._stores(found, bias, Pixel(y, x), channel, counts)
-            where = [code.value(n, "i64") for n in (y, x, group, vector)]
+            where = [code.integer(n) for n in (y, x, group, vector)]
             call = self._calls(definition, where)
             code.either(_finite(code, [v for mine in found for v in mine]), store, call)
 
@@ -168,8 +168,9 @@ class Writer:
 def _by_definition(conv: Conv, cut: Cut, target: Target, name: str, counts: list[int]) -> Code:
     """Return a function for one block of output channels of one tile; hardly ever called, it is short."""
     lanes = target.lanes
-    integers = dict.fromkeys(("group", "vector"), "i64")
-    code = Code(target, name, views="ptr", y="i64", x="i64", scratch="ptr", **integers)
+    index = f"i{8 * target.pointer}"
+    integers = dict.fromkeys(("group", "vector"), index)
+    code = Code(target, name, views="ptr", y=index, x=index, scratch="ptr", **integers)
     code.internal = True
     table, y, x, _, group, vector = code.arguments
     views = [code.load_pointer(table, i) for i in range(len(conv.views) + 1)]
