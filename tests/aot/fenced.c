@@ -6,12 +6,7 @@
  */
 #define _GNU_SOURCE
 #include HEADER
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "region.h"
 
 static struct {
     size_t bytes;
@@ -20,25 +15,15 @@ static struct {
 
 enum { PORTS = sizeof ports / sizeof *ports };
 
-static void stop(const char *why) {
-    fprintf(stderr, "%s\n", why);
-    exit(3);
-}
-
-static unsigned char *region(size_t bytes, int at_end) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
-    unsigned char *start =
-        mmap(NULL, whole + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED || mprotect(start, page, PROT_NONE) || mprotect(start + page + whole, page, PROT_NONE))
-        stop("no memory");
-    return start + page + (at_end ? whole - bytes : 0);
-}
-
+#ifdef __linux__
 static void protect(unsigned char *memory, size_t bytes) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)memory / page * page;
     if (mprotect((void *)start, (uintptr_t)memory + bytes - start, PROT_READ))
         stop("mprotect");
 }
+#else
+static void protect(unsigned char *memory, size_t bytes) { (void)memory, (void)bytes; }
+#endif
 
 static void poison(unsigned char *memory, size_t bytes) {
     uint32_t nan = 0x7fc0beef;
@@ -87,6 +72,7 @@ int main(int count, char **paths) {
             first[i] = memory[i];
         }
     }
+    look_at_regions();
     for (int i = 0; i < PORTS; i++)
         if (ports[i].written) {
             FILE *file = fopen(paths[1 + i], "wb");

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regroup.aot.network import Network, Port, whole_network
 from regroup.aot.object import Object, compile_network
-from regroup.aot.sources import sources
+from regroup.aot.sources import board_sources, sources
 from regroup.aot.targets import MACHINES, Machine
 from regroup.aot.wasm import linked
 from regroup.kernels.machine.target import Target
@@ -24,13 +24,25 @@ RUNNABLE = {
     "x86-64-avx2": _HOST in ("AVX2", "AVX-512"),
     "x86-64-avx512": _HOST == "AVX-512",
     "aarch64": True,
+    "armv7-neon": True,
+    "riscv64": True,
+    "riscv64-v": True,
+    "cortex-m4": True,
+    "cortex-m7": True,
+    "cortex-m55": True,
     "wasm32-simd128": True,
 }
 """The machines whose programs tests run, and whether this CPU, or an emulator, could."""
 
 _PACKAGES = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf and libc6-dev-armhf-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu and libc6-dev-riscv64-cross",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi and libnewlib-arm-none-eabi",
     "qemu-aarch64": "qemu-user",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-arm": "qemu-user",
+    "qemu-riscv64": "qemu-user",
     "node": "nodejs",
 }
 
@@ -40,11 +52,28 @@ def require(machine: str) -> Machine:
     found = MACHINES[machine]
     if not RUNNABLE[machine]:
         pytest.skip(f"{machine} is not run: this CPU is {_HOST}")
-    for program in filter(None, (found.compiler, found.runs_with)):
+    for program in filter(None, (found.compiler, found.runs_with.partition(" ")[0])):
         if shutil.which(program) is None:
             package = _PACKAGES.get(program, "a C compiler")
             pytest.skip(f"{machine} is not run: there is no {program} (apt-get install {package})")
     return found
+
+
+def board_files(machine: Machine, folder: Path) -> list[object]:
+    """Write what programs for a bare board need, and return what the compiler is given of it."""
+    if machine.board is None:
+        return []
+    for name, text in board_sources(machine.board).items():
+        (folder / name).write_bytes(text)
+    return [folder / "start.c", "-T", folder / "board.ld"]
+
+
+def program(machine: Machine, path: Path, arguments: Sequence[object]) -> list[object]:
+    """Return the command that runs a program of a machine, in the directory of its arguments."""
+    if machine.board is None:
+        return [*machine.runs_with.split(), path, *arguments]
+    names = " ".join(Path(str(argument)).name for argument in arguments)  # a command line of few bytes
+    return [*machine.runs_with.split(), path, "-append", names]
 
 
 class Built:
@@ -81,17 +110,15 @@ class Built:
         }
         command = [self.machine.compiler, "-O1", "-Wall", "-Werror", f"-I{self.folder}"]
         command += [f"-D{name}={text}" for name, text in macros.items()]
-        program = Path(__file__).with_name("fenced.c")
-        flags = self.machine.flags.split()
-        run([*command, "-o", self.folder / "fenced", program, self.folder / "net.o", *flags])
-        self._command = [*self.machine.runs_with.split(), self.folder / "fenced"]
+        parts = [Path(__file__).with_name("fenced.c"), self.folder / "net.o"]
+        parts += [*board_files(self.machine, self.folder), *self.machine.flags.split()]
+        run([*command, "-o", self.folder / "fenced", *parts])
 
     def _build_wasm(self) -> None:
         (self.folder / "net.wasm").write_bytes(linked(self.made.code, "net_run"))
         floats = ",".join(str(port.floats) for port in (*self.network.inputs, *self.network.outputs))
         numbers = [self.made.arena_bytes, floats, len(self.network.outputs)]
-        program = Path(__file__).with_name("fenced.mjs")
-        self._command = [self.machine.runs_with, program, self.folder / "net.wasm", *numbers]
+        self._script = [Path(__file__).with_name("fenced.mjs"), self.folder / "net.wasm", *numbers]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run one image, and return the outputs."""
@@ -100,13 +127,17 @@ class Built:
             files.append(self.folder / f"{port.name}.bin")
             files[-1].write_bytes(x.contiguous().numpy().tobytes())
         results = [self.folder / f"{port.name}.bin" for port in self.network.outputs]
-        run([*self._command, *files, *results])
+        if self.machine.is_wasm:
+            run([self.machine.runs_with, *self._script, *files, *results])
+        else:
+            run(program(self.machine, self.folder / "fenced", [*files, *results]), self.folder)
         return [_read(path, port) for path, port in zip(results, self.network.outputs, strict=True)]
 
 
-def run(command: Sequence[object]) -> str:
+def run(command: Sequence[object], folder: Path | None = None) -> str:
     """Run a program that must succeed, and return what it prints."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250, cwd=folder)
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
 

@@ -14,7 +14,7 @@ from string import Template
 
 from regroup.aot.network import Network, Port
 from regroup.aot.object import ABI_VERSION, Object
-from regroup.aot.targets import Machine
+from regroup.aot.targets import Board, Machine
 from regroup.kernels.program.entry import ALIGNMENT, NULL_POINTER, UNALIGNED
 
 
@@ -37,13 +37,27 @@ def sources(network: Network, made: Object, machine: Machine, name: str, title: 
         text = Template(file.read_text("utf-8")).substitute(words)
         stem, _, kind = file.name.partition(".")
         found[f"{name}.{kind}" if stem == "net" else file.name] = text.encode()
-    return found
+    return found | ({} if machine.board is None else board_sources(machine.board))
+
+
+def board_sources(board: Board) -> dict[str, bytes]:
+    """Return what a program needs where there is no operating system: its start, and where all goes."""
+    words = {"board": board.name}
+    for what in ("code", "data"):
+        start, size = getattr(board, what)
+        words |= {what: f"{start:#x}", f"{what}_bytes": str(size)}
+    folder = resources.files("regroup.aot") / "text" / "board"
+    texts = {name: Template((folder / name).read_text("utf-8")) for name in ("start.c", "board.ld")}
+    return {name: text.substitute(words).encode() for name, text in texts.items()}
 
 
 def _files(network: Network, machine: Machine) -> list[Traversable]:
     """Return the files of `text/` that belong to an export."""
     folder = resources.files("regroup.aot") / "text"
     inner = sorted((folder / ("wasm" if machine.is_wasm else "c")).iterdir(), key=lambda file: file.name)
+    if machine.board is not None:  # what builds it there
+        inner = [file for file in inner if file.name not in ("Makefile", "CMakeLists.txt")]
+        inner.append(folder / "board" / "Makefile")
     is_classifier = [len(p.shape) for p in (*network.inputs, *network.outputs)] == [3, 1]
     if not is_classifier or network.inputs[0].shape[0] != 3:
         inner = [file for file in inner if file.name != "index.html"]

@@ -16,6 +16,21 @@ from regroup.kernels.machine.target import Target
 
 
 @dataclass(frozen=True)
+class Board:
+    """A microcontroller's board, as the emulator has it: where programs and data go.
+
+    Attributes:
+        name: what the emulator calls it.
+        code: first byte, and how many, of memory for code and constants; vectors are at 0.
+        data: of memory for data.
+    """
+
+    name: str
+    code: tuple[int, int]
+    data: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine: its CPU and ABI, and with what its programs are built and run.
 
@@ -26,6 +41,7 @@ class Machine:
         compiler: the C compiler that the Makefile takes if none is given.
         flags: what that compiler needs besides.
         runs_with: what programs are run with where this is another machine.
+        board: what the example runs on where there is no operating system.
     """
 
     name: str
@@ -34,6 +50,7 @@ class Machine:
     compiler: str = "cc"
     flags: str = ""
     runs_with: str = ""
+    board: Board | None = None
 
     @property
     def is_wasm(self) -> bool:
@@ -41,7 +58,43 @@ class Machine:
         return self.cpu.triple.startswith("wasm")
 
 
+_ARMV7 = Target(
+    "NEON", "armv7-unknown-linux-gnueabihf", "cortex-a7", "+neon,+vfp4", 4, 16, False, l2=256 << 10, pointer=4
+)
+_RISCV = Target(
+    "RV64GC", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d,+c", 1, 32, False, abi="lp64d"
+)
+_RVV = replace(_RISCV, name="RVV", features=f"{_RISCV.features},+v", lanes=4)
+
+_M4 = Target(
+    "FPv4", "thumbv7em-none-unknown-eabihf", "cortex-m4", "", 1, 32, False, 16 << 10, 64 << 10, pointer=4
+)
+"""What `l2` says of microcontrollers is what may lie in memory between two layers; above, they are joined."""
+
+_M7 = replace(_M4, name="FPv5", cpu="cortex-m7", l2=128 << 10)
+_M55 = Target(
+    "MVE",
+    "thumbv8.1m.main-none-unknown-eabihf",
+    "cortex-m55",
+    "+mve.fp",
+    4,
+    8,
+    False,
+    16 << 10,
+    128 << 10,
+    pointer=4,
+)
+
 _ARM = replace(Target.neon(), l2=512 << 10)
+
+
+def _controller(name: str, cpu: Target, about: str, fpu: str, board: Board) -> Machine:
+    flags = f"-mcpu={cpu.cpu} -mthumb -mfloat-abi=hard {fpu} --specs=rdimon.specs"
+    emulator = (
+        f"qemu-system-arm -M {board.name} -nographic -semihosting-config enable=on,target=native -kernel"
+    )
+    return Machine(name, cpu, about, "arm-none-eabi-gcc", flags, emulator, board)
+
 
 MACHINES: dict[str, Machine] = {
     machine.name: machine
@@ -66,6 +119,51 @@ MACHINES: dict[str, Machine] = {
             "aarch64-apple",
             replace(_ARM, triple="arm64-apple-macosx11.0.0", cpu="apple-m1", l1=64 << 10, l2=4 << 20),
             "Apple's computers since 2020",
+        ),
+        Machine(
+            "armv7-neon",
+            _ARMV7,
+            "32-bit Arm on Linux: Raspberry Pi 2 and later",
+            "arm-linux-gnueabihf-gcc",
+            "-static",
+            "qemu-arm",
+        ),
+        Machine(
+            "riscv64",
+            _RISCV,
+            "64-bit RISC-V on Linux, without vectors",
+            "riscv64-linux-gnu-gcc",
+            "-static",
+            "qemu-riscv64",
+        ),
+        Machine(
+            "riscv64-v",
+            _RVV,
+            "64-bit RISC-V on Linux, with vectors (V 1.0, of 128 bits or more)",
+            "riscv64-linux-gnu-gcc",
+            "-static",
+            "qemu-riscv64 -cpu rv64,v=true",
+        ),
+        _controller(
+            "cortex-m4",
+            _M4,
+            "microcontrollers with floats: Cortex-M4F",
+            "-mfpu=fpv4-sp-d16",
+            Board("mps2-an386", (0x400, (4 << 20) - 0x400), (0x21000000, 16 << 20)),
+        ),
+        _controller(
+            "cortex-m7",
+            _M7,
+            "microcontrollers with floats: Cortex-M7",
+            "-mfpu=fpv5-sp-d16",
+            Board("mps2-an500", (0x400, (4 << 20) - 0x400), (0x60000000, 16 << 20)),
+        ),
+        _controller(
+            "cortex-m55",
+            _M55,
+            "microcontrollers with vectors: Cortex-M55 with MVE",
+            "",
+            Board("mps3-an547", (0x01000000, 2 << 20), (0x60000000, 16 << 20)),
         ),
         Machine(
             "wasm32-simd128",

@@ -162,11 +162,8 @@ def _store(word: str, rest: str, values: Values) -> Expression:
 
 def _select(word: str, rest: str, values: Values) -> Expression:
     condition, a, b = (values(each).text for each in operands(rest))
-    return Expression(
-        f"select({condition}, {a}, {b})",
-        _ATOM,
-        rest.startswith("i1") and bool(re.search(r", i(64|32) ", rest)),
-    )
+    of_integers = rest.startswith("i1") and bool(re.search(r", i(64|32) ", rest))
+    return Expression(f"select({condition}, {a}, {b})", _ATOM, of_integers)
 
 
 def _insert(word: str, rest: str, values: Values) -> Expression:

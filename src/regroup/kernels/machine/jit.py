@@ -41,7 +41,13 @@ def machine(target: Target) -> llvm.TargetMachine:
     # of 32-bit targets there are no shared libraries: code lies where it is linked to
     reloc = "pic" if target.pointer == 8 else "static"
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc=reloc, codemodel="default", jit=False
+        cpu=target.cpu,
+        features=target.features,
+        opt=2,
+        reloc=reloc,
+        codemodel="default",
+        jit=False,
+        abiname=target.abi,
     )
 
 

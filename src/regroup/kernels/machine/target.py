@@ -28,6 +28,7 @@ class Target:
         l1: bytes of one core's first-level data cache.
         l2: bytes of one core's second-level cache.
         pointer: bytes of an address.
+        abi: LLVM's name of the calling convention, where the triple does not say it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Target:
     l1: int = 32 << 10
     l2: int = 1 << 20
     pointer: int = 8
+    abi: str = ""
 
     @classmethod
     def avx512(cls, cpu: str = "x86-64-v4", features: str = "") -> Target:

@@ -1,12 +1,8 @@
 /* Does one job of `run.py` on another machine: elsewhere JOB RESULT. */
 #define _GNU_SOURCE
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "region.h"
 
-void kernel(void *views, int64_t low, int64_t high, void *scratch);
+void kernel(void *views, intptr_t low, intptr_t high, void *scratch);
 
 enum { CURSOR = 64, MOST = 32 };
 
@@ -15,16 +11,6 @@ static int64_t number(FILE *file) {
     if (fread(&found, 8, 1, file) != 1)
         exit(3);
     return found;
-}
-
-/* Memory right before, or right after, a page that may not be touched. */
-static unsigned char *region(size_t bytes, int at_end) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
-    unsigned char *start =
-        mmap(NULL, whole + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED || mprotect(start, page, PROT_NONE) || mprotect(start + page + whole, page, PROT_NONE))
-        exit(3);
-    return start + page + (at_end ? whole - bytes : 0);
 }
 
 int main(int count, char **paths) {
@@ -51,10 +37,11 @@ int main(int count, char **paths) {
     unsigned char *private = memory[buffers - 1];
     int64_t done = -1;
     for (int i = 0; i < calls; i++) {
-        ((int64_t *)private)[2] = ranges[i][0] == done;
-        kernel(views, ranges[i][0], ranges[i][1], private + CURSOR);
+        ((intptr_t *)private)[2] = ranges[i][0] == done;
+        kernel(views, (intptr_t)ranges[i][0], (intptr_t)ranges[i][1], private + CURSOR);
         done = ranges[i][1];
     }
+    look_at_regions();
     FILE *result = fopen(paths[2], "wb");
     for (int i = 0; i < buffers; i++)
         if (!result || fwrite(memory[i], 1, (size_t)bytes[i], result) != (size_t)bytes[i])
