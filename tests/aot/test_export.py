@@ -143,6 +143,7 @@ def test_there_is_an_export_for_every_machine(machine, tmp_path):
     code = (tmp_path / "net" / "net.o").read_bytes()
     kinds = {"apple": (b"\xcf\xfa\xed\xfe", None), "wasm": (b"\0asm", None)}
     kinds |= {"x86-64": (b"\x7fELF", 62), "aarch64": (b"\x7fELF", 183)}
+    kinds |= {"riscv64": (b"\x7fELF", 243), "arm": (b"\x7fELF", 40), "cortex": (b"\x7fELF", 40)}
     magic, number = next(kinds[key] for key in kinds if key in machine)
     assert code[:4] == magic and number in (None, int.from_bytes(code[18:20], "little"))
     assert (tmp_path / "net" / "libnet.a").exists() == (magic == b"\x7fELF")

@@ -14,24 +14,26 @@ from regroup.kernels.language.code import assembly
 from regroup.kernels.machine import jit
 from tests.kernels.problems import MAKERS
 
-ELF = ["x86-64-avx2", "x86-64-avx512", "aarch64"]
+ELF = [name for name in MACHINES if not name.endswith(("apple", "android")) and "wasm" not in name]
 
 
 def undefined(code: bytes) -> list[str]:
-    """Return the symbols that an ELF object of 64 bits uses and does not define."""
-    assert code[:6] == b"\x7fELF\x02\x01"
-    (start,) = struct.unpack_from("<Q", code, 40)
-    size, count = struct.unpack_from("<HH", code, 58)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", code, start + i * size) for i in range(count)]
+    """Return the symbols that a little-endian ELF object uses and does not define."""
+    assert code[:4] == b"\x7fELF" and code[5] == 1
+    wide = code[4] == 2
+    (start,) = struct.unpack_from("<Q" if wide else "<I", code, 40 if wide else 32)
+    size, count = struct.unpack_from("<HH", code, 58 if wide else 46)
+    kind = "<IIQQQQIIQQ" if wide else "<10I"
+    sections = [struct.unpack_from(kind, code, start + i * size) for i in range(count)]
     found = []
     for section in sections:
-        if section[1] == 2:  # SHT_SYMTAB
-            names = sections[section[6]][4]
-            for at in range(section[4] + 24, section[4] + section[5], 24):
-                name, _, _, index, *_ = struct.unpack_from("<IBBHQQ", code, at)
-                if index == 0:
-                    end = code.index(b"\0", names + name)
-                    found.append(code[names + name : end].decode())
+        if section[1] != 2:  # SHT_SYMTAB
+            continue
+        names, entry = sections[section[6]][4], section[9]
+        for at in range(section[4] + entry, section[4] + section[5], entry):
+            name, *rest = struct.unpack_from("<IBBHQQ" if wide else "<IIIBBH", code, at)
+            if rest[2 if wide else 4] == 0:
+                found.append(code[names + name : code.index(b"\0", names + name)].decode())
     return found
 
 
@@ -42,8 +44,10 @@ def test_kernels_call_nothing(family, machine):
     while done < 2:
         ways = templates.kernels(MAKERS[family](rng, False), cpu)
         if ways:
-            code = jit.compile_object(assembly(rng.choice(ways).emit("kernel")), cpu)
-            assert not undefined(code), f"{rng} {ways[0].key}"
+            functions = rng.choice(ways).emit("kernel")
+            for function in functions:
+                function.attributes = "nounwind"
+            assert not undefined(jit.compile_object(assembly(functions), cpu)), ways[0].key
             done += 1
 
 
@@ -60,6 +64,7 @@ def test_kernels_of_webassembly_call_nothing(family):
 
 def test_the_test_sees_calls():
     text = "declare void @elsewhere()\ndefine void @here() {\ncall void @elsewhere()\nret void\n}"
-    assert undefined(jit.compile_object(text, MACHINES["aarch64"].cpu)) == ["elsewhere"]
+    for machine in ("aarch64", "cortex-m4"):
+        assert "elsewhere" in undefined(jit.compile_object(text, MACHINES[machine].cpu))
     with pytest.raises(AssertionError, match="elsewhere"):
         linked(jit.compile_object(text, MACHINES["wasm32-simd128"].cpu), "here")

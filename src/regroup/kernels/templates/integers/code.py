@@ -45,7 +45,7 @@ class Writer:
 
         def in_block(vector: Operand, run: Run) -> None:
             skipped = sum(cut.block_floats(size) * n for first, size, n in cut.blocks if first < run[0])
-            own = (code.value(vector, "i64") - run[0]) // run[1] * cut.block_floats(run[1]) + skipped
+            own = (code.integer(vector) - run[0]) // run[1] * cut.block_floats(run[1]) + skipped
             weights = self.weights + group * cut.group_floats + own
             begins = code.binary("and", code.compare("eq", item, low), code.compare("eq", goes_on(code), 0))
             for _ in code.when(code.binary("or", begins, code.compare("eq", unit, 0))):
@@ -109,7 +109,7 @@ class Writer:
             for dy in code.each(0, rows, name="row"):
                 for dx in code.each(0, width, name="column"):
                     for v, count in enumerate(counts):
-                        at = code.value(row, "i64") + dy, code.value(column, "i64") + dx
+                        at = code.integer(row) + dy, code.integer(column) + dx
                         total = self._definition(at, place[0], shifts, v, len(counts))
                         finished([total], Pixel(*at), v, [count])
 
@@ -221,7 +221,7 @@ class Writer:
     def _weight(self, pointer: Value, byte: Operand) -> Value:
         """Return one byte of each word of a vector of weights, as floats with their sign."""
         code = self.code
-        bits = code.emit("i32", f"trunc i64 {code.value(byte, 'i64') * 8} to i32")
+        bits = code.narrowed(code.integer(byte) * 8)
         moved = code.binary("lshr", load_ints(code, pointer), splat_int(code, bits))
         return as_floats(code, code.binary("and", moved, 255) - self.form.offset)
 
