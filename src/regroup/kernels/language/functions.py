@@ -45,6 +45,18 @@ def at_most(code: Code, v: Value, high: float) -> Value:
     return code.select(code.compare("ogt", v, high), high, v)
 
 
+def nearest(code: Code, x: Value) -> Value:
+    """Return x rounded to the nearest integer, ties to even; a vector or a float.
+
+    Where there is no instruction for it, LLVM would call a library: there, adding 2^23 rounds.
+    """
+    if not code.target.triple.startswith(("armv7", "thumbv7")):
+        return code.call("llvm.roundeven", x)
+    magnitude = code.call("llvm.fabs", x)
+    whole = code.call("llvm.copysign", (magnitude + 2.0**23) - 2.0**23, x)
+    return code.select(code.compare("olt", magnitude, 2.0**23), whole, x)
+
+
 def exp(code: Code, x: Value, sign: int = 1) -> Value:
     """Return e ** (sign * x); more than about 1e38 may come out as less, but never below that."""
     if _has_avx512(code):

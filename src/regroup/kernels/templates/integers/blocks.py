@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from regroup.kernels.language.code import Code, Operand, Value
-from regroup.kernels.language.functions import at_least, at_most
+from regroup.kernels.language.functions import at_least, at_most, nearest
 from regroup.kernels.language.integers import (
     bits_of,
     first_of,
@@ -170,7 +170,7 @@ def rounded(code: Code, numbers: Value, step: Value, blocks: Blocks) -> Value:
     """Return numbers divided by a step and rounded to the nearest integer, ties to even."""
     # a power of two's inverse is exact, where both are normal numbers
     quotient = numbers / step if blocks.exponent > _SAFE else numbers * (1.0 / step)
-    return code.call("llvm.roundeven", quotient)
+    return nearest(code, quotient)
 
 
 def candidates(problem: BlockFloatingPoint | ToIntegers, target: Target) -> list[Kernel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.language.functions import nearest
 from regroup.kernels.language.integers import as_floats, broadcast_int, load_ints, splat_int, store_ints
 from regroup.kernels.problems.blocks import words
 from regroup.kernels.templates.base import Run, choose, pieces
@@ -211,7 +212,7 @@ class Writer:
                         )
                         for c in code.each(0, size, name="c"):
                             number = code.load_scalar(numbers + group * blocks.depth + (i * size + first) + c)
-                            number = code.call("llvm.roundeven", number / step) * step
+                            number = nearest(code, number / step) * step
                             word = c // 4 + (i * words(size) + skipped) + tap * form.group_words
                             weight = self._weight(self.bytes + word * width + vector * code.lanes, c % 4)
                             code.store(code.fma(weight * scale, code.splat(number), code.load(total)), total)
