@@ -279,17 +279,25 @@ def ours() -> list[Call]:
         "squeezed at once": lambda x: x.mean((2, 3), keepdim=True).squeeze((2, 3)),
         "largest of cells": lambda x: F.adaptive_max_pool2d(x, (2, None)),
     }
-    integers = torch.randint(0, 4, (10, 12, 3, 3), dtype=torch.int8)  # not negative, as `_TRANSPOSED`
+    integers = torch.randint(0, 4, (10, 24, 3, 3), dtype=torch.int8)  # not negative, as `_TRANSPOSED`
     shifts = torch.rand(10, 2, 3, 3)
-    for form in ((3, 1, 8, 6, 5), (3, 0, 8, 7, 4), (3, 1, 8, 9, 5)):
+    for form in ((3, 1, 16, 6, 5), (3, 0, 16, 7, 4), (3, 1, 16, 9, 5)):
         images[f"integers {form}"] = lambda x, form=form: shifted_conv(
-            x, integers, shifts.to(x), shifts[:, 0, 0, 0].to(x), form, (1, 2), (1, 0), (1, 1), 1
+            torch.cat([x, x], 1),
+            integers,
+            shifts.to(x),
+            shifts[:, 0, 0, 0].to(x),
+            form,
+            (1, 2),
+            (1, 0),
+            (1, 1),
+            1,
         )
     images["integers in groups"] = lambda x: shifted_conv(
         x, integers[:9, :4], shifts[:9, :1].to(x), None, (3, 1, 8, 6, 5), (1, 1), (1, 1), (1, 2), 3
     )
     images["integers in wide groups"] = lambda x: shifted_conv(
-        torch.cat([x, x], 1), integers, shifts.to(x), None, (3, 1, 8, 6, 5), (1, 1), (1, 1), (1, 1), 2
+        torch.cat([x, x, x, x], 1), integers, shifts.to(x), None, (3, 1, 16, 6, 5), (1, 1), (1, 1), (1, 1), 2
     )
     vectors: dict[str, Callable] = {
         "linear": lambda x: F.linear(x, torch.ones(5, 12).to(x), torch.arange(5).to(x)),

@@ -62,7 +62,7 @@ def by_definition(layer: ShiftedConv, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", [
-    ShiftedForm(bits=3, block=32, mantissa=6), ShiftedForm(bits=8, block=10, mantissa=7, exponent=4),
+    ShiftedForm(bits=3, block=32, mantissa=6), ShiftedForm(bits=7, block=18, mantissa=6, exponent=4),
     ShiftedForm(bits=2, block=64, mantissa=3, clamp=False),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("groups", [1, 2])
@@ -82,6 +82,7 @@ def test_a_layer_is_bit_by_bit_what_its_integers_say(form, groups):
 @pytest.mark.parametrize("form", [
     ShiftedForm(bits=3, block=32, mantissa=8), ShiftedForm(bits=8, clamp=False, mantissa=6),
     ShiftedForm(bits=3, block=32, mantissa=6, exponent=8), ShiftedForm(block=2, mantissa=6),
+    ShiftedForm(bits=8, block=16, mantissa=7),
 ], ids=str)  # fmt: skip
 def test_what_is_no_matter_of_bytes_is_done_in_floats(form):
     layer, x = ShiftedConv(ConvSpec(40, 24, 3, padding=1), form).eval(), torch.randn(1, 40, 8, 8)

@@ -17,11 +17,8 @@ from regroup.engine.recognition import Call, Found, known, recognises
 from regroup.kernels import problems as kernels
 from regroup.kernels.problems import Problem
 from regroup.kernels.problems.view import Halo
-from regroup.kernels.templates.integers.sums import fits
+from regroup.kernels.templates.integers.sums import fits, gains
 from regroup.ops.shifted import ShiftedForm
-
-_LEAST = 8
-"""Channels that share an exponent: with fewer, scaling takes longer than summing, and floats are quicker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,4 +150,5 @@ def _as_integers(op: ShiftedConv) -> bool:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     inside = op.weight.numel() and low <= op.weight.min() and op.weight.max() <= high
     block = min(form.block, depth)
-    return bool(inside) and block >= _LEAST and form.exponent <= 7 and fits(bits, form.mantissa, block)
+    numbers = bits, form.mantissa, block
+    return bool(inside) and form.exponent <= 7 and fits(*numbers) and gains(*numbers)
