@@ -91,7 +91,6 @@ def assess(
     method: Method,
     *,
     known: Mapping[str, Mapping[str, Cell]] | None = None,
-    seconds: float = 0.1,
     threads: int | None = None,
     on_layer: Callable[[str, dict[str, Cell]], None] = lambda name, cells: None,
 ) -> dict[str, dict[str, Cell]]:
@@ -104,7 +103,6 @@ def assess(
         images: for which the network is timed.
         method: of grouping.
         known: cells from before.
-        seconds: to spend on timing one option of one layer.
         threads: of the engine.
         on_layer: called after each layer that was not known.
     """
@@ -120,7 +118,7 @@ def assess(
         modules = {option: stand_in(conv, option) for option in wanted}
         key = (str(conv), shapes[name], *wanted)
         if key not in times:
-            times[key] = layer_seconds(modules, shapes[name], seconds=seconds, threads=threads)
+            times[key] = layer_seconds(modules, shapes[name], threads=threads)
         cells = {}
         for option, damage in _damages(original, name, wanted, batches, method):
             size = (shapes[name][2], shapes[name][3])

@@ -195,7 +195,7 @@ def convert(
     few = torch.cat(batches)[: config.assessed].split(64)
     table = assess(
         original, options, few, images, quick(config.method),
-        known=known, seconds=config.seconds / 10, threads=config.threads, on_layer=on_layer,
+        known=known, threads=config.threads, on_layer=on_layer,
     )  # fmt: skip
     wanted, foreseen = fitted(
         original, images, table, dense, limits, seconds=config.seconds, threads=config.threads,
