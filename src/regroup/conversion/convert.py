@@ -14,6 +14,7 @@ The stages, each of which only needs images until the last:
     squares     groups chosen, weights solved by least squares, layer after layer
     norms       statistics of batch norms estimated anew
     blocks      blocks fitted to the original's, without labels
+    folded      channel orders folded into the weights around them, where that changes nothing
     fine-tune   trained with the original as the teacher
 """
 
@@ -30,12 +31,14 @@ from regroup.conversion.assessment import Scope, assess, candidates, quick, whol
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
 from regroup.conversion.budget import Cell, Whole, fitted, names_of, parse_budget
 from regroup.conversion.damage import divergence
+from regroup.conversion.folding import fold_orders
 from regroup.conversion.images import LEAST, calibration
 from regroup.conversion.layerspeed import network_timings
 from regroup.conversion.norms import reestimate
 from regroup.conversion.options import DENSE
+from regroup.conversion.plan import LayerPlan, Plan, orders_in
 from regroup.conversion.regrouping import Method, Regrouped, regroup_layers
-from regroup.errors import ConfigError, first_line
+from regroup.errors import ConfigError, ConversionError, first_line
 from regroup.ops.counting import count_macs
 from regroup.profiling.clock import Ratio, ratio
 from regroup.training import DataSet, TrainConfig, evaluate, train
@@ -102,6 +105,7 @@ class Conversion:
         model: the converted network, in eval mode; the original itself, copied, if nothing pays.
         budget: that it was to keep.
         layers: what became of each layer that changed, in the order in which they run.
+        plan: by which the converted network is built again from the dense one.
         left: of the others, why.
         table: what every layer could have become.
         whole: what the dense network costs.
@@ -116,6 +120,7 @@ class Conversion:
     model: nn.Module
     budget: dict[str, float]
     layers: list[Regrouped]
+    plan: Plan
     left: dict[str, str]
     table: dict[str, dict[str, Cell]]
     whole: Whole
@@ -207,6 +212,7 @@ def convert(
         copy.deepcopy(original),
         limits,
         [],
+        Plan([]),
         left,
         table,
         dense,
@@ -258,11 +264,23 @@ def _apply(
     if config.blocks is not None:
         reconstruct(model, original, blocks_of(original, wanted), batches, config.blocks)
         passed("blocks", model)
+    plans = [LayerPlan.of(layer, _has_bias(model, layer.name)) for layer in found.layers]
+    orders = orders_in(model)
+    try:
+        say(str(fold_orders(model, batches[0][:2])).partition("\n")[0])
+    except ConversionError as error:
+        say(f"channel orders stay: {first_line(error)}")
+    found.plan = Plan.of(plans, orders, model)
     if config.training is not None:
         assert isinstance(data, DataSet)
         train(model, data, config.training, teacher=copy.deepcopy(original))
         model.cpu()
         passed("fine-tuned", model)
+
+
+def _has_bias(model: nn.Module, name: str) -> bool:
+    layers = model.get_submodule(name).modules()
+    return any(isinstance(layer, nn.Conv2d) and layer.bias is not None for layer in layers)
 
 
 def _check(model: nn.Module, batches: Sequence[Tensor]) -> None:

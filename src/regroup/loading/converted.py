@@ -1,0 +1,81 @@
+"""Directories of `regroup convert`: the dense network, what its layers became, and the weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from regroup.conversion.plan import Plan
+from regroup.errors import CheckpointError, ParameterError, first_line
+from regroup.files.disk import make_directories
+from regroup.files.documents import DocumentError, build
+from regroup.files.sealed import write_sealed
+from regroup.loading.kinds import Loaded, kind
+from regroup.loading.trained import Trained
+from regroup.training.checkpoint import load_checkpoint, load_state, section_files
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What network.json of such a directory says.
+
+    Args:
+        network: the dense network.
+        kind: of the directory: see `regroup.loading`.
+    """
+
+    network: dict[str, Any]
+    kind: Literal["converted"] = "converted"
+
+
+def save_converted(
+    path: Path, model: nn.Module, dense: Trained, plan: Plan, report: dict[str, Any], page: str
+) -> None:
+    """Write a converted network as the sealed directory `path`, in place of what was there.
+
+    Args:
+        path: the directory.
+        model: the network.
+        dense: how the dense one is built.
+        plan: what became of it.
+        report: figures, as JSON values.
+        page: the same for people, as HTML.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    content = section_files("model", model.state_dict())
+    content |= section_files("network", asdict(Converted(dense.to_json())))
+    content |= section_files("plan", plan.to_json()) | section_files("report", report)
+    content["report.html"] = page.encode("utf-8", "backslashreplace")
+    try:
+        make_directories(path.parent)
+    except OSError as error:
+        raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
+    write_sealed(path, content, replace=True)
+
+
+@kind("converted")
+def converted(path: Path) -> Loaded:
+    """Return the network that `regroup convert` has left in a sealed directory.
+
+    Raises:
+        CheckpointError: it is damaged, or describes no network.
+    """
+    saved = load_checkpoint(path)
+    try:
+        document, plan = build(saved.get("network"), Converted), build(saved.get("plan"), Plan)
+        dense = Trained.from_json(document.network)
+    except DocumentError as error:
+        raise CheckpointError(path, f"does not say which network it holds: {error}") from None
+    model = dense.rebuild(path)
+    try:
+        plan.apply(model)
+    except (DocumentError, ParameterError, RuntimeError) as error:
+        raise CheckpointError(path, f"its plan is of another network ({first_line(error)})") from error
+    load_state(path, model, saved.get("model"))
+    name = f"{dense.name}, {len(plan.layers)} layers converted"
+    return Loaded(model, tuple(dense.classes), dense.input, name, document.kind, path)
