@@ -156,7 +156,7 @@ class Sort(nn.Module):
 
 
 REFUSED = {
-    "target": ({"target": "cortex-m4"}, UnknownNameError, "target='cortex-m4': must be one of aarch64, "),
+    "target": ({"target": "cortex-m3"}, UnknownNameError, "target='cortex-m3': must be one of aarch64, "),
     "ram": ({"ram": "4k"}, ParameterError, r"ram=4096: must be at least \d+, .*step \d+, .*conv"),
     "flash": ({"flash": "1k"}, ParameterError, r"flash=1024: must be at least \d+, .*weights"),
     "size": ({"ram": "much"}, ParameterError, "ram='much': must be a number of bytes"),
