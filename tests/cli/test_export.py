@@ -106,3 +106,20 @@ def test_a_mistake_is_one_line(more, status, says, net, capsys, tmp_path, monkey
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and says in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_object_code_by_the_name_of_the_machine(net, tmp_path, capsys):
+    assert call("export", net, "--target", "aarch64", "--out", tmp_path / "arm") == 0
+    assert "object, for any number of images of (1, 8, 8)" in capsys.readouterr().out
+    assert '"resnet_small with grouped:groups=2"' in (tmp_path / "arm" / "net.h").read_text()
+    assert call("export", net, "--target", "list", "--out", tmp_path / "none") == 0
+    assert "cortex-m55       microcontrollers" in capsys.readouterr().out
+    for options, message in (
+        (("--target", "aarch64", "--to", "pt2"), "target='aarch64': must be left out for --to pt2"),
+        (("--target", "aarch64", "--flash", "1k"), "flash=1024: must be at least"),
+        (("--target", "pdp-11"), "target='pdp-11': must be one of"),
+        (("--to", "object"), "target='': must be one of"),
+    ):
+        assert call("export", net, *options, "--out", tmp_path / "none") == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

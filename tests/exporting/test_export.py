@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import regroup
-from regroup.errors import ConfigError, ExportError, UnknownNameError
+from regroup.errors import ConfigError, ExportError, ParameterError, UnknownNameError
 from regroup.exporting import Made, way, ways
 from regroup.exporting.writing import _SUFFIXES
 from regroup.files.disk import Disk, using
@@ -34,7 +34,7 @@ def model():
 
 @pytest.fixture
 def _instead(monkeypatch):
-    assert list(ways) == ["onnx", "pt2"]
+    assert list(ways) == ["object", "onnx", "pt2"]
     monkeypatch.setattr(ways, "_items", dict(ways._items))
     monkeypatch.setattr("regroup.exporting.writing._SUFFIXES", dict(_SUFFIXES))
 
@@ -162,3 +162,24 @@ def test_nothing_is_printed(model, tmp_path, capfd):
         regroup.export(model, tmp_path / "a.pt2", IMAGES)
     assert capfd.readouterr() == ("", "")
     assert io.BytesIO((tmp_path / "a.pt2").read_bytes()).read(2) == b"PK"
+
+
+def test_object_code_is_a_directory_with_the_names_of_the_classes(model, tmp_path):
+    """What the code computes is the matter of `tests/aot`."""
+    found = regroup.export(
+        model, tmp_path / "net", IMAGES, to="object", target="wasm32-simd128", about={"classes": ["a", "b"]}
+    )
+    files = verify_sealed(tmp_path / "net")
+    assert json.loads(files["labels.json"].read_text()) == ["a", "b"] and "net.wasm" in files
+    assert not found.checked and "node check.mjs" in found.reason and "bytes of flash" in found.reason
+    with pytest.raises(ExportError, match="exists already"):
+        regroup.export(model, tmp_path / "net", IMAGES, to="object", target="aarch64")
+    for options, message in (
+        ({}, "target='': must be one of x86-64-avx2"),
+        ({"target": "aarch64", "batch": 2}, "batch=2: must be 1 or left out"),
+        ({"target": "aarch64", "ram": "1k"}, "ram=1024: must be at least"),
+        ({"target": "aarch65"}, "did you mean 'aarch64'"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            regroup.export(model, tmp_path / "other", IMAGES, to="object", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]

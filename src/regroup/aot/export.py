@@ -99,8 +99,11 @@ def object_files(
     weights: str = "inside",
     ram: str | int | None = None,
     flash: str | int | None = None,
+    title: str = "",
 ) -> tuple[dict[str, bytes], Report]:
     """Return the files of an export by name, and what they need of the machine; as `export_object`.
+
+    The headers call the network by its `title`, or by the name of its architecture or class.
 
     >>> model = nn.Sequential(nn.Linear(3, 2)).eval()
     >>> files, found = object_files(model, torch.randn(1, 3), "aarch64", name="two")
@@ -120,7 +123,7 @@ def object_files(
     found = report(network, made, machine.name)
     require_fit(found, *limits)
     files = _objects(made, machine, name)
-    files |= sources(network, made, machine, name, _title(model))
+    files |= sources(network, made, machine, name, title or _title(model))
     files |= {"report.txt": str(found).encode(), "report.json": found.as_json().encode()}
     return files | _samples(network, model, example), found
 

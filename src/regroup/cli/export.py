@@ -21,9 +21,15 @@ class Options:
     out: Path
     """File to write; or a directory that is there, in which it is called like the network."""
     to: str | None = None
-    """The form: onnx, pt2 (PyTorch's exported program); none: by the end of the file's name."""
+    """The form: onnx, pt2 (PyTorch's exported program), object; none: by the end of the file's name."""
     to_options: tuple[str, ...] = ()
     """Options of the form, such as opset=18."""
+    target: str | None = None
+    """With --to object: the machine that it is for, such as aarch64; `list` says which there are."""
+    ram: str | None = None
+    """With --to object: working memory that the machine has, such as 256k; none: any."""
+    flash: str | None = None
+    """With --to object: memory that it has for code and weights, such as 1M; none: any."""
     image: int | None = None
     """Height and width of the input image; none: 224, or those of the run's images."""
     channels: int | None = None
@@ -59,8 +65,11 @@ def run(options: Options) -> int:
     from regroup.exporting.writing import export, named_in, way_of, ways
     from regroup.loading.named import read_options
 
+    if options.target == "list":
+        print(_targets())
+        return 0
     check_number("batch", options.batch)
-    to = options.to or way_of(options.out)
+    to = options.to or ("object" if options.target else way_of(options.out))
     assert ways[to]
     chosen = choose(
         options.model,
@@ -80,6 +89,7 @@ def run(options: Options) -> int:
         check=options.check,
         replace=options.replace,
         about=_about(chosen),
+        **_of_the_machine(options, to),
         **read_options("to_options", options.to_options),
     )
     if options.json:
@@ -87,6 +97,28 @@ def run(options: Options) -> int:
     elif not options.quiet:
         say(printable(str(found)))
     return 0
+
+
+def _targets() -> str:
+    from regroup.aot.targets import listed
+
+    return listed()
+
+
+def _of_the_machine(options: Options, to: str) -> dict[str, str]:
+    """Return what is said about the machine that object code is for.
+
+    Raises:
+        ConfigError: something is, and it is another form.
+    """
+    from regroup.errors import ConfigError
+
+    given = {name: getattr(options, name) for name in ("target", "ram", "flash")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if to != "object":
+            raise ConfigError(name, value, f"left out for --to {to}", "it belongs to --to object")
+    return given
 
 
 def _about(chosen: Chosen) -> dict[str, Any]:

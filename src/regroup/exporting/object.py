@@ -1,0 +1,52 @@
+"""Object code for another machine, a microcontroller or a web page, without Python: see `regroup.aot`."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from regroup.aot.export import object_files
+from regroup.aot.targets import MACHINES
+from regroup.errors import ConfigError
+from regroup.exporting.writing import Made, Subject, way
+
+
+@way("object", suffix="")
+def object_code(
+    subject: Subject,
+    *,
+    target: str = "",
+    name: str = "net",
+    packed: str = "inside",
+    ram: str | int | None = None,
+    flash: str | int | None = None,
+) -> Made:
+    """Make a directory with the code, headers, an example that is built there, and what it needs of memory.
+
+    Args:
+        subject: the network; its classes become labels.json, if they are known.
+        target: name of the machine, one of `regroup.aot.targets.MACHINES`.
+        name: prefix of all names in C.
+        packed: where the weights are: "inside" the object, or "apart" in a file beside it.
+        ram: bytes of working memory that the machine has: a number, or such as "256k"; None: any.
+        flash: bytes for code and weights, likewise.
+
+    Raises:
+        ConfigError: no target, or more images at a time than one.
+        EngineError: the network cannot be object code; says which operator is the reason.
+        ParameterError: an option cannot be, or `ram` or `flash` does not suffice.
+    """
+    if not target:
+        raise ConfigError("target", target, f"one of {', '.join(MACHINES)}")
+    if subject.batch not in (None, 1):
+        raise ConfigError("batch", subject.batch, "1 or left out: object code does one image at a time")
+    image = torch.randn(1, *subject.images.shape[1:], generator=torch.Generator().manual_seed(0))
+    options = {"name": name, "weights": packed, "ram": ram, "flash": flash}
+    title = str(subject.about.get("network", ""))
+    files, found = object_files(subject.model, image, target, title=title, **options)
+    if "classes" in subject.about:
+        files["labels.json"] = json.dumps(subject.about["classes"], indent=0).encode()
+    needs = f"{found.flash:,} bytes of flash, {found.ram:,} of memory (report.txt)"
+    how = "node check.mjs" if MACHINES[target].is_wasm else "make check"
+    return Made(files, reason=f"`{how}` does that where it runs; it needs {needs}")
