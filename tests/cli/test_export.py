@@ -61,6 +61,33 @@ def test_an_onnx_file_knows_its_classes_and_its_images(net, tmp_path, capsys):
     assert found[0] == found[1] and len(found[0]) == 4
 
 
+def test_a_file_of_so_many_images_or_of_probabilities_is_as_any_other(net, tmp_path, capsys):
+    """Images are given to it by so many, and probabilities are not taken for scores."""
+    onnx = pytest.importorskip("onnx")
+    for n in range(5):
+        to_pil_image(load_data("digits").test[n][0]).save(tmp_path / f"{n}.png")
+    assert call("export", net, "--out", tmp_path / "two.onnx", "--batch", 2, "--quiet") == 0
+    proto = onnx.load(tmp_path / "two.onnx")
+    (end,) = [node for node in proto.graph.node if "scores" in node.output]
+    end.output[0] = "before"
+    proto.graph.node.append(onnx.helper.make_node("Softmax", ["before"], ["scores"]))
+    onnx.save(proto, tmp_path / "soft.onnx")
+    found = []
+    for model in (net, tmp_path / "two.onnx", tmp_path / "soft.onnx"):
+        assert call("run", model, "--image", tmp_path, "--json") == 0
+        rows = [row["classes"][0] for row in json.loads(capsys.readouterr().out)]
+        assert call("evaluate", model, "--data", "digits", "--no-time", "--no-compiled", "--json") == 0
+        said = json.loads(capsys.readouterr().out)
+        numbers = [said["loss"], said["ece"], *(row["probability"] for row in rows)]
+        found.append(([row["name"] for row in rows], said["top1"], numbers))
+    for names, top1, numbers in found[1:]:
+        assert (names, top1, pytest.approx(numbers)) == found[0]
+    assert call("profile", tmp_path / "two.onnx", "--batch", 3, "--no-time") == 2
+    assert "batch=3: must be 2, as" in capsys.readouterr().err
+    assert call("profile", tmp_path / "two.onnx", "--no-time", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == [[2, 1, 8, 8]]
+
+
 @pytest.mark.parametrize(
     ("about", "says"),
     [

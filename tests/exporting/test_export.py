@@ -147,6 +147,17 @@ def test_what_has_no_such_form_is_one_line_and_says_what_may_do(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_of_several_outputs_or_other_images_is_one_error(model, tmp_path):
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(ExportError, match="the network gives a tuple; what is exported gives one tensor"):
+        regroup.export(Pair(), tmp_path / "a.pt2", IMAGES)
+    with pytest.raises(ExportError, match=r"does not take images of \(2, 3, 8, 8\) \(SpecError: "):
+        regroup.export(model, tmp_path / "a.pt2", torch.zeros(1, 3, 8, 8))
+
+
 def test_wrong_ways_and_names_are_one_error(model, tmp_path):
     with pytest.raises(UnknownNameError, match=r"to='onx': must be one of .*; did you mean 'onnx'"):
         regroup.export(model, tmp_path / "a", IMAGES, to="onx")

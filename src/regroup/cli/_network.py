@@ -39,7 +39,7 @@ class Chosen:
     """A network in eval mode, without learned layers, for images of so many channels; and where it is from.
 
     What is `loaded` from a directory has images of its own; an ONNX file says their `size`, or leaves it
-    open.
+    open, and may say how many there always are (`batch`), and give `probabilities` instead of scores.
     """
 
     name: str
@@ -47,6 +47,15 @@ class Chosen:
     channels: int
     loaded: Loaded | None = None
     size: tuple[int, int] | None = None
+    batch: int | None = None
+    probabilities: bool = False
+
+    def ready(self, model: nn.Module) -> nn.Module:
+        """Return the network, or what it was compiled to, as images (N, C, H, W) of any N -> scores."""
+        from regroup.loading.serving import InBatches, Logarithm
+
+        model = Logarithm(model) if self.probabilities else model
+        return model if self.batch is None else InBatches(model, self.batch)
 
     @property
     def input(self) -> ImageInput:
@@ -80,13 +89,17 @@ class Chosen:
         """Return the shape of its input: images as large as `image` says, or as the run's, or 224 x 224.
 
         Raises:
-            ConfigError: `image` is no size.
+            ConfigError: `image` is no size, or the network takes another number of images.
         """
+        from regroup.errors import ConfigError
+
         check_number("image", image)
+        if self.batch is not None and batch not in (1, self.batch):
+            raise ConfigError("batch", batch, f"{self.batch}, as {self.name} says")
         channels, height, width = (
             self.loaded.input.shape if self.loaded else (self.channels, *(self.size or (224, 224)))
         )
-        return batch, channels, image or height, image or width
+        return self.batch or batch, channels, image or height, image or width
 
     def check(self, images: Tensor) -> None:
         """Run the network once, without gradients, to see whether it takes such images.
@@ -179,6 +192,7 @@ def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     from regroup.engine.frontend.onnx import load
     from regroup.errors import ConfigError
     from regroup.loading.exported import exported
+    from regroup.loading.serving import gives_probabilities
 
     for option, value in given.items():
         if value is not None:
@@ -187,7 +201,9 @@ def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
     if len(shape) != 4 or shape[1] is None:
         raise ConfigError("model", str(path), "an ONNX file with one input, images of so many channels")
-    return Chosen(str(path), model, shape[1], exported(model, path), (shape[2] or 224, shape[3] or 224))
+    size = shape[2] or 224, shape[3] or 224
+    more = {"batch": shape[0], "probabilities": gives_probabilities(model)}
+    return Chosen(str(path), model, shape[1], exported(model, path), size, **more)
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:

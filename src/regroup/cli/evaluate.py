@@ -102,9 +102,10 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
     from regroup.loading.shown import joined, shown
 
     source, wanted = options.data or _data_of_run(options.model), chosen.input
-    chosen.check(torch.zeros(1, *wanted.shape))
+    example = torch.zeros(chosen.batch or 1, *wanted.shape)
+    chosen.check(example)
     with torch.inference_mode():
-        count = chosen.model(torch.zeros(1, *wanted.shape)).shape[1]
+        count = chosen.model(example).shape[1]
     known = chosen.loaded is not None or options.pretrained
     data = shown(
         source,
@@ -146,10 +147,10 @@ def _made_ready(
     from regroup.cli._compiled import compiled
 
     if not options.compiled or device.type != "cpu":
-        return chosen.model.to(device), False
-    shape = (min(loader.batch_size, len(loader.split)), *loader.data.shape)
+        return chosen.ready(chosen.model.to(device)).eval(), False
+    shape = (chosen.batch or min(loader.batch_size, len(loader.split)), *loader.data.shape)
     quiet = options.quiet or options.json
-    return compiled(chosen, shape, quiet=quiet, threads=options.threads), True
+    return chosen.ready(compiled(chosen, shape, quiet=quiet, threads=options.threads)), True
 
 
 def _followed(loader: Loader, quiet: bool) -> Iterator[Batch]:

@@ -85,7 +85,7 @@ def run(options: Options) -> int:
         named_in(options.out, Path(chosen.name).name, to),
         images,
         to=to,
-        batch=options.batch,
+        batch=options.batch or chosen.batch,
         check=options.check,
         replace=options.replace,
         about=_about(chosen),

@@ -100,7 +100,9 @@ def _classified(
     with bar("images", len(files), quiet=quiet or len(files) == 1) as progress:
         for paths, images in _read(wanted, files, options.batch_size, failures):
             batch = torch.cat(images)
-            fast = fast or compiled(chosen, tuple(batch.shape), quiet=quiet, threads=options.threads)
+            if fast is None:
+                shape = (chosen.batch or len(batch), *batch.shape[1:])
+                fast = chosen.ready(compiled(chosen, shape, quiet=quiet, threads=options.threads))
             probabilities = fast(batch).softmax(1)
             count = probabilities.shape[1]
             names = names or next(iter(chosen.namings(count)), ("",) * count)

@@ -162,6 +162,7 @@ def export(
     path = _place(Path(path), name, replace=replace)
     plain = _of_one_input(decelerate(deploy(copy.deepcopy(model).cpu())).eval())
     size = batch or 2  # of one image, the number would be taken for fixed
+    _check_network(plain, torch.zeros(size, *images.shape[1:]), path)
     subject = Subject(plain, torch.zeros(size, *images.shape[1:]), batch, about or {})
     made = _made(name, make, subject, path, options)
     written = len(made.content) if isinstance(made.content, bytes) else sum(map(len, made.content.values()))
@@ -240,6 +241,22 @@ def _place(path: Path, name: str, *, replace: bool) -> Path:
     except (OSError, ValueError) as error:
         raise ExportError(path, f"cannot be written: {_reason(error)}") from error
     return path
+
+
+def _check_network(model: nn.Module, images: Tensor, path: Path) -> None:
+    """Require that a network takes such images and gives one tensor of scores."""
+    try:
+        with torch.no_grad():
+            scores = model(images)
+    except Exception as error:  # any code may run there
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ExportError(
+            path, f"the network does not take images of {tuple(images.shape)} ({reason})"
+        ) from error
+    if not isinstance(scores, Tensor):
+        raise ExportError(
+            path, f"the network gives a {type(scores).__name__}; what is exported gives one tensor"
+        )
 
 
 def _made(name: str, make: Way, subject: Subject, path: Path, options: Mapping[str, Any]) -> Made:

@@ -1,6 +1,6 @@
 """Accuracy, loss and calibration of a network on images with labels.
 
->>> data = load_data("digits")
+>>> data = regroup.load_data("digits")
 >>> model = regroup.create_model("resnet_small", num_classes=10, in_chans=1)
 >>> found = evaluate(model, data)
 >>> found.images, 0 <= found.top1 <= 100
