@@ -115,6 +115,12 @@ def test_selections_are_left(order, reason):
     assert left.reason == reason
 
 
+def test_a_selection_of_what_cannot_move_is_left():
+    """Of three channels of the image two are taken: as many as the order has."""
+    model = nn.Sequential(ChannelOrder([1, 0]), conv(2, 4), conv(4, 2))
+    assert checked(model, image(), folds=0).left[0].reason == "it takes 2 of 3 channels"
+
+
 def test_orders_at_the_ends_and_those_used_twice_are_left():
     shared = ChannelOrder([1, 0, 3, 2])
     model = nn.Sequential(

@@ -112,7 +112,7 @@ def fold_orders(model: nn.Module, *inputs: Any) -> Folding:
         for name, m in modules.items()
         if not reasons[name] and name in entering
     }
-    network = _Network(model, traces, [_of(found, known) for found in calls], dict(known))
+    network = _Network(model, traces, [_of(found, known) for found in calls], dict(known), entering)
     sizes = {name: _bytes(name, calls) for name in modules}
     folded = []
     for name in sorted(known, key=lambda name: -sizes[name][1]):
@@ -188,6 +188,7 @@ class _Network:
         traces: its runs; they stay right, for only numbers change.
         calls: of each run, those of modules that order channels.
         orders: by module, what its order is now: of each channel that leaves the one that enters.
+        widths: by module, how many channels enter it.
     """
 
     def __init__(
@@ -196,17 +197,20 @@ class _Network:
         traces: Sequence[Trace],
         calls: Sequence[Mapping[int, OrderCall]],
         orders: dict[str, Ints],
+        widths: Mapping[str, int],
     ) -> None:
+        self._widths = widths
         self.model, self.traces, self.calls, self.orders = model, traces, calls, orders
-        self.folded: frozenset[str] = frozenset()
-        self._walks: dict[tuple[frozenset[str], frozenset[str]], tuple[Walk, Cells]] = {}
+        self.folded: list[str] = []
+        self._walks: dict[frozenset[str], Walk] = {}
+        self._known: dict[frozenset[str], Cells] = {}
 
     def fold(self, name: str) -> str:
         """Let a module leave what enters it, by reordering weights; return why not, or ""."""
         order = self.orders[name]
-        inside, cells = self._walk(_INSIDE)
+        inside, cells = self._cells(_INSIDE)
         entering, leaving = inside.sides[name]
-        channels = len(leaving.label) if entering is None else len(entering.label)
+        channels = self._widths[name]
         repeated = len(order) - len(np.unique(order))
         if len(order) != channels or repeated:
             return f"it takes {len(np.unique(order))} of {channels} channels" + (
@@ -228,22 +232,32 @@ class _Network:
             moves.put(entering, order[new])
         self._apply(inside, moves.order)
         assert (self.orders[name] == np.arange(channels)).all()
-        self.folded |= {name}
+        self._fix(name)
         return ""
 
-    def _walk(self, bundles: frozenset[str]) -> tuple[Walk, Cells]:
+    def _cells(self, bundles: frozenset[str]) -> tuple[Walk, Cells]:
         """Return what can move now: the same until something is folded."""
-        if (bundles, self.folded) not in self._walks:
-            self._walks = {key: walk for key, walk in self._walks.items() if key[1] == self.folded}
-            walk = Walk(Labels(), bundles, self.folded)
+        if bundles not in self._walks:
+            self._walks[bundles] = walk = Walk(Labels(), bundles)
             for trace, calls in zip(self.traces, self.calls, strict=True):
                 walk.follow(trace, calls)
-            self._walks[bundles, self.folded] = walk, walk.labels.cells()
-        return self._walks[bundles, self.folded]
+            for name in self.folded:
+                _join(walk, name)
+        walk = self._walks[bundles]
+        if bundles not in self._known:
+            self._known[bundles] = walk.labels.cells()
+        return walk, self._known[bundles]
+
+    def _fix(self, name: str) -> None:
+        """Note that a module leaves what enters it."""
+        self.folded.append(name)
+        self._known = {}
+        for walk in self._walks.values():
+            _join(walk, name)
 
     def _move_groups(self, name: str, before: Ints, behind: Ints) -> bool:
         """Let whole groups change places so that only orders inside of them are left; or return False."""
-        walk, cells = self._walk(_WHOLE)
+        walk, cells = self._cells(_WHOLE)
         order, (entering, leaving) = self.orders[name], walk.sides[name]
         count = counts(order, before, behind)
         wanted = counts(np.arange(len(order)), before, behind)
@@ -272,7 +286,7 @@ class _Network:
         for name, (entering, leaving) in walk.sides.items():
             if name not in self.folded:
                 old, new_leaving = self.orders[name], placed(leaving, order)
-                inside = np.arange(old.max() + 1) if entering is None else placed(entering, order)
+                inside = np.arange(self._widths[name]) if entering is None else placed(entering, order)
                 where = np.empty_like(inside)
                 where[inside] = np.arange(len(inside))
                 self.orders[name] = where[old[new_leaving]]
@@ -295,3 +309,8 @@ class _Network:
     def _put(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
         setattr(self.model.get_submodule(parent), child, module)
+
+
+def _join(walk: Walk, name: str) -> None:
+    """Let what leaves a module have the order of what enters it."""
+    walk.agree(*walk.sides[name], f"what enters {name} has a fixed order")

@@ -56,7 +56,6 @@ class Walk:
         labels: where relations are noted.
         bundles: which kinds of groups move as wholes: "groups" of layers, "parts" of what is summed in parts.
             Otherwise channels move inside of them only.
-        folded: modules that order channels no more: what leaves them is what enters.
     """
 
     def __init__(self, labels: Labels, bundles: frozenset[str], folded: frozenset[str] = frozenset()) -> None:
@@ -115,9 +114,6 @@ class Walk:
 
     def _order(self, call: OrderCall) -> None:
         x, y, name = call.entering, call.leaving, call.name
-        if name in self.folded:
-            self.put(y, self.tags(x))
-            return
         entering = self.along(x, 1)
         if entering is not None and (entering.dims != (1,) or not entering.distinct):
             self.pin([entering], f"{name} orders what is no plain dimension of channels")
