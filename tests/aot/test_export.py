@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -167,6 +168,18 @@ REFUSED = {
     "operators": ({"model": Sort().eval()}, EngineError, "no kernel for aten::(sort|cumsum).*no kernel for"),
     "nothing": ({"model": nn.Identity().eval()}, EngineError, "computes nothing"),
 }
+
+
+def test_images_that_fit_are_told(tmp_path):
+    model, x = small(), torch.zeros(1, 3, 64, 48)
+    needed = export_object(model, x, "cortex-m4", tmp_path / "net").ram
+    with pytest.raises(ParameterError, match=r"take images of \d+x\d+, which fit") as refused:
+        export_object(model, x, "cortex-m4", tmp_path / "other", ram=needed - 1)
+    side = [int(n) for n in re.search(r"images of (\d+)x(\d+),", str(refused.value)).groups()]
+    export_object(model, torch.zeros(1, 3, *side), "cortex-m4", tmp_path / "other", ram=needed - 1)
+    assert 0.6 * 64 * 48 < side[0] * side[1] < 64 * 48
+    with pytest.raises(ParameterError, match="take a narrower network"):
+        export_object(model, x, "cortex-m4", tmp_path / "third", ram=100)
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.isa
 
 _RUNNER = Path(__file__).with_name("elsewhere.c")
 _FUZZ = int(os.environ.get("REGROUP_FUZZ", "0"))
-COUNT, SEED = (_FUZZ // 10, 1) if _FUZZ else (4, 0)
+COUNT, SEED = (_FUZZ // 10, 1) if _FUZZ else (3, 0)
 
 
 EMULATED = ["aarch64", "armv7-neon", "riscv64", "riscv64-v", "cortex-m4", "cortex-m7", "cortex-m55"]

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from regroup.aot.archive import archive
+from regroup.aot.fitting import smaller_image
 from regroup.aot.network import Network, whole_network
 from regroup.aot.object import Object, compile_network
 from regroup.aot.report import Report, parse_size, report, require_fit
@@ -121,7 +122,7 @@ def object_files(
     network = whole_network(model, example, machine.cpu)
     made = compile_network(network, machine.cpu, f"{name}_run", apart=weights == "apart")
     found = report(network, made, machine.name)
-    require_fit(found, *limits)
+    require_fit(found, *limits, lambda ram: smaller_image(model, example, machine.cpu, ram))
     files = _objects(made, machine, name)
     files |= sources(network, made, machine, name, title or _title(model))
     files |= {"report.txt": str(found).encode(), "report.json": found.as_json().encode()}

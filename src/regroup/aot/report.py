@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from regroup.aot.network import Network
@@ -134,24 +135,30 @@ def parse_size(parameter: str, text: str | int | None) -> int | None:
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
 
 
-def require_fit(found: Report, ram: int | None, flash: int | None) -> None:
+def require_fit(
+    found: Report, ram: int | None, flash: int | None, smaller: Callable[[int], tuple[int, int] | None]
+) -> None:
     """Raise an error if a machine has less memory than is needed, which names what needs most.
+
+    Args:
+        found: what is needed.
+        ram: bytes of working memory that there are; None: any.
+        flash: bytes for code and weights, likewise.
+        smaller: finds height and width of images for which so much working memory suffices.
 
     Raises:
         ParameterError: it has.
     """
     if flash is not None and found.flash > flash:
-        what = f"code {found.code:,} and weights {found.weights:,}"
-        raise ParameterError(
-            "flash", flash, f"at least {found.flash}, bytes of {what}", "take a narrower network"
-        )
+        needed = f"at least {found.flash}, bytes of code {found.code:,} and weights {found.weights:,}"
+        raise ParameterError("flash", flash, needed, "take a narrower network")
     if ram is not None and found.ram > ram:
         peak = max(found.steps, key=lambda step: step.bytes)
-        what = f"the arena {found.arena:,} and inputs and outputs {found.buffers:,}"
+        parts = f"the arena {found.arena:,} and inputs and outputs {found.buffers:,}"
         most = f"most is needed in step {found.steps.index(peak)}, {peak.name}: {_made_of(peak)}"
-        raise ParameterError(
-            "ram", ram, f"at least {found.ram}, bytes of {what}", f"{most}; take smaller images"
-        )
+        side = smaller(ram)
+        advice = "a narrower network" if side is None else f"images of {side[0]}x{side[1]}, which fit"
+        raise ParameterError("ram", ram, f"at least {found.ram}, bytes of {parts}", f"{most}; take {advice}")
 
 
 def _made_of(step: StepReport) -> str:
