@@ -1,5 +1,6 @@
 """Every test starts from the same seed, in float32, on one thread; and so do the processes that it begins."""
 
+import gc
 import os
 
 import pytest
@@ -18,6 +19,12 @@ def accept(request):
 def pytest_configure():
     """Let processes of tests run on one thread: those of two workers would wait for each other's."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish():
+    """Let the collector of garbage pass over what the tests have imported: it is there to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

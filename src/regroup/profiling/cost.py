@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -90,8 +91,17 @@ class NetworkCost:
 
     def of(self, name: str) -> LayerCost:
         """Return the cost of a module and all that is inside it."""
-        inside = (c for n, c in self.layers.items() if not name or n == name or n.startswith(f"{name}."))
-        return sum(inside, LayerCost())
+        return self.total if not name else self._inside.get(name, LayerCost())
+
+    @cached_property
+    def _inside(self) -> dict[str, LayerCost]:
+        """The cost of each module with all that is inside it."""
+        found: dict[str, LayerCost] = {}
+        for name, layer in self.layers.items():
+            while name:
+                found[name] = layer + found.get(name, LayerCost())
+                name = name.rpartition(".")[0]
+        return found
 
 
 def cost(model: nn.Module, *inputs: Tensor, training: bool = False) -> NetworkCost:

@@ -43,7 +43,7 @@ class Layout:
 
     def translate(self, model: Backbone, state: Mapping[str, Tensor]) -> State:
         """Return `state` under our keys; of two that would get one key, the second keeps its own."""
-        prefixes = sorted(self.prefixes(model).items(), key=lambda item: -len(item[0]))
+        prefixes = self.prefixes(model)
         translated: State = {}
         for key, tensor in state.items():
             ours = _translate(key, prefixes, self.parts)
@@ -61,15 +61,13 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
 
 
-def _translate(key: str, prefixes: list[tuple[str, str]], parts: Mapping[str, str]) -> str:
-    head, rest = "", key
-    for theirs, ours in prefixes:
-        if key == theirs or key.startswith(theirs + "."):
-            head, rest = ours, key[len(theirs) + 1 :]
-            break
-    else:
-        return key
-    rest = f".{rest}."
+def _translate(key: str, prefixes: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    theirs = key
+    while theirs not in prefixes:  # the longest first
+        theirs, dot, _ = theirs.rpartition(".")
+        if not dot:
+            return key
+    head, rest = prefixes[theirs], f".{key[len(theirs) + 1 :]}."
     for theirs, ours in parts.items():
         if f".{theirs}." in rest:
             rest = rest.replace(f".{theirs}.", f".{ours}." if ours else ".", 1)
