@@ -31,8 +31,11 @@ from regroup.training import DataSet, evaluate, load_data
 from regroup.training.data import Loader
 
 DATA = Path(__file__).parent.parent / "docs" / "conversion.json"
-CHOICES = ("contiguous", "random", "magnitude", "activation", "gain", "overlapping")
+CHOICES = ("magnitude", "gain", "contiguous", "overlapping", "activation", "random")
 GROUPS = (2, 4, 8)
+FITTED = ("magnitude", "gain")
+"""Choices after which blocks are fitted too: that takes longest."""
+POSITIONS = 24
 TRAINED = {"model": "resnet_small", "data": "glyphs", "epochs": 12, "batch_size": 128, "lr": 0.1}
 
 
@@ -42,12 +45,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/conversion"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=512, help="for calibration")
+    parser.add_argument("--images", type=int, default=256, help="for calibration")
     parser.add_argument("--json", type=Path, default=DATA)
     options = parser.parse_args(argv)
     data = load_data("glyphs")
     found = json.loads(options.json.read_text()) if options.json.exists() else {"settings": {}, "rows": {}}
-    settings = {**TRAINED, "images": options.images, "positions": Method().positions}
+    settings = {**TRAINED, "images": options.images, "positions": POSITIONS}
     if found["rows"] and found["settings"] != settings:
         raise SystemExit(f"{options.json} has rows of other settings: {found['settings']}; move it away")
     found["settings"] = settings
@@ -94,26 +97,28 @@ def _rows(
         yield f"{seed}/dense", row(original, [])
     everything = {n: m for n, m in original.named_modules() if isinstance(m, nn.Conv2d)}
     moments = None
-    for groups, choice in product(GROUPS, CHOICES):
+    for groups, choice in ((g, c) for c, g in product(CHOICES, GROUPS)):
         layers = {
             n: groups for n, m in everything.items() if groups in divisors(m.in_channels, m.out_channels)
         }
         start = f"{seed}/{groups}/{choice}"
         if f"{start}/none" not in known or f"{start}/norms" not in known:
-            moments = moments or collect(original, list(layers), batches, seed=seed)
+            moments = moments or collect(original, list(everything), batches, positions=POSITIONS, seed=seed)
             model = copy.deepcopy(original)
             regroup_layers(
-                model, original, layers, batches, Method(choice, False, seed=seed), moments=moments
+                model, original, layers, batches, Method(choice, False, POSITIONS, seed), moments=moments
             )
             yield f"{start}/none", row(model, list(layers))
             reestimate(model, batches)
             yield f"{start}/norms", row(model, list(layers))
-        if f"{start}/blocks" not in known:
+        if f"{start}/{'blocks' if choice in FITTED else 'squares+norms'}" not in known:
             model = copy.deepcopy(original)
-            regroup_layers(model, original, layers, batches, Method(choice, seed=seed))
+            regroup_layers(model, original, layers, batches, Method(choice, True, POSITIONS, seed))
             yield f"{start}/squares", row(model, list(layers))
             reestimate(model, batches)
             yield f"{start}/squares+norms", row(model, list(layers))
+            if choice not in FITTED:
+                continue
             reconstruct(model, original, blocks_of(original, layers), batches, BlockConfig(seed=seed))
             yield f"{start}/blocks", row(model, list(layers))
 

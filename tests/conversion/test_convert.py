@@ -13,6 +13,7 @@ from regroup.conversion.assessment import Scope, candidates
 from regroup.conversion.blocks import BlockConfig
 from regroup.conversion.budget import Cell, Whole, chosen, fitted, parse_budget, skeleton
 from regroup.conversion.convert import ConvertConfig, convert
+from regroup.conversion.memory import MemoryFile
 from regroup.conversion.plan import Plan
 from regroup.errors import ConfigError, DataError, UnknownNameError
 from regroup.files.documents import DocumentError, build
@@ -66,10 +67,15 @@ def test_budgets_are_kept_and_the_original_is_untouched(budget):
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_dry_run_changes_nothing_and_foresees_the_same():
-    model, batches = network(), [correlated(16, 3, 16)]
-    dry = convert(model, batches, "time=0.7", QUICK, dry_run=True)
-    wet = convert(model, batches, "time=0.7", QUICK, known=dry.table)
+def test_a_dry_run_changes_nothing_and_is_gone_on_from(tmp_path):
+    model, batches, said = network(), [correlated(16, 3, 16)], []
+    memory = MemoryFile(tmp_path / "work" / "memory.json", "mine")
+    dry = convert(model, batches, "time=0.7", QUICK, dry_run=True, memory=memory)
+    again = MemoryFile(tmp_path / "work" / "memory.json", "mine")
+    assert again.resumed and again.cells == dry.table and again.options == dry.options
+    assert not MemoryFile(tmp_path / "work" / "memory.json", "another's").resumed
+    wet = convert(model, batches, "time=0.7", QUICK, memory=again, say=said.append)
+    assert not [line for line in said if line.startswith("assessed")]
     assert dry.layers == [] and dry.share is None and dry.options == wet.options
     assert wet.share.median == pytest.approx(dry.foreseen)
 

@@ -34,6 +34,7 @@ from regroup.conversion.damage import divergence
 from regroup.conversion.folding import fold_orders
 from regroup.conversion.images import LEAST, calibration
 from regroup.conversion.layerspeed import network_timings
+from regroup.conversion.memory import Memory
 from regroup.conversion.norms import reestimate
 from regroup.conversion.options import DENSE
 from regroup.conversion.plan import LayerPlan, Plan, orders_in
@@ -167,8 +168,7 @@ def convert(
     *,
     dry_run: bool = False,
     say: Say = lambda line: None,
-    known: Mapping[str, Mapping[str, Cell]] | None = None,
-    on_layer: Callable[[str, dict[str, Cell]], None] = lambda name, cells: None,
+    memory: Memory | None = None,
 ) -> Conversion:
     """Return a copy of a trained network, regrouped within a budget; the original stays as it is.
 
@@ -180,8 +180,7 @@ def convert(
         config: how; None: the defaults.
         dry_run: stop when it is known what each layer would become, and how long the network would take.
         say: called with a line as it goes on.
-        known: cells of layers that were assessed before.
-        on_layer: called with the cells of each layer that is assessed.
+        memory: what is known already, and learns what is found out; see `regroup.conversion.memory`.
 
     Raises:
         ConfigError: the budget cannot be kept, the network cannot run the images, or something does not fit.
@@ -197,15 +196,18 @@ def convert(
     options, left = candidates(original, images, config.scope)
     say(f"{len(options)} of {len(options) + len(left)} convolutions may change; assessing what into")
     dense = whole(original, images, seconds=config.seconds, threads=config.threads)
+    memory = memory or Memory()
     few = torch.cat(batches)[: config.assessed].split(64)
-    table = assess(
-        original, options, few, images, quick(config.method),
-        known=known, threads=config.threads, on_layer=on_layer,
-    )  # fmt: skip
-    wanted, foreseen = fitted(
-        original, images, table, dense, limits, seconds=config.seconds, threads=config.threads,
-        on_round=lambda wanted, found: say(f"built and timed: {found:.1%} of dense, wanted {wanted:.1%}"),
-    )  # fmt: skip
+
+    def assessed(name: str, cells: dict[str, Cell]) -> None:
+        memory.learn(name, cells)
+        say(f"assessed {name}, {len(memory.cells)} of {len(options)}")
+
+    how = {"known": memory.cells, "threads": config.threads, "on_layer": assessed}
+    table = assess(original, options, few, images, quick(config.method), **how)
+    if memory.options is None:
+        memory.decide(*_decided(original, images, table, dense, limits, config, say))
+    wanted, foreseen = memory.options or {}, memory.foreseen
     if foreseen >= 1:
         wanted = dict.fromkeys(wanted, DENSE)  # what is no faster as a whole pays nothing
     found = Conversion(
@@ -230,6 +232,22 @@ def convert(
         found.macs = count_macs(found.model, images[:1])
         found.parameters = sum(p.numel() for p in found.model.parameters())
     return found
+
+
+def _decided(
+    original: nn.Module,
+    images: Tensor,
+    table: Mapping[str, Mapping[str, Cell]],
+    dense: Whole,
+    limits: Mapping[str, float],
+    config: ConvertConfig,
+    say: Say,
+) -> tuple[dict[str, str], float]:
+    def built(wanted: float, found: float) -> None:
+        say(f"built and timed: {found:.1%} of dense, wanted {wanted:.1%}")
+
+    how = {"seconds": config.seconds, "threads": config.threads, "on_round": built}
+    return fitted(original, images, table, dense, limits, **how)
 
 
 def _apply(
