@@ -13,6 +13,7 @@ from regroup.lazy import lazily
 if TYPE_CHECKING:
     from regroup.aot.export import export_object as export_object
     from regroup.comparison.runner import compare as compare
+    from regroup.conversion.convert import convert as convert
     from regroup.conversion.folding import fold_orders as fold_orders
     from regroup.conversion.packed import load_packed as load_packed
     from regroup.conversion.packed import save_packed as save_packed
@@ -59,6 +60,7 @@ _HOME = {
     "check_strategy": "testing",
     "compare": "comparison.runner",
     "compile": "engine.running.compiled",
+    "convert": "conversion.convert",
     "create_model": "networks",
     "decelerate": "ops.accelerate",
     "deploy": "strategies.learning",

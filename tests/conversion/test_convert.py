@@ -20,6 +20,7 @@ from regroup.files.documents import DocumentError, build
 from regroup.networks import create_model
 from regroup.profiling.clock import Timing
 from regroup.training.data import TensorSplit
+from tests.conversion import clock as known_clock
 from tests.conversion.linear import correlated
 
 QUICK = ConvertConfig(images=16, assessed=16, blocks=BlockConfig(steps=2))
@@ -32,18 +33,7 @@ def network():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that knows: layers and networks take the time of their multiply-adds."""
-    from regroup.ops.counting import count_macs
-
-    def layers(modules, shape, threads=None):
-        return {name: 1e-9 * count_macs(module, torch.zeros(shape)) for name, module in modules.items()}
-
-    def networks(modules, images, seconds=1.0, threads=None):
-        return {n: Timing((1e-9 * count_macs(m, images),) * 7) for n, m in modules.items()}
-
-    monkeypatch.setattr("regroup.conversion.assessment.layer_seconds", layers)
-    for module in ("assessment", "budget", "convert"):
-        monkeypatch.setattr(f"regroup.conversion.{module}.network_timings", networks)
+    known_clock.put(monkeypatch)
 
 
 @pytest.mark.usefixtures("clock")

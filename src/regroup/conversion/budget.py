@@ -106,11 +106,23 @@ def chosen(
     for name in names:
         dense, options = table[name][DENSE], usable(table[name])
         layers.append({option: _candidate(cell, dense, whole) for option, cell in options.items()})
-    # costs are counted from the dense network on
-    left = {name: most - 1.0 for name, most in budget.items() if name in ("macs", "params")}
+    left = {}  # costs are counted from the dense network on
+    for kind in ("macs", "params"):
+        if kind in budget:
+            left[kind] = budget[kind] - 1.0
+            least = 1.0 + sum(min(each.costs[kind] for each in options.values()) for options in layers)
+            if least > budget[kind]:
+                allowed = f"at least {least:.3g}, the least that the layers can come to"
+                raise ConfigError(kind, budget[kind], allowed)
     if saving:
         left["time"] = -saving
-    found = allocate([list(each.values()) for each in layers], left)
+    try:
+        found = allocate([list(each.values()) for each in layers], left)
+    except ConfigError as error:
+        asked = ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
+        raise ConfigError(
+            "budget", asked, "one that the layers can keep to, all parts of it together"
+        ) from error
     return {name: list(each)[i] for name, each, i in zip(names, layers, found, strict=True)}
 
 

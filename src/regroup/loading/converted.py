@@ -9,13 +9,15 @@ from typing import Any, Literal
 from torch import nn
 
 from regroup.conversion.plan import Plan
-from regroup.errors import CheckpointError, ParameterError, first_line
+from regroup.errors import CheckpointError, ConfigError, ParameterError, first_line
 from regroup.files.disk import make_directories
 from regroup.files.documents import DocumentError, build
 from regroup.files.sealed import write_sealed
 from regroup.loading.kinds import Loaded, kind
 from regroup.loading.trained import Trained
+from regroup.strategies.learning import learned_modules
 from regroup.training.checkpoint import load_checkpoint, load_state, section_files
+from regroup.training.directory import published
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,23 @@ def converted(path: Path) -> Loaded:
     load_state(path, model, saved.get("model"))
     name = f"{dense.name}, {len(plan.layers)} layers converted"
     return Loaded(model, tuple(dense.classes), dense.input, name, document.kind, path)
+
+
+def dense_of(directory: Path) -> Trained:
+    """Return how the network in a run's directory is built, for what is made of it.
+
+    Raises:
+        ConfigError: it has learned layers, or is no run of `regroup train`.
+        CheckpointError: it is damaged, or describes no network.
+    """
+    path = published(directory)
+    saved = load_checkpoint(path)
+    try:
+        found = Trained.from_json(saved.get("network"))
+    except DocumentError as error:
+        allowed = "a run of `regroup train`"
+        raise ConfigError("model", str(directory), allowed, first_line(error)) from None
+    if learned_modules(found.rebuild(path)):
+        allowed = "a network whose groupings are not learned"
+        raise ConfigError("model", str(directory), allowed, f"this one has {found.strategy}")
+    return found

@@ -6,8 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from regroup.conversion.options import DENSE
-from regroup.profiling.text import count, milliseconds
-from regroup.profiling.text import percent as share_in_words
+from regroup.profiling.text import count, milliseconds, percent
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -52,12 +51,16 @@ def page(found: Conversion, name: str, machine: str) -> str:
 
 def _before_and_after(found: Conversion) -> list[tuple[str, str, str, str]]:
     share = found.foreseen if found.share is None else found.share.median
-    rows = [("time on the engine", found.whole.seconds, share * found.whole.seconds, milliseconds, 1e3)]
-    rows.append(("multiply-adds", found.whole.macs, found.macs, count, 1))
-    rows.append(("parameters", found.whole.parameters, found.parameters, count, 1))
+    old, new = found.whole, share * found.whole.seconds
     return [
-        (what, words(unit * old), words(unit * new), share_in_words(new / old))
-        for what, old, new, words, unit in rows
+        ("time on the engine", milliseconds(1e3 * old.seconds), milliseconds(1e3 * new), percent(share)),
+        ("multiply-adds", count(old.macs), count(found.macs), percent(found.macs / old.macs)),
+        (
+            "parameters",
+            count(old.parameters),
+            count(found.parameters),
+            percent(found.parameters / old.parameters),
+        ),
     ]
 
 
@@ -73,9 +76,14 @@ def _layers(found: Conversion) -> list[dict[str, Any]]:
     rows = []
     for name, option in found.options.items():
         cell, dense = found.table[name][option], found.table[name][DENSE]
-        row = {"name": name, "option": option, "kept": option == DENSE, "damage": f"{cell.damage:.4f}"}
+        row: dict[str, Any] = {
+            "name": name,
+            "option": option,
+            "kept": option == DENSE,
+            "damage": f"{cell.damage:.4f}",
+        }
         row["bar"] = round(100 * max(cell.damage, 0) / worst, 1)
-        row["time"] = share_in_words(cell.seconds / dense.seconds)
+        row["time"] = percent(cell.seconds / dense.seconds)
         rows.append(row)
     return rows
 

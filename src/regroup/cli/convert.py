@@ -1,0 +1,249 @@
+"""Regroup a trained network within a budget of measured time, multiply-adds or parameters."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from regroup.cli._network import Chosen
+    from regroup.conversion.convert import ConvertConfig
+    from regroup.conversion.memory import MemoryFile
+    from regroup.loading.trained import Trained
+    from regroup.training import DataSet, TrainConfig
+
+_EXAMPLE = {"model": "resnet_small", "data": "glyphs", "epochs": 8, "batch_size": 128, "lr": 0.1}
+"""What is trained first where no network is named."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Without options: train a dense ResNet on glyphs, and convert it."""
+
+    model: tyro.conf.Positional[str | None] = None
+    """A run of `regroup train`; or a name of ours, timm's or torchvision's, with --pretrained or --weights;
+    none: a small ResNet that is trained on glyphs first."""
+    data: str | None = None
+    """Data set: a name such as digits or cifar10, or a folder of images; none: that of the run."""
+    budget: tuple[str, ...] = ("time=0.5",)
+    """What it may cost, one or more: shares of dense, as time=0.5, macs=0.5, params=0.5; or ms=3."""
+    out: Path = Path("converted")
+    """Directory for the converted network and its report; interrupted, the same command goes on."""
+    choice: str = "gain"
+    """How groups are chosen: contiguous, random, magnitude, activation, gain or overlapping."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of names of layers that stay as they are."""
+    images: int = 512
+    """Images for calibration."""
+    epochs: int = 4
+    """Passes over the training images at the end, with the dense network as the teacher; 0: none."""
+    lr: float = 0.02
+    """Learning rate of these."""
+    batch: int = 1
+    """Images in a call that is timed."""
+    threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
+    """Threads of the engine; none: as many as PyTorch takes."""
+    pretrained: bool = False
+    """Load the weights that the model hub has for it."""
+    weights: Path | None = None
+    """File of weights, under the names that the network has."""
+    seed: int = 0
+    """Seed of everything random."""
+    dry_run: bool = False
+    """Say what each layer would become, and how long the network would take; change nothing."""
+    bad_images: Literal["error", "skip"] = "error"
+    """What to do about images that cannot be read."""
+    download: bool = False
+    """Download a data set that is not there."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """Say nothing while it goes on."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further networks, strategies and choices."""
+
+
+def run(options: Options) -> int:
+    """Convert, print what came out, and write the directory."""
+    import json
+
+    from regroup.cli._network import check_number
+    from regroup.conversion.budget import parse_budget
+    from regroup.conversion.convert import convert
+    from regroup.profiling.machine import machine
+    from regroup.report.converted import figures, page
+
+    check_number("threads", options.threads)
+    budget = parse_budget(",".join(options.budget))
+    work = options.out.with_name(options.out.name + ".work")
+    config = _config(options, work)
+    _check_out(options.out)
+    chosen, dense, data = _network_and_data(options, work)
+    memory = _memory(options, chosen, data, work)
+    say = _silent if options.quiet or options.json else _say
+    if memory.resumed:
+        say(f"going on from {work}")
+    found = convert(chosen.model, data, budget, config, dry_run=options.dry_run, say=say, memory=memory)
+    print(json.dumps(figures(found), indent=1) if options.json else found)
+    if options.dry_run or not found.pays:
+        return 0
+    from regroup.loading.converted import save_converted
+
+    said = page(found, dense.name, str(machine()))
+    save_converted(options.out, found.model, dense, found.plan, figures(found), said)
+    _remove(work)
+    if not options.json:
+        print(f"{options.out}: regroup.load and every command take it; {options.out / 'report.html'}")
+    return 0
+
+
+def _config(options: Options, work: Path) -> ConvertConfig:
+    from regroup.conversion.assessment import Scope
+    from regroup.conversion.blocks import BlockConfig
+    from regroup.conversion.convert import ConvertConfig
+    from regroup.conversion.regrouping import Method
+    from regroup.errors import ConfigError
+
+    if options.epochs < 0:
+        raise ConfigError("epochs", options.epochs, "an int of at least 0")
+    return ConvertConfig(
+        method=Method(options.choice, seed=options.seed),
+        scope=Scope(exclude=options.exclude),
+        blocks=BlockConfig(seed=options.seed),
+        images=options.images,
+        training=_training(options, work) if options.epochs else None,
+        batch=options.batch,
+        threads=options.threads,
+    )
+
+
+def _training(options: Options, work: Path) -> TrainConfig:
+    from regroup.training import TrainConfig
+
+    return TrainConfig(
+        epochs=options.epochs,
+        lr=options.lr,
+        batch_size=128,
+        seed=options.seed,
+        device="cpu",
+        output=work / "training",
+        resume=True,
+        display="quiet" if options.quiet or options.json else "auto",
+    )
+
+
+def _network_and_data(options: Options, work: Path) -> tuple[Chosen, Trained, DataSet]:
+    """Return the dense network, how it is built again, and images as it is shown them.
+
+    Raises:
+        ConfigError: it has no weights of its own, or cannot be built again.
+    """
+    from regroup.cli._network import choose
+    from regroup.errors import ConfigError
+    from regroup.loading.converted import dense_of
+    from regroup.loading.trained import Trained
+
+    name = options.model or str(_example(options, work))
+    chosen = choose(name, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin)
+    named = chosen.loaded is None
+    if named and not options.pretrained and options.weights is None:
+        allowed = (
+            "a network that is trained: a run of `regroup train`, or a name with --pretrained or --weights"
+        )
+        raise ConfigError("model", name, allowed)
+    if named and options.data is None:
+        raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
+    data = _shown(options, chosen, options.data or _EXAMPLE["data"])
+    if named:
+        return chosen, Trained.on(data, name, {}, None, None), data
+    return chosen, dense_of(Path(name)), data
+
+
+def _shown(options: Options, chosen: Chosen, source: str) -> DataSet:
+    import torch
+
+    from regroup.cli.evaluate import _data_of_run
+    from regroup.loading.shown import shown
+
+    wanted = chosen.input
+    chosen.check(torch.zeros(1, *wanted.shape))
+    with torch.inference_mode():
+        count = chosen.model(torch.zeros(1, *wanted.shape)).shape[1]
+    if options.data is None and options.model is not None:
+        source = _data_of_run(options.model)
+    return shown(
+        source,
+        wanted,
+        count,
+        chosen.namings(count),
+        bad_images=options.bad_images,
+        download=options.download,
+    )
+
+
+def _example(options: Options, work: Path) -> Path:
+    """Return the run that is converted where none is named; it is trained if it is not there."""
+    from regroup.cli import train
+
+    run = work.with_name(work.name.removesuffix(".work") + "-dense")
+    if not (run / "weights").exists():
+        if not options.quiet:
+            _say(f"training a dense {_EXAMPLE['model']} on {_EXAMPLE['data']} first, into {run}")
+        display = "quiet" if options.quiet or options.json else "auto"
+        more: dict[str, Any] = {"output": run, "seed": options.seed, "display": display, "device": "cpu"}
+        train.run(train.Options(**_EXAMPLE, **more, weight_decay=5e-4, resume=(run,)))
+    return run
+
+
+def _memory(options: Options, chosen: Chosen, data: DataSet, work: Path) -> MemoryFile:
+    """Return what is known of this conversion: of this network, these images and these options."""
+    import hashlib
+
+    from regroup.conversion.memory import MemoryFile
+    from regroup.profiling.machine import machine
+    from regroup.training.identity import digest_of_state
+
+    free = ("out", "dry_run", "json", "quiet", "plugin", "epochs", "lr")  # of what layers can become
+    said = sorted((name, str(value)) for name, value in vars(options).items() if name not in free)
+    parts = (digest_of_state(chosen.model), data.train.digest(), said, str(machine()))
+    return MemoryFile(work / "memory.json", hashlib.sha256(repr(parts).encode()).hexdigest()[:32])
+
+
+def _check_out(out: Path) -> None:
+    """Require that nothing of others stands where the result is to be.
+
+    Raises:
+        ConfigError: it does.
+    """
+    from regroup.errors import CheckpointError, ConfigError
+    from regroup.loading.kinds import kind_of
+
+    if not out.exists() and not out.is_symlink():
+        return
+    try:
+        ours = out.is_dir() and kind_of(out) == "converted"
+    except CheckpointError:
+        ours = False
+    if not ours:
+        raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`")
+
+
+def _remove(work: Path) -> None:
+    from contextlib import suppress
+
+    from regroup.files.disk import disk
+
+    with suppress(OSError):  # it is only of use to who goes on
+        disk().remove(work)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,117 @@
+"""The command convert, on a small run: what it leaves is a network that every command takes."""
+
+import json
+
+import pytest
+import torch
+
+import regroup
+from regroup.cli import main
+from regroup.errors import CheckpointError
+from tests.conversion import clock
+
+FEW = ("--images", "32", "--epochs", "0", "--budget", "macs=0.8", "--choice", "activation", "--quiet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clock():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock.put(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a moment, with weights that are hardly trained."""
+    path = tmp_path_factory.mktemp("runs") / "dense"
+    call("train", "--epochs", "1", "--out", str(path), "--quiet")
+    return path
+
+
+def call(*argv):
+    with pytest.raises(SystemExit) as ended:
+        main(list(argv))
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def converted(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "small"
+    assert call("convert", str(run), *FEW, "--out", str(out)) == 0
+    return out
+
+
+def test_it_is_loaded_bit_for_bit_and_smaller(run, converted):
+    dense, small = regroup.load(run), regroup.load(converted)
+    images = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(small(images), regroup.load(converted)(images))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in dense.parameters())
+    found = regroup.loaded(converted)
+    assert found.kind == "converted" and found.classes == regroup.loaded(run).classes
+    figures = json.loads((converted / "report.json").read_text())
+    assert figures["macs"] <= 0.8 * figures["dense"]["macs"]
+    assert [stage["name"] for stage in figures["stages"]] == ["dense", "squares", "norms", "blocks"]
+    assert not converted.with_name("small.work").exists()
+
+
+def test_the_page_says_what_became_of_every_layer(converted):
+    page = (converted / "report.html").read_text()
+    figures = json.loads((converted / "report.json").read_text())
+    for name, option in figures["options"].items():
+        assert f"<code>{name}</code></td><td>{option}</td>" in page
+    for name in figures["left"]:
+        assert f"<code>{name}</code>: " in page
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_damaged_one_is_refused(converted, tmp_path):
+    import shutil
+
+    from regroup.files.sealed import write_sealed
+
+    plan = json.loads((converted / "plan.json").read_text())
+    assert plan["layers"]
+    plan["layers"][0]["name"] = "nowhere"
+    other = tmp_path / "other"
+    files = {f.name: f.read_bytes() for f in converted.iterdir() if f.name != "manifest.json"}
+    write_sealed(other, files | {"plan.json": json.dumps(plan).encode()})
+    with pytest.raises(CheckpointError, match="its plan is of another network"):
+        regroup.load(other)
+    shutil.copytree(converted, tmp_path / "cut")
+    (tmp_path / "cut" / "plan.json").write_bytes(b"{}")
+    with pytest.raises(CheckpointError):
+        regroup.load(tmp_path / "cut")
+
+
+def test_a_dry_run_leaves_nothing_but_what_is_gone_on_from(run, tmp_path, capsys):
+    out = tmp_path / "dry"
+    assert call("convert", str(run), *FEW, "--out", str(out), "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["share"] is None
+    assert not out.exists() and (tmp_path / "dry.work" / "memory.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "status"),
+    [
+        (["resnet_small"], "a network that is trained", 2),
+        (["--budget", "tiem=0.5"], "tiem", 2),
+        (["RUN", "--budget", "params=0.01"], "params=0.01: must be at least", 2),
+        (["RUN", "--choice", "gian"], "did you mean 'gain'", 2),
+        (["RUN", "--images", "3"], "images=3", 2),
+        (["RUN", "--epochs", "-1"], "epochs=-1", 2),
+        (["RUN", "--data", "nowhere/"], "nowhere", 1),
+        (["RUN", "--out", "HERE"], "a new directory", 2),
+        (["nowhere/"], "no such directory", 1),
+    ],
+)
+def test_bad_input_is_one_line(run, tmp_path, capsys, arguments, words, status):
+    names = {"RUN": str(run), "HERE": str(tmp_path)}
+    given = [names.get(text, text) for text in arguments]
+    usual = {"--out": str(tmp_path / "out"), "--images": "32", "--choice": "activation"}
+    for name, value in usual.items():
+        given += [] if name in given else [name, value]
+    assert call("convert", *given, "--quiet") == status
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and words in said[0]
+    assert not (tmp_path / "out").exists()
