@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import regroup
+from regroup.aot.targets import MACHINES
 from regroup.errors import ConfigError, ExportError, ParameterError, UnknownNameError
 from regroup.exporting import Made, way, ways
 from regroup.exporting.writing import _SUFFIXES
@@ -185,6 +186,8 @@ def test_object_code_is_a_directory_with_the_names_of_the_classes(model, tmp_pat
     assert not found.checked and "node check.mjs" in found.reason and "bytes of flash" in found.reason
     with pytest.raises(ExportError, match="exists already"):
         regroup.export(model, tmp_path / "net", IMAGES, to="object", target="aarch64")
+    here = regroup.export(model, tmp_path / "here", IMAGES, to="object", target="x86-64-avx2")
+    assert here.checked == ((1, 2, 3) if MACHINES["x86-64-avx2"].runs_here else ())
     for options, message in (
         ({}, "target='': must be one of x86-64-avx2"),
         ({"target": "aarch64", "batch": 2}, "batch=2: must be 1 or left out"),
@@ -193,4 +196,4 @@ def test_object_code_is_a_directory_with_the_names_of_the_classes(model, tmp_pat
     ):
         with pytest.raises(ParameterError, match=message):
             regroup.export(model, tmp_path / "other", IMAGES, to="object", **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "net"]

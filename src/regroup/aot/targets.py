@@ -53,6 +53,13 @@ class Machine:
     board: Board | None = None
 
     @property
+    def runs_here(self) -> bool:
+        """This process can run its code."""
+        host = Target.host()
+        same = host.triple.split("-")[0] == self.cpu.triple.split("-")[0] and "linux" in host.triple
+        return same and host.lanes >= self.cpu.lanes and self.name.startswith("x86-64")
+
+    @property
     def is_wasm(self) -> bool:
         """It is WebAssembly: called from JavaScript, not from C."""
         return self.cpu.triple.startswith("wasm")

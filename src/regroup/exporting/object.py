@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from regroup.aot.export import object_files
 from regroup.aot.targets import MACHINES
 from regroup.errors import ConfigError
 from regroup.exporting.writing import Made, Subject, way
+from regroup.kernels.machine import jit
+from regroup.kernels.program import aligned
 
 
 @way("object", suffix="")
@@ -47,6 +52,26 @@ def object_code(
     files, found = object_files(subject.model, image, target, title=title, **options)
     if "classes" in subject.about:
         files["labels.json"] = json.dumps(subject.about["classes"], indent=0).encode()
-    needs = f"{found.flash:,} bytes of flash, {found.ram:,} of memory (report.txt)"
-    how = "node check.mjs" if MACHINES[target].is_wasm else "make check"
-    return Made(files, reason=f"`{how}` does that where it runs; it needs {needs}")
+    machine = MACHINES[target]
+    needs = f"it needs {found.flash:,} bytes of flash and {found.ram:,} of memory (report.txt)"
+    if machine.runs_here and packed == "inside":
+        return Made(
+            files, _runner(files[f"{name}.o"], f"{name}_run", found.arena, subject.model(image)), needs
+        )
+    how = "node check.mjs" if machine.is_wasm else "make check"
+    return Made(files, reason=f"`{how}` does that where it runs; {needs}")
+
+
+def _runner(code: bytes, symbol: str, arena_bytes: int, scores: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what runs object code in this process."""
+    loaded, arena = jit.load([code]), aligned(arena_bytes // 4)
+    call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(loaded.address(symbol))
+
+    def run(images: Tensor, _alive: object = loaded) -> Tensor:
+        results = torch.empty(len(images), *scores.shape[1:])
+        for x, y in zip(images.contiguous(), results, strict=True):
+            status = call(x.data_ptr(), y.data_ptr(), arena.ctypes.data)
+            assert status == 0, f"{symbol} returns {status}"
+        return results
+
+    return run
