@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from regroup.conversion import separating
 from regroup.conversion.choosing import choices, choose
 from regroup.conversion.leastsquares import (
     Problem,
@@ -17,6 +18,7 @@ from regroup.conversion.partition import Partition
 from regroup.conversion.statistics import collect
 from regroup.ops.bounds import unit_roundoff
 from regroup.spec import ConvSpec
+from regroup.strategies import parse_strategy
 from tests.conversion.linear import all_pairs, correlated, hidden_groups
 
 U = unit_roundoff(torch.float64)
@@ -176,3 +178,39 @@ def test_a_contiguous_partition_needs_no_order():
     part = Partition.contiguous(4, 6, 2)
     module = part.build(ConvSpec.of(conv), torch.randn(6, 2, 1, 1), None)
     assert isinstance(module, nn.Conv2d) and module.groups == 2 and module.bias is None
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 9])
+def test_separable_weights_are_those_of_regression(multiplier):
+    """Given its filters, the mixing is the regression of outputs on what the filters give."""
+    conv, images = nn.Conv2d(6, 12, 3, padding=1), correlated(20, 6, 6)
+    moments, (x, y) = moments_of(conv, images), all_pairs(conv, images)
+    kernel = conv.weight.detach().double().flatten(2)
+    filters, mixing = separating.solved(kernel, moments.inputs, multiplier)
+    spread = torch.block_diag(*filters)
+    shown = x @ spread.t()
+    ridge = 0.01 * float((spread @ moments.inputs @ spread.t()).diagonal().mean())
+    start = mixing_alone(kernel, moments.inputs, filters)
+    direct = regression(shown, y, ridge, start)
+    condition = 1e4 * multiplier
+    assert (mixing.flatten(1) - direct).abs().max() <= 100 * len(x) * U * condition
+    dense = torch.einsum("mcj,cjk->mck", mixing, filters)
+    if multiplier == 9:
+        assert relative_error(dense, moments) <= 1e-12  # nine filters are all of a kernel of nine taps
+    else:
+        plain = parse_strategy(f"separable:multiplier={multiplier}").from_dense(conv).module
+        first, _, second = plain
+        taken = second.weight.detach().double().flatten(1).unflatten(1, (6, multiplier))
+        free = torch.einsum("mcj,cjk->mck", taken, first.weight.detach().double().view(6, multiplier, 9))
+        assert relative_error(dense, moments) < relative_error(free, moments)
+
+
+def mixing_alone(kernel, covariance, filters):
+    """The mixing before it is solved: least squares of each channel by itself."""
+    taps, parts = kernel.shape[2], []
+    for c in range(kernel.shape[1]):
+        own = covariance[c * taps : (c + 1) * taps, c * taps : (c + 1) * taps].clone()
+        own.diagonal().add_(0.01 * float(covariance.diagonal().mean()))
+        f = filters[c]
+        parts.append(kernel[:, c] @ own @ f.t() @ torch.linalg.inv(f @ own @ f.t()))
+    return torch.cat(parts, 1)

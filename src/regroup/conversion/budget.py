@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +247,7 @@ def stand_in(conv: nn.Conv2d, option: str) -> nn.Module:
         return conv
     groups, spec = groups_in(option), ConvSpec.of(conv)
     if groups is None:
-        return parse_strategy(option).build(spec).to(conv.weight).train(conv.training)
+        return parse_strategy(option).build(replace(spec, bias=True)).to(conv.weight).train(conv.training)
     kernel = conv.weight.detach().double().flatten(2)
     part = choose("random", kernel, torch.empty(0), groups)
     weights = Problem(kernel, torch.empty(0)).masked(part).unflatten(2, spec.kernel_size).to(conv.weight)

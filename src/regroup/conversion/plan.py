@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class LayerPlan:
         """
         spec = ConvSpec.of(conv)
         if not self.inputs:
-            return parse_strategy(self.option).build(spec)
+            return parse_strategy(self.option).build(replace(spec, bias=self.bias))
         part = Partition(_table(self, "inputs", spec.in_channels), _table(self, "outputs", spec.out_channels))
         once = part.outputs.flatten().sort().values.tolist() == list(range(spec.out_channels))
         require(once and len(part.inputs) == len(part.outputs), f"outputs of {self.name}", "?", "each once")

@@ -29,6 +29,7 @@ from regroup.conversion.leastsquares import (
 from regroup.conversion.options import groups_in
 from regroup.conversion.partition import Partition
 from regroup.conversion.replace import convolutions_of, put, why_left
+from regroup.conversion.separating import can_separate, separated
 from regroup.conversion.statistics import POSITIONS, Moments, Run, collect, evaluated, visit
 from regroup.errors import ConfigError, unknown_name
 from regroup.spec import ConvSpec
@@ -117,8 +118,12 @@ def regroup_layers(
     for name in run_order(model, list(options), batches[:1]):
         conv = model.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        groups = groups_in(options[name])
-        if groups is None:
+        groups, strategy = groups_in(options[name]), parse_strategy(options[name])
+        if groups is None and method.repair and can_separate(strategy):
+            seen = (moments or {}).get(name) or _seen(model, original, name, batches, method)
+            module, error = separated(conv, strategy, seen)  # type: ignore[arg-type]
+            layer = Regrouped(name, options[name], "", None, error)
+        elif groups is None:
             module, layer = _approximated(name, conv, options[name])
         else:
             seen = (moments or {}).get(name) or _seen(
