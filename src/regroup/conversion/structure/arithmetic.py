@@ -10,14 +10,13 @@ import numpy as np
 from regroup.conversion.structure.labels import Ints, Tag
 from regroup.conversion.structure.movement import argument
 from regroup.conversion.structure.trace import Op, Value
-from regroup.conversion.structure.walk import CONVOLUTIONS, Walk, follows, is_depthwise
+from regroup.conversion.structure.walk import CONVOLUTIONS, Walk, follows, groups_of, is_depthwise
 
 
 @follows(*CONVOLUTIONS)
 def _convolution(walk: Walk, op: Op) -> None:
     x, weight, bias = op.args[:3]
-    ours = op.func.namespace == "regroup"
-    transposed, groups = (False, op.args[-1]) if ours else (op.args[6], op.args[8])
+    groups, transposed = groups_of(op), op.func.namespace != "regroup" and op.args[6]
     channels = len(x.shape) - len(weight.shape) + 1
     elsewhere = [t for t in walk.tags(x) if channels in t.dims and t.dims != (channels,)]
     elsewhere += [t for t in walk.tags(x) if max(t.dims) > channels]
@@ -26,11 +25,13 @@ def _convolution(walk: Walk, op: Op) -> None:
     rows, columns = _plain(walk, weight, 0), _plain(walk, weight, 1)
     depthwise = is_depthwise(weight, groups)
     if groups > 1 and not depthwise:
-        columns = walk.columns(weight, groups)
+        computed = f"the weights of {op.place}, which has groups, are computed"
+        walk.pin([t for t in walk.tags(weight) if t.dims != (0,)], computed)
+        columns = walk.columns(weight)
     entering = walk.along(x, channels)
     reads, makes = (rows, rows) if depthwise else (rows, columns) if transposed else (columns, rows)
     if x.shape[channels] > 1:
-        walk.agree(entering, reads, _why(x, entering, op))
+        walk.agree(entering, reads, _why(entering, reads, op))
     if groups > 1 and not depthwise:
         if makes is None or reads is None:
             walk.pin([t for t in (makes, reads) if t], f"the weights of {op.place} are computed")
@@ -66,10 +67,11 @@ def _grouped(walk: Walk, makes: Tag, reads: Tag, groups: int) -> None:
     walk.groups("groups", np.concatenate(both, 1), np.concatenate(subs, 1))
 
 
-def _why(x: Value, entering: Tag | None, op: Op) -> str:
-    return (
-        f"{op.place} reads what has a fixed order" if entering is None else f"the order of {op.place}'s input"
-    )
+def _why(entering: Tag | None, reads: Tag | None, op: Op) -> str:
+    """Say why what a convolution reads cannot be reordered, if so."""
+    if reads is None:
+        return f"the weights of {op.place} are made in a way that is not followed"
+    return f"{op.place} reads what has a fixed order" if entering is None else f"{op.place} reads two orders"
 
 
 @follows("addmm", "mm", "bmm", "baddbmm", "mv", "addmv", "dot")

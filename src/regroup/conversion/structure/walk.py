@@ -88,6 +88,7 @@ class Walk:
                     done.add(op.call)
                     self._order(orders[op.call])
                 continue
+            self._other_uses(op)
             rule = _RULES.get(op.name) or (_pointwise_rule if torch.Tag.pointwise in op.func.tags else None)
             if op.values and (rule is None or op.func.namespace not in ("aten", "regroup")):
                 self.stop(op.values, f"{op.func} in {op.place} has no rule")
@@ -107,10 +108,17 @@ class Walk:
                 self._grouped[name] = groups, columns
         self.put(value, self._known[name])
 
-    def columns(self, weight: Value, groups: int) -> Tag | None:
+    def columns(self, weight: Value) -> Tag | None:
         """Return the labels of a grouped weight's second dimension: those of all groups, one by one."""
-        known, tag = self._grouped.get(weight.name, (0, None))
-        return tag if known == groups else None
+        return self._grouped[weight.name][1] if weight.name in self._grouped else None
+
+    def _other_uses(self, op: Op) -> None:
+        """Fix the second dimension of grouped weights that are more than the weight of a convolution."""
+        for value in op.values:
+            groups, columns = self._grouped.get(value.name, (0, None))
+            whole = op.name in CONVOLUTIONS and op.args[1] is value and groups_of(op) == groups
+            if columns is not None and (not whole or op.values.count(value) > 1):
+                self.pin([columns], f"{op.place} reads it in another way, too")
 
     def _order(self, call: OrderCall) -> None:
         x, y, name = call.entering, call.leaving, call.name
@@ -238,10 +246,15 @@ def _grouped_weights(trace: Trace) -> dict[Value, int]:
     result: dict[Value, int] = {}
     for op in trace.ops:
         if op.name in CONVOLUTIONS:
-            weight, groups = op.args[1], op.args[-1] if op.func.namespace == "regroup" else op.args[8]
-            if groups > 1 and not is_depthwise(weight, groups):
+            weight, groups = op.args[1], groups_of(op)
+            if weight.name and groups > 1 and not is_depthwise(weight, groups):
                 result[weight] = groups
     return result
+
+
+def groups_of(op: Op) -> int:
+    """Return the groups of a convolution."""
+    return op.args[-1] if op.func.namespace == "regroup" else op.args[8]
 
 
 def is_depthwise(weight: Value, groups: int) -> bool:
