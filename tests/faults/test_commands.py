@@ -7,6 +7,7 @@ import io
 import json
 import random
 import shutil
+import zipfile
 from contextlib import suppress
 from itertools import count
 
@@ -45,13 +46,14 @@ def options(command, place):
     more = {
         "run": ["--image", place / "a.png", "--json"],
         "profile": ["--no-time", "--json"],
+        "evaluate": ["--data", "tiny", "--no-time", "--no-compiled", "--quiet", "--json"],
         "compile": ["--json"],
     }
     return (command, place / "run", *more[command])
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("command", ["run", "profile"])
+@pytest.mark.parametrize("command", ["run", "profile", "evaluate"])
 def test_operations_that_fail_cost_a_line_at_most(command, place, capsys, monkeypatch, tell, tried):
     monkeypatch.setenv("REGROUP_CACHE", str(place / "cache"))
     argv = options(command, place)
@@ -107,6 +109,44 @@ def test_a_cache_that_is_written_may_fail_or_end_at_any_operation(
         tell(f"operations of {command} in its cache: {points}")
     assert points >= len(ERRORS)
     tried(f"operations in the cache of {command} that failed or were the last one", points)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("way", "name"), [("pt2", "net.pt2"), ("object", "net")])
+def test_what_is_exported_is_whole_or_not_there(way, name, place, capsys, monkeypatch, tell, tried):
+    out, points = place / way, 0
+    argv = ("export", place / "run", "--to", way, "--no-check", "--replace", "--json", "--out", out / name)
+    argv += ("--target", "x86-64-avx2") if way == "object" else ()
+
+    def files():
+        if way == "object":
+            return {path.name for path in (out / name).iterdir()}
+        return {zipped.filename for zipped in zipfile.ZipFile(out / name).infolist()}
+
+    out.mkdir()
+    code, _, err = call(capsys, *argv)
+    assert code == 0, err
+    whole = files()
+    for number in (None, *ERRORS):
+        for last in count(random.randrange(min(STEP, 8)), STEP):
+            shutil.rmtree(out)
+            out.mkdir()
+            fault, code = Fault(last, number), None
+            with faults(monkeypatch, fault, out), suppress(Crash):
+                code, _, err = call(capsys, *argv)
+                check(code, err)
+            if (out / name).exists():  # perhaps with status 1: that it lasts could not be made sure of
+                assert files() == whole
+            else:
+                assert code != 0
+            if fault.seen <= last:
+                break
+            points += 1
+            code, _, err = call(capsys, *argv)
+            assert code == 0 and files() == whole, err
+        tell(f"operations of export to {way}: {points}")
+    assert points >= len(ERRORS)
+    tried(f"file operations of export to {way} that failed or were the last one", points)
 
 
 def check(code, err):
