@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from regroup.conversion.budget import Cell, Whole, stand_in
 from regroup.conversion.damage import divergence
+from regroup.conversion.elsewhere import read_elsewhere
 from regroup.conversion.layerspeed import input_shapes, layer_seconds, network_timings
 from regroup.conversion.options import DENSE, NARROWEST, STRATEGIES, options_of
 from regroup.conversion.regrouping import Method, regroup_layers
@@ -49,15 +50,19 @@ def candidates(model: nn.Module, images: Tensor, scope: Scope) -> tuple[dict[str
         model: the trained network.
         images: that it takes.
         scope: which layers, and into what.
+
+    Raises:
+        ConversionError: the network cannot be traced.
     """
     options: dict[str, list[str]] = {}
     left: dict[str, str] = {}
     unique = {name: conv for name, conv in model.named_modules() if isinstance(conv, nn.Conv2d)}
-    shapes = input_shapes(model, list(unique), images)
+    shapes, others = input_shapes(model, list(unique), images), read_elsewhere(model, images[:1])
     for name, conv in convolutions_of(model):
         if name not in unique:
             continue
-        left[name] = "it does not run" if name not in shapes else _why_not(name, conv, scope)
+        here = "it does not run" if name not in shapes else others.get(name, "")
+        left[name] = here or _why_not(name, conv, scope)
     for number, name in enumerate(shapes):
         if not left[name] and number == 0 and not scope.first:
             left[name] = "it is the first"
