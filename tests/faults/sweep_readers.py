@@ -11,11 +11,11 @@ import torch
 
 import regroup
 from regroup.cli import main as regroup_main
-from regroup.cli.run import read_image
 from regroup.comparison.result import Comparison
 from regroup.conversion.packed import load_packed, save_packed
 from regroup.files.cache import Cache
 from regroup.files.sealed import MANIFEST, write_sealed
+from regroup.loading import ImageInput
 from regroup.profiling.profile import Profile
 from regroup.training.checkpoint import load_checkpoint, save_checkpoint
 from regroup.training.data import load_data
@@ -69,10 +69,10 @@ def _images(sweep, run):
         splits = (data.train, data.test) if data else ()
         good = any(split.name(i) == "cat/a.png" for split in splits for i in range(len(split)))
         network = "tiny" if n % 10 == 0 else run
-        _, found = sweep.command("run", "an image", "run", network, "--image", path, "--json")
-        if bool(found) != good:
+        status, found = sweep.command("run", "an image", "run", network, "--image", path, "--json")
+        if (status == 0) != good:
             sweep.fail("run", "an image", "run and the look at all files differ", found[:40])
-        sweep.call("image of a network of others", "an image", read_image, path, named)
+        sweep.call("image of a network of others", "an image", ImageInput.of(named).read, path)
         if good:
             sweep.call("reading", "an image", lambda: data.train.fetch(torch.arange(len(data.train))))
 
