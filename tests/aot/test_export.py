@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ def small(seed: int = 0) -> nn.Module:
         parameter.data = torch.randint(-2, 3, parameter.shape).float()
     return model.eval()
 
+
+PAGE = Path(__file__).parents[2] / "docs" / "object.md"
 
 EXAMPLE = torch.randint(-3, 4, (2, 3, 12, 10)).float()
 
@@ -148,7 +151,8 @@ def test_there_is_an_export_for_every_machine(machine, tmp_path):
     magic, number = next(kinds[key] for key in kinds if key in machine)
     assert code[:4] == magic and number in (None, int.from_bytes(code[18:20], "little"))
     assert (tmp_path / "net" / "libnet.a").exists() == (magic == b"\x7fELF")
-    assert machine in listed()
+    about = MACHINES[machine].about
+    assert f"{machine} " in listed() and f"| `{machine}` | {about} | " in PAGE.read_text()
 
 
 class Sort(nn.Module):

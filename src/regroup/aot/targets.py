@@ -21,8 +21,8 @@ class Board:
 
     Attributes:
         name: what the emulator calls it.
-        code: first byte, and how many, of memory for code and constants; vectors are at 0.
-        data: of memory for data.
+        code: first byte, and how many, of memory for code; vectors are at 0.
+        data: of memory for constants and data.
     """
 
     name: str
