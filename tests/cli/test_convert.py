@@ -106,6 +106,7 @@ def test_a_dry_run_leaves_nothing_but_what_is_gone_on_from(run, tmp_path, capsys
     ],
 )
 def test_bad_input_is_one_line(run, tmp_path, capsys, arguments, words, status):
+    (tmp_path / "of others").touch()
     names = {"RUN": str(run), "HERE": str(tmp_path)}
     given = [names.get(text, text) for text in arguments]
     usual = {"--out": str(tmp_path / "out"), "--images": "32", "--choice": "activation"}

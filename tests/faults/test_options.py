@@ -43,6 +43,7 @@ TINY = ("--model", "tiny", *SMALL, "--display", "quiet")
 BEGUN = {
     "bench": ("--conv", "2,2,1,2", "--seconds", "0.0001", "--quiet"),
     "compare": ("--model", "tiny", *SMALL, "--strategies", "dense", "--json", "--quiet", "--no-time"),
+    "convert": ("RUN", "--data", "tiny", "--images", "16", "--epochs", "0", "--dry-run", "--quiet"),
     "evaluate": ("RUN", "--data", "tiny", "--quiet", "--no-time", "--no-compiled"),
     "export": (
         "tiny",
@@ -129,7 +130,7 @@ def line(name, option, text):
         ),
         None,
     )
-    if out and name in ("train", "compare", "bench", "export"):
+    if out and name in ("train", "compare", "bench", "export", "convert"):
         base += [out, "NEW"]
     said = [f"{option.flags[0]}{text}"] if option.is_switch else [*option.flags[:1], text]
     return [name, *base, *said]

@@ -76,13 +76,16 @@ def run(options: Options) -> int:
     from regroup.conversion.convert import convert
     from regroup.profiling.machine import machine
     from regroup.report.converted import figures, page
+    from regroup.training.directory import prepare
 
     check_number("threads", options.threads)
     budget = parse_budget(",".join(options.budget))
-    work = options.out.with_name(options.out.name + ".work")
-    config = _config(options, work)
     _check_out(options.out)
+    place = options.out.absolute()  # "." has no name
+    work = place.with_name(place.name + ".work")
+    config = _config(options, work)
     chosen, dense, data = _network_and_data(options, work)
+    prepare(work)
     memory = _memory(options, chosen, data, work)
     say = _silent if options.quiet or options.json else _say
     if memory.resumed:
@@ -147,7 +150,7 @@ def _network_and_data(options: Options, work: Path) -> tuple[Chosen, Trained, Da
     from regroup.loading.converted import dense_of
     from regroup.loading.trained import Trained
 
-    name = options.model or str(_example(options, work))
+    name = str(_example(options, work)) if options.model is None else options.model
     chosen = choose(name, weights=options.weights, pretrained=options.pretrained, plugins=options.plugin)
     named = chosen.loaded is None
     if named and not options.pretrained and options.weights is None:
@@ -225,8 +228,8 @@ def _check_out(out: Path) -> None:
     if not out.exists() and not out.is_symlink():
         return
     try:
-        ours = out.is_dir() and kind_of(out) == "converted"
-    except CheckpointError:
+        ours = out.is_dir() and (not any(out.iterdir()) or kind_of(out) == "converted")
+    except (CheckpointError, OSError):
         ours = False
     if not ours:
         raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.conversion.statistics import evaluated
+from regroup.training.data.randomness import generator
 
 _HELD = 4  # one part in so many of the images only judges
 
@@ -143,7 +144,7 @@ def _descend(block: nn.Module, inputs: Tensor, targets: Tensor, scale: float, co
     weights = [p.requires_grad_() for p in flags if p.is_floating_point()]
     optimizer = torch.optim.Adam(weights, config.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    dice = torch.Generator().manual_seed(config.seed)
+    dice = generator(config.seed)
     with torch.enable_grad():
         for _ in range(config.steps):
             some = torch.randint(len(inputs), (min(config.batch_size, len(inputs)),), generator=dice)

@@ -42,6 +42,7 @@ from regroup.conversion.regrouping import Method, Regrouped, regroup_layers
 from regroup.errors import ConfigError, ConversionError, first_line
 from regroup.ops.counting import count_macs
 from regroup.profiling.clock import Ratio, ratio
+from regroup.profiling.cost import cost
 from regroup.training import DataSet, TrainConfig, evaluate, train
 from regroup.training.data import Loader
 
@@ -141,7 +142,8 @@ class Conversion:
         """Say it in words, a line a stage, and a line a layer."""
         asked = ", ".join(f"{name}={value:g}" for name, value in self.budget.items())
         if not self.pays:
-            return f"nothing changed: no layer is faster in another form on this machine ({asked})"
+            why = "is faster in another form on this machine" if self.options else "may change"
+            return f"nothing changed: no layer {why} ({asked})"
         share = self.foreseen if self.share is None else self.share.median
         lines = [f"{len(names_of(self.options))} layers changed for {asked}"]
         lines.append(
@@ -195,6 +197,12 @@ def convert(
     images = torch.cat(batches)[: config.batch]
     options, left = candidates(original, images, config.scope)
     say(f"{len(options)} of {len(options) + len(left)} convolutions may change; assessing what into")
+    if not options:
+        total = cost(original, images[:1]).total
+        nothing = Whole(0.0, total.macs, total.parameters)
+        return Conversion(
+            original, limits, [], Plan([]), left, {}, nothing, total.macs, total.parameters, {}, 1.0
+        )
     dense = whole(original, images, seconds=config.seconds, threads=config.threads)
     memory = memory or Memory()
     few = torch.cat(batches)[: config.assessed].split(64)

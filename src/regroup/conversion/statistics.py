@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from regroup.errors import ConfigError
 from regroup.spec import ConvSpec
+from regroup.training.data.randomness import generator
 
 POSITIONS = 16
 """Places of each image that are looked at, unless said otherwise."""
@@ -154,8 +155,7 @@ def patches(x: Tensor, spec: ConvSpec, where: Tensor) -> Tensor:
 def _drawn(shape: torch.Size, positions: int, key: Sequence[int]) -> Tensor:
     """Return (image, row, column) of some outputs of every image, each at most once."""
     images, _, height, width = shape
-    number = key[0] * 1_000_003 + key[1] * 10_007 + key[2]
-    dice = torch.rand(images, height * width, generator=torch.Generator().manual_seed(number))
+    dice = torch.rand(images, height * width, generator=generator(*key))
     place = dice.topk(min(positions, height * width), dim=1).indices
     image = torch.arange(images)[:, None].expand_as(place)
     return torch.stack([image, place // width, place % width], -1).flatten(0, 1)

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Generator, Tensor
 
 from regroup.conversion.partition import Partition
 from regroup.errors import ParameterError
 from regroup.registry import Registry
 from regroup.spec import divisors
+from regroup.training.data.randomness import generator
 
 Choice = Callable[[Tensor, Tensor, int, Generator], Partition]
 
@@ -63,5 +63,5 @@ def choose(name: str, kernel: Tensor, covariance: Tensor, groups: int, seed: int
     outputs, inputs = kernel.shape[:2]
     if groups not in divisors(inputs, outputs):
         raise ParameterError("groups", groups, f"a divisor of {inputs} inputs and {outputs} outputs")
-    part = choices[name](kernel, covariance, groups, torch.Generator().manual_seed(seed))
+    part = choices[name](kernel, covariance, groups, generator(seed))
     return part.sorted()

@@ -48,6 +48,15 @@ def permutation(count: int, *key: int) -> np.ndarray:
     return np.argsort(scramble(*key, np.arange(count)), kind="stable")
 
 
+def generator(*key: int) -> torch.Generator:
+    """Return a generator of PyTorch's that begins as the key says.
+
+    >>> torch.equal(torch.rand(2, generator=generator(1, 2)), torch.rand(2, generator=generator(1, 2)))
+    True
+    """
+    return torch.Generator().manual_seed(int(scramble(*key)) >> 1)
+
+
 class Dice:
     """Streams of numbers, one for each of several images; a further throw gives the next of each stream.
 
