@@ -19,6 +19,10 @@ def accept(request):
 def pytest_configure():
     """Let processes of tests run on one thread: those of two workers would wait for each other's."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not torch.cuda.is_available():
+        # after an export to ONNX, the first backward pass of a process would begin threads, and no fork of it
+        # could compute gradients any more; so that pass is done before
+        torch.ones((), requires_grad=True).backward()
 
 
 def pytest_collection_finish():
