@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regroup.conversion.structure.labels import Cells, Ints, Labels
+from regroup.conversion.structure.labels import FIXED, Cells, Ints, Labels
 from regroup.conversion.structure.matching import (
     Moves,
     balanced,
@@ -114,11 +114,8 @@ def fold_orders(model: nn.Module, *inputs: Any) -> Folding:
     }
     network = _Network(model, traces, [_of(found, known) for found in calls], dict(known), entering)
     sizes = {name: _bytes(name, calls) for name in modules}
-    folded = []
-    for name in sorted(known, key=lambda name: -sizes[name][1]):
-        reasons[name] = network.fold(name)
-        if not reasons[name]:
-            folded.append(name)
+    reasons |= network.fold_all(sorted(known, key=lambda name: -sizes[name][1]))
+    folded = network.folded
     network.replace(modules, known)
     gathers = {name: Gather(name, *sizes[name], reasons[name]) for name in modules}
     left = tuple(g for name, g in gathers.items() if name not in folded)
@@ -205,6 +202,31 @@ class _Network:
         self._walks: dict[frozenset[str], Walk] = {}
         self._known: dict[frozenset[str], Cells] = {}
 
+    def fold_all(self, names: Sequence[str]) -> dict[str, str]:
+        """Fold orders, the first ones first; return of each why not, or "".
+
+        What is folded ties channels. What can move is found again when an order comes whose channels are
+        among those, or among those of another that waits for it.
+        """
+        reasons: dict[str, str] = {}
+        while waiting := [name for name in names if name not in reasons]:
+            self._known = {}
+            stale: dict[frozenset[str], set[int]] = {bundles: set() for bundles in (_INSIDE, _WHOLE)}
+            for name in waiting:
+                beside = {bundles: self._beside(name, bundles) for bundles in stale}
+                clean = not any(beside[bundles] & stale[bundles] for bundles in stale)
+                if clean:
+                    reasons[name] = self.fold(name)
+                if not clean or not reasons[name]:
+                    stale = {bundles: stale[bundles] | beside[bundles] for bundles in stale}
+        return reasons
+
+    def _beside(self, name: str, bundles: frozenset[str]) -> set[int]:
+        """Return the cells of channels that enter or leave a module."""
+        walk, cells = self._cells(bundles)
+        found = [side.label[side.label != FIXED] for side in walk.sides[name] if side is not None]
+        return set(cells.cell[cells.component[np.concatenate(found)]].tolist()) - {FIXED}
+
     def fold(self, name: str) -> str:
         """Let a module leave what enters it, by reordering weights; return why not, or ""."""
         order = self.orders[name]
@@ -232,11 +254,13 @@ class _Network:
             moves.put(entering, order[new])
         self._apply(inside, moves.order)
         assert (self.orders[name] == np.arange(channels)).all()
-        self._fix(name)
+        self.folded.append(name)
+        for walk in self._walks.values():
+            _join(walk, name)
         return ""
 
     def _cells(self, bundles: frozenset[str]) -> tuple[Walk, Cells]:
-        """Return what can move now: the same until something is folded."""
+        """Return what can move: as it was when it was last asked for anew."""
         if bundles not in self._walks:
             self._walks[bundles] = walk = Walk(Labels(), bundles)
             for trace, calls in zip(self.traces, self.calls, strict=True):
@@ -247,13 +271,6 @@ class _Network:
         if bundles not in self._known:
             self._known[bundles] = walk.labels.cells()
         return walk, self._known[bundles]
-
-    def _fix(self, name: str) -> None:
-        """Note that a module leaves what enters it."""
-        self.folded.append(name)
-        self._known = {}
-        for walk in self._walks.values():
-            _join(walk, name)
 
     def _move_groups(self, name: str, before: Ints, behind: Ints) -> bool:
         """Let whole groups change places so that only orders inside of them are left; or return False."""
