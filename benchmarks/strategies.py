@@ -31,6 +31,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -75,9 +76,11 @@ class Row:
         weight_bytes: of the compiled network.
         seconds: of an image, by runtime.
         dense_seconds: of the network as it was, by regroup, in the same turns.
-        floor_seconds: of an image: arithmetic at the peak, or weights at the bandwidth.
+        peak: multiply-adds of floats a second, of all threads.
+        bandwidth: bytes a second that all threads read.
         in_pytorch: operators that are left to PyTorch.
         kernels: share of the steps' time by what they are.
+        bursts: how often it was measured.
     """
 
     network: str
@@ -92,9 +95,11 @@ class Row:
     weight_bytes: int
     seconds: dict[str, float]
     dense_seconds: float
-    floor_seconds: float
+    peak: float
+    bandwidth: float
     in_pytorch: int
     kernels: dict[str, float]
+    bursts: int = 1
 
     @property
     def promised(self) -> float:
@@ -105,6 +110,11 @@ class Row:
     def measured(self) -> float:
         """The speed-up over the dense network, both by regroup."""
         return self.dense_seconds / self.seconds["regroup"]
+
+    @property
+    def floor_seconds(self) -> float:
+        """Of an image: arithmetic at the peak, or weights at the bandwidth."""
+        return max(self.macs / self.peak, self.weight_bytes / self.bandwidth / self.batch)
 
     @property
     def kept(self) -> float:
@@ -127,7 +137,9 @@ class Row:
             quicker,
             seconds=seconds,
             dense_seconds=min(self.dense_seconds, other.dense_seconds),
-            floor_seconds=min(self.floor_seconds, other.floor_seconds),
+            peak=max(self.peak, other.peak),
+            bandwidth=max(self.bandwidth, other.bandwidth),
+            bursts=self.bursts + other.bursts,
         )
 
     @property
@@ -188,8 +200,8 @@ class Bench:
         if self.peers:
             self.exported(label, model)
 
-    def row(self, label: str, strategy: Strategy) -> Row:
-        """Measure one variant."""
+    def row(self, label: str, strategy: Strategy, before: Row | None = None) -> Row:
+        """Measure one variant; what takes its time is not looked at again where that is known `before`."""
         options, x = self.options, self.x
         model, replaced = network(options.network, strategy)
         with torch.no_grad():
@@ -200,24 +212,20 @@ class Bench:
                 path = self.exported(label, model)
                 if path is not None:
                     runtimes[peer] = PEERS[peer][1](path, x, options.threads)
-            least = quickest(runtimes)
+            least = {name: seconds / options.batch for name, seconds in quickest(runtimes).items()}
+        peak_gflops.cache_clear()
+        dense = least.pop("")
+        here = options.network, options.size, options.batch, Target.host().name, options.threads, label
+        peak, read = options.threads * peak_gflops() * 1e9 / 2, bandwidth(options.threads)
+        if before is not None:
+            again = replace(before, seconds=least, dense_seconds=dense, peak=peak, bandwidth=read, bursts=1)
+            return again.merged(before)
         explained = fast.explain(json=True)
         assert isinstance(explained, dict)
-        apart = [s for s in explained["segments"] if s["runs"] == "PyTorch"]
+        apart = sum(len(s["operators"]) for s in explained["segments"] if s["runs"] == "PyTorch")
         weights = 4 * sum(s.program.weights.size for s in native_segments(fast, options.batch))
-        peak_gflops.cache_clear()
-        arithmetic = 2 * macs / (options.threads * peak_gflops() * 1e9)
-        memory = weights / bandwidth(options.threads) / options.batch
-        dense = least.pop("") / options.batch
-        return Row(
-            *(options.network, options.size, options.batch, Target.host().name, options.threads, label),
-            *(macs, self.dense_macs, replaced, weights),
-            {name: seconds / options.batch for name, seconds in least.items()},
-            dense,
-            max(arithmetic, memory),
-            sum(len(s["operators"]) for s in apart),
-            shares(explained),
-        )
+        counted = macs, self.dense_macs, replaced, weights
+        return Row(*here, *counted, least, dense, peak, read, apart, shares(explained))
 
     def exported(self, label: str, model: nn.Module) -> Path | None:
         """Return the network as an ONNX file; None where PyTorch cannot write it."""
@@ -285,11 +293,12 @@ def save(path: Path | None, data: dict[str, Any]) -> None:
 
 def measure(options: argparse.Namespace, data: dict[str, Any]) -> list[Row]:
     """Measure what is not there yet, as long as there is time; return all rows."""
-    rows = {row.key: row for row in map(row_of, data["rows"])}
+    rows = {row.key: row for row in (Row(**one) for one in data["rows"])}
     wanted = {label: v for label, v in variants().items() if options.only in label}
     place = options.network, options.size, options.batch, Target.host().name, options.threads
-    done = {key[-1] for key in rows if key[:-1] == place}
+    done = {row.strategy: row.bursts for key, row in rows.items() if key[:-1] == place}
     left = [label for label in wanted if options.prepare or options.again or label not in done]
+    left.sort(key=lambda label: done.get(label, 0))
     end, made = time.monotonic() + options.within, Bench(options)
     for label in left:
         if time.monotonic() > end:
@@ -298,16 +307,26 @@ def measure(options: argparse.Namespace, data: dict[str, Any]) -> list[Row]:
         if options.prepare:
             made.prepare(label, wanted[label])
             continue
-        row = made.row(label, wanted[label])
-        rows[row.key] = row.merged(rows[row.key]) if row.key in rows else row
+        rows[*place, label] = made.row(label, wanted[label], rows.get((*place, label)))
         data["rows"] = [asdict(one) for one in rows.values()]
         save(options.json, data)
-    return list(rows.values())
+    return rows_of(data)
 
 
-def row_of(data: dict[str, Any]) -> Row:
-    """Return a row as it was kept."""
-    return Row(**data)
+def rows_of(data: dict[str, Any]) -> list[Row]:
+    """Return the rows that were kept.
+
+    Those of one network on one machine share the peak and the bandwidth, the best that was seen, and the
+    dense network, whose time is the median over the rows: the least of all would be of many more bursts than
+    that of a variant.
+    """
+    rows, found = [Row(**one) for one in data["rows"]], []
+    for row in rows:
+        own = [one for one in rows if one.key[:-1] == row.key[:-1]]
+        dense = median(one.dense_seconds for one in own)
+        best = {name: max(getattr(one, name) for one in own) for name in ("peak", "bandwidth")}
+        found.append(replace(row, dense_seconds=dense, **best))
+    return found
 
 
 def table(rows: list[Row]) -> Table:

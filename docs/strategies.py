@@ -8,17 +8,23 @@ python -m docs.strategies
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.strategies import Row, row_of
+from benchmarks.strategies import Row, rows_of
 
 DATA = Path(__file__).with_name("strategies.json")
 PAGE = Path(__file__).with_name("strategies.md")
 PICTURE = Path(__file__).with_name("strategies.svg")
+README = DATA.parent.parent / "README.md"
+MARKED = re.compile(r"<!-- begin: benchmarks.strategies -->.*?<!-- end -->", re.DOTALL)
+
+_ENOUGH, _MATTERS = 0.75, 1.1
+"""Share that a variant should keep; promised speed-up from which on it should not be slower than dense."""
 
 TEXT = """# The speed that a grouping promises, and what the clock says
 
@@ -29,8 +35,10 @@ settled and deployed. *Promised* is the dense network's multiply-adds over the v
 dense network's time over the variant's, both compiled by regroup, `frozen=True`. *Kept* is the share of the
 nearer of promise and floor that the clock confirms. The floor is the time of the multiply-adds at the
 measured peak of float32, or of the weights at the measured bandwidth, whichever is longer: Winograd's
-algorithm and integers can be below it. Times are the least of some rounds in which all take turns;
-*fastest other* is the time of the fastest other runtime over that of regroup.
+algorithm and integers can be below it. Times are the least of some rounds in which all take turns, that of
+the dense network the median over the rows; *fastest other*, where others were measured, is the time of the
+fastest other runtime over that of regroup. Rows are of two bursts on a machine that others used too: a
+difference of a tenth says nothing.
 
 ![Promised against measured speed-up](strategies.svg)
 """
@@ -40,12 +48,27 @@ def main() -> None:
     """Write the page and the picture from the measured figures."""
     data = json.loads(DATA.read_text())
     PAGE.write_text(page(data))
+    README.write_text(in_readme(README.read_text(), data))
     picture(sections(data), PICTURE)
+
+
+def in_readme(readme: str, data: dict[str, Any]) -> str:
+    """Return the README with what the figures say in its place."""
+    lines = []
+    for (network, size, batch, unit, threads), rows in sections(data).items():
+        place = f"{network} at {size}x{size}, batch {batch}, {threads} threads, {unit}"
+        lines.append(f"- {place}: {_kept(rows)}{_slower(rows)}")
+    lines.append("")
+    lines.append(
+        "All rows, with the floor and what takes the time: [docs/strategies.md](docs/strategies.md)."
+    )
+    text = "\n".join(["<!-- begin: benchmarks.strategies -->", *lines, "<!-- end -->"])
+    return MARKED.sub(lambda _: text, readme)
 
 
 def sections(data: dict[str, Any]) -> dict[tuple[Any, ...], list[Row]]:
     """Return the rows by network, size, batch, vector unit and threads, least kept first."""
-    rows = sorted(map(row_of, data["rows"]), key=lambda row: (*row.key[:-1], row.kept))
+    rows = sorted(rows_of(data), key=lambda row: (*row.key[:-1], row.kept))
     return {place: list(own) for place, own in groupby(rows, lambda row: row.key[:-1])}
 
 
@@ -82,18 +105,29 @@ def _table(rows: list[Row]) -> Iterator[str]:
         yield f"| `{row.strategy}` | " + " | ".join(cells) + " |"
 
 
+def _kept(rows: list[Row]) -> str:
+    enough = sum(row.kept >= _ENOUGH for row in rows)
+    middle = 100 * median(row.kept for row in rows)
+    return (
+        f"of {len(rows)} variants, {enough} keep at least {100 * _ENOUGH:.0f} per cent of the nearer of "
+        f"promise and floor, the median one {middle:.0f} per cent."
+    )
+
+
+def _slower(rows: list[Row]) -> str:
+    slower = [f"`{row.strategy}`" for row in rows if row.promised >= _MATTERS and row.measured < 1]
+    return f" Promised {_MATTERS}x or more, and slower than dense: {', '.join(slower)}." if slower else ""
+
+
 def _said(rows: list[Row], threads: int, machine: dict[str, Any]) -> str:
-    dense = [row.dense_seconds for row in rows]
-    kept = f"The median variant keeps {100 * median(row.kept for row in rows):.0f} per cent"
     leads = [row.lead for row in rows if row.lead is not None]
-    ahead = f"; against the fastest other runtime, {median(leads):.2f}x in the median" if leads else ""
+    ahead = f" Against the fastest other runtime: {median(leads):.2f}x in the median." if leads else ""
     left = sum(row.in_pytorch > 0 for row in rows)
-    alone = f"; {left} leave operators to PyTorch" if left else "; nothing is left to PyTorch"
-    slower = [f"`{row.strategy}`" for row in rows if row.promised >= 1.1 and row.measured < 1]
-    slow = f" Promised 1.1x or more and slower than dense: {', '.join(slower)}." if slower else ""
-    times = f"Dense: {1e3 * min(dense):.2f} ms ({1e3 * max(dense):.2f} beside the slowest row)."
-    made = f"{machine['device']}, {threads} threads, PyTorch {machine['torch']}."
-    return f"{kept}{ahead}{alone}.{slow} {times} {made}"
+    alone = f" {left} leave operators to PyTorch." if left else " Nothing is left to PyTorch."
+    times = f" Dense: {1e3 * rows[0].dense_seconds:.2f} ms; peak {2 * rows[0].peak / 1e9:.0f} GFLOP/s."
+    made = f" {machine['device']}, {threads} threads, PyTorch {machine['torch']}."
+    said = f"{_kept(rows)}{_slower(rows)}{ahead}{alone}{times}{made}"
+    return said[0].upper() + said[1:]
 
 
 def picture(found: dict[tuple[Any, ...], list[Row]], path: Path) -> None:
