@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 
 import pytest
 import torch
@@ -39,7 +40,11 @@ def checked(model, x, folds=None):
     return result
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("REGROUP_FUZZ", "60")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(nets(ORDERED))
 def test_random_networks_stay_equal(model):
     checked(model, image())

@@ -1,6 +1,7 @@
 """Conversion of random networks: layers are grouped as was said, orders fold, and the original stays."""
 
 import copy
+import os
 
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -41,7 +42,11 @@ def masked(model, layers):
     return result
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("REGROUP_FUZZ", "25")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(nets([*KINDS, "conv", "conv", "conv"], most=6), st.sampled_from(CHOICES), st.integers(0, 3))
 def test_networks_are_those_with_masked_weights_before_and_after_folding(model, choice, seed):
     """Whole numbers, so that all sums are exact: bit for bit."""

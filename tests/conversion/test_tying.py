@@ -16,12 +16,14 @@ from regroup.conversion.tying import reorder, tied_sets
 from regroup.errors import ConversionError, ParameterError
 from tests.conversion.graphs import Gate, image, nets, whole_numbers
 
+CASES = int(os.environ.get("REGROUP_FUZZ", "60"))
+
 
 def shuffled(size, seed):
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(nets())
 def test_any_order_of_any_set_leaves_random_networks_equal(model):
     x = image()
@@ -284,6 +286,23 @@ def test_any_order_of_all_sets_leaves_real_networks_equal(name):
     assert len(changed) > len([k for k in keys if not k.endswith("num_batches_tracked")]) // 2
     for a, b, c in zip(before, answers(model, x, torch.double), single, strict=True):
         assert (a - b).abs().max() <= (a - c).abs().max()
+
+
+def test_features_and_hooks_stay():
+    """Each feature is returned, so that its channels stay; what is between has orders of its own."""
+    model = deterministic(pytest.importorskip("timm").create_model("resnet18", features_only=True)).eval()
+    x, called = torch.randn(2, 3, 64, 64), []
+    model.layer1[0].conv1.register_forward_hook(lambda *_: called.append(1))
+    before, single = answers(model, x, torch.double), answers(model, x, torch.float)
+    ties = tied_sets(model, x)
+    assert ties.of("layer1.0.conv1.weight", 0)
+    assert not ties.of("layer1.0.conv2.weight", 0)
+    for i, tied in enumerate(ties.sets):
+        reorder(model, tied, shuffled(tied.size, i))
+    called.clear()
+    for a, b, c in zip(before, answers(model, x, torch.double), single, strict=True):
+        assert (a - b).abs().max() <= (a - c).abs().max()
+    assert called
 
 
 def test_who_makes_and_reads_a_residual_stream_is_told():
