@@ -2,6 +2,7 @@
 
     python -m benchmarks.conversion                 train three ResNets on glyphs, convert each in every way
     python -m benchmarks.conversion --runs runs     ... or take what is in runs/dense-0, runs/dense-1, ...
+    python -m benchmarks.conversion --alone         ... only what each choice loses of layers by themselves
     python -m docs.conversion                       write the page
 
 Each conversion is kept in docs/conversion.json when it is done; a run that was cut off goes on from there.
@@ -17,16 +18,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
+from regroup.conversion.choosing import choose
 from regroup.conversion.damage import apart, divergence
 from regroup.conversion.images import calibration
+from regroup.conversion.leastsquares import Problem, relative_error, spread_out
 from regroup.conversion.norms import reestimate
 from regroup.conversion.regrouping import Method, regroup_layers
+from regroup.conversion.separating import solved as separable
 from regroup.conversion.statistics import collect
 from regroup.loading import load
 from regroup.spec import divisors
+from regroup.strategies import parse_strategy
 from regroup.training import DataSet, evaluate, load_data
 from regroup.training.data import Loader
 
@@ -46,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/conversion"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=256, help="for calibration")
+    parser.add_argument("--alone", action="store_true", help="no whole networks: a minute")
     parser.add_argument("--json", type=Path, default=DATA)
     options = parser.parse_args(argv)
     data = load_data("glyphs")
@@ -57,7 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     for seed in options.seeds:
         original = _dense(options.runs / f"dense-{seed}", seed, data)
         batches = calibration(data, options.images, seed=seed)
-        for key, row in _rows(original, data, batches, seed, found["rows"]):
+        unseen = calibration(data, options.images, seed=seed + 1000)
+        found.setdefault("alone", {}).update(_alone(original, batches, unseen, seed))
+        _save(options.json, found)
+        for key, row in () if options.alone else _rows(original, data, batches, seed, found["rows"]):
             found["rows"][key] = row
             print(key, row, flush=True)
             _save(options.json, found)
@@ -121,6 +131,55 @@ def _rows(
                 continue
             reconstruct(model, original, blocks_of(original, layers), batches, BlockConfig(seed=seed))
             yield f"{start}/blocks", row(model, list(layers))
+
+
+def _alone(
+    original: nn.Module, batches: list[Tensor], unseen: list[Tensor], seed: int
+) -> dict[str, dict[str, float]]:
+    """Return what layers lose by themselves, their inputs undamaged: relative errors, mean over layers."""
+    layers = {n: m for n, m in original.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels > 3}
+    moments, others = (
+        collect(original, list(layers), b, positions=POSITIONS, seed=seed) for b in (batches, unseen)
+    )
+    kernels = {n: m.weight.detach().double().flatten(2) for n, m in layers.items()}
+    found = {}
+    for groups, choice in product(GROUPS, CHOICES):
+        errors = []
+        for name, kernel in kernels.items():
+            seen = moments[name]
+            part = choose(choice, kernel, seen.inputs, groups, seed)
+            problem = Problem(kernel, seen.inputs)
+            masked, solved = (
+                spread_out(w, part, kernel.shape[1]) for w in (problem.masked(part), problem.solve(part))
+            )
+            errors.append((masked, solved, name))
+        found[f"{seed}/{groups}/{choice}"] = _means(errors, moments, others)
+    for multiplier in (1, 2):
+        errors = []
+        for name, kernel in kernels.items():
+            if kernel.shape[2] > 1:
+                start = parse_strategy(f"separable:multiplier={multiplier}").from_dense(layers[name]).module
+                filters, mixing = separable(kernel, moments[name].inputs, multiplier)
+                plain = [m.weight.detach().double() for m in (start[0], start[2])]
+                plain = plain[0].view_as(filters), plain[1].flatten(1).view_as(mixing)
+                errors.append((_product(*plain), _product(filters, mixing), name))
+        found[f"{seed}/separable:multiplier={multiplier}/-"] = _means(errors, moments, others)
+    return found
+
+
+def _product(filters: Tensor, mixing: Tensor) -> Tensor:
+    return torch.einsum("mcj,cjk->mck", mixing, filters)
+
+
+def _means(errors: list, moments: dict, others: dict) -> dict[str, float]:
+    def mean(values: Iterator[float]) -> float:
+        return sum(values) / len(errors)
+
+    return {
+        "masked": mean(relative_error(masked, moments[name]) for masked, _, name in errors),
+        "solved": mean(relative_error(solved, moments[name]) for _, solved, name in errors),
+        "unseen": mean(relative_error(solved, others[name]) for _, solved, name in errors),
+    }
 
 
 def _save(path: Path, found: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ The stages, each of which only needs images until the last:
     assess      every layer under every option: its time on this machine, the damage it does alone
     allocate    the options that damage least within the budget, by networks that are built and timed
     squares     groups chosen, weights solved by least squares, layer after layer
-    norms       statistics of batch norms estimated anew
+    norms       statistics of batch norms estimated anew, where that helps
     blocks      blocks fitted to the original's, without labels
     folded      channel orders folded into the weights around them, where that changes nothing
     fine-tune   trained with the original as the teacher
@@ -285,8 +285,13 @@ def _apply(
         model, original, wanted, batches, config.method, on_layer=lambda layer: say(str(layer))
     )
     passed("squares", model)
+    before, state = divergence(model, original, batches), copy.deepcopy(model.state_dict())
     if reestimate(model, batches):
-        passed("norms", model)
+        if divergence(model, original, batches) < before:
+            passed("norms", model)
+        else:  # least squares keep means already; variances of what is missed are not to be scaled up
+            model.load_state_dict(state)
+            say("norms: as they were, for estimated anew they were further from the original")
     if config.blocks is not None:
         reconstruct(model, original, blocks_of(original, wanted), batches, config.blocks)
         passed("blocks", model)
