@@ -182,7 +182,7 @@ MACHINES: dict[str, Machine] = {
         ),
     )
 }
-"""By name. What is run in tests: x86-64 itself, aarch64 in an emulator; the others are compiled only."""
+"""By name. Tests run the code of all, most in emulators, but of Android's and Apple's, which is compiled only."""
 
 
 def target(name: str) -> Machine:
