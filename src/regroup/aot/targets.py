@@ -182,7 +182,7 @@ MACHINES: dict[str, Machine] = {
         ),
     )
 }
-"""By name. Tests run the code of all, most in emulators, but of Android's and Apple's, which is compiled only."""
+"""By name. Tests run the code of all, most in emulators; that of Android and Apple is compiled only."""
 
 
 def target(name: str) -> Machine:
