@@ -12,13 +12,13 @@ from regroup.conversion import budget as budgets
 from regroup.conversion.assessment import Scope, candidates
 from regroup.conversion.blocks import BlockConfig
 from regroup.conversion.budget import Cell, Whole, chosen, fitted, parse_budget, skeleton
-from regroup.conversion.convert import ConvertConfig, convert
+from regroup.conversion.convert import Conversion, ConvertConfig, convert
 from regroup.conversion.memory import MemoryFile
 from regroup.conversion.plan import Plan
 from regroup.errors import ConfigError, DataError, UnknownNameError
 from regroup.files.documents import DocumentError, build
 from regroup.networks import create_model
-from regroup.profiling.clock import Timing
+from regroup.profiling.clock import Ratio, Timing
 from regroup.training.data import TensorSplit
 from tests.conversion import clock as known_clock
 from tests.conversion.linear import correlated
@@ -68,6 +68,26 @@ def test_a_dry_run_changes_nothing_and_is_gone_on_from(tmp_path):
     assert not [line for line in said if line.startswith("assessed")]
     assert dry.layers == [] and dry.share is None and dry.options == wet.options
     assert wet.share.median == pytest.approx(dry.foreseen)
+
+
+def test_a_time_above_the_budget_is_said():
+    found = Conversion(
+        nn.Identity(),
+        {"time": 0.7, "ms": 0.6},
+        [],
+        Plan([]),
+        {},
+        {},
+        Whole(0.001, 9, 9),
+        9,
+        9,
+        {"a": "separable"},
+        0.6,
+    )
+    assert not found.late
+    for share, late in ((0.62, False), (0.64, True)):
+        measured = replace(found, share=Ratio(share, share, share))
+        assert bool(measured.late) == late == ("more than the 60%" in str(measured))
 
 
 @pytest.mark.usefixtures("clock")

@@ -138,6 +138,17 @@ class Conversion:
         """Whether anything changed."""
         return bool(names_of(self.options))
 
+    @property
+    def late(self) -> str:
+        """What to do where the measured time is more than a twentieth above the budget; else ""."""
+        units = {"time": 1.0, "ms": 1e3 * self.whole.seconds}
+        wanted = min(
+            (value / units[name] for name, value in self.budget.items() if name in units), default=1.0
+        )
+        if self.share is None or self.share.median <= 1.05 * wanted:
+            return ""
+        return f"more than the {wanted:.0%} asked for: convert again on a quiet machine, or ask for less"
+
     def __str__(self) -> str:
         """Say it in words, a line a stage, and a line a layer."""
         asked = ", ".join(f"{name}={value:g}" for name, value in self.budget.items())
@@ -150,6 +161,7 @@ class Conversion:
             f"time {share:.0%} of dense, MACs {self.macs / self.whole.macs:.0%}, "
             f"parameters {self.parameters / self.whole.parameters:.0%}"
         )
+        lines += [f"the time is {self.late}"] if self.late else []
         for stage in self.stages:
             top1 = "" if stage.top1 is None else f"top-1 {stage.top1:.2f} %, "
             lines.append(f"  {stage.name:<10}  {top1}divergence {stage.divergence:.4f}")

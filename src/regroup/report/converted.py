@@ -45,7 +45,7 @@ def page(found: Conversion, name: str, machine: str) -> str:
     """
     return _template().render(
         name=name, machine=machine, stages=_stages(found), layers=_layers(found), left=found.left,
-        before_and_after=_before_and_after(found), budget=found.budget, pays=found.pays,
+        before_and_after=_before_and_after(found), budget=found.budget, pays=found.pays, late=found.late,
     )  # fmt: skip
 
 
