@@ -44,6 +44,14 @@ def test_a_run_becomes_a_file_that_says_its_classes(net, tmp_path, capsys):
     )
 
 
+def test_images_of_another_size_are_what_the_file_says(net, tmp_path, capsys):
+    assert call("export", net, "--image", 16, "--out", tmp_path / "net.onnx", "--quiet") == 0
+    assert call("profile", tmp_path / "net.onnx", "--no-time", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == [[1, 1, 16, 16]]
+    to_pil_image(load_data("digits").test[0][0]).save(tmp_path / "0.png")
+    assert call("run", tmp_path / "net.onnx", "--image", tmp_path / "0.png", "--json") == 0
+
+
 def test_an_onnx_file_knows_its_classes_and_its_images(net, tmp_path, capsys):
     """What is run and evaluated of the file is what is run and evaluated of the run."""
     pytest.importorskip("onnxruntime")
@@ -122,6 +130,17 @@ def test_metadata_that_cannot_be_are_one_line(about, says, tmp_path, capsys):
             "to_options='opset': must be of the form name=value",
         ),
         (("--out", "a.pt2", "--to-options", "opset=3"), 2, "opset=3: must be left out: 'pt2' has none"),
+        (
+            ("--out", "a.pt2", "--to-options", "batch=2"),
+            2,
+            "to_options='batch=2': must be options of --to pt2",
+        ),
+        (("--out", "a.pt2", "--to-options", "path=x"), 2, "to_options='path=x': must be options of --to pt2"),
+        (
+            ("--out", "a", "--target", "aarch64", "--to-options", "target=wasm32-simd128"),
+            2,
+            "to_options='target=wasm32-simd128': must be left out where --target is given",
+        ),
         (("--out", "a.pt2", "--channels", "3"), 2, "channels=3: must be left out for a run"),
         (("--out", "/proc/nowhere/a.pt2"), 1, "/proc/nowhere/a.pt2: cannot be written"),
         ((), 2, "out=None: must be given"),
@@ -145,7 +164,7 @@ def test_object_code_by_the_name_of_the_machine(net, tmp_path, capsys):
         (("--target", "aarch64", "--to", "pt2"), "target='aarch64': must be left out for --to pt2"),
         (("--target", "aarch64", "--flash", "1k"), "flash=1024: must be at least"),
         (("--target", "pdp-11"), "target='pdp-11': must be one of"),
-        (("--to", "object"), "target='': must be one of"),
+        (("--to", "object"), "target=None: must be one of"),
     ):
         assert call("export", net, *options, "--out", tmp_path / "none") == 2
         assert message in capsys.readouterr().err

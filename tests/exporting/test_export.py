@@ -1,5 +1,6 @@
 """What is exported computes the same, for any number of images, and is written whole or not at all."""
 
+import functools
 import io
 import json
 import warnings
@@ -14,7 +15,7 @@ from regroup.errors import ConfigError, ExportError, ParameterError, UnknownName
 from regroup.exporting import Made, way, ways
 from regroup.exporting.writing import _SUFFIXES
 from regroup.files.disk import Disk, using
-from regroup.files.sealed import verify_sealed
+from regroup.files.sealed import verify_sealed, write_sealed
 from regroup.strategies.learning import learned_modules
 
 IMAGES = torch.zeros(1, 1, 8, 8)
@@ -168,6 +169,52 @@ def test_wrong_ways_and_names_are_one_error(model, tmp_path):
         regroup.export(model, tmp_path / "a.onnx", IMAGES, opset=99)
 
 
+def test_a_directory_of_files_is_never_replaced(model, tmp_path):
+    """Neither a directory of somebody's, nor a sealed one of another kind, nor a link to an export."""
+    mine, run, link = tmp_path / "mine", tmp_path / "run", tmp_path / "link"
+    (mine / "inner").mkdir(parents=True)
+    (mine / "inner" / "thesis.tex").write_text("years")
+    (mine / "report.json").write_text("{}")
+    write_sealed(run, {"weights": b"1", "network.json": b"{}"})
+    export = functools.partial(regroup.export, model, images=IMAGES, to="object", target="aarch64")
+    (tmp_path / "net").mkdir()
+    export(tmp_path / "net", replace=True)
+    assert "net.o" in verify_sealed(export(tmp_path / "net", replace=True).path)
+    link.symlink_to(tmp_path / "net")
+    for path in (mine, run, link):
+        with pytest.raises(ExportError, match="is neither empty nor an earlier export"):
+            export(path, replace=True)
+    assert (mine / "inner" / "thesis.tex").read_text() == "years" and set(verify_sealed(run))
+    assert link.is_symlink() and len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.usefixtures("_instead")
+def test_files_that_come_meanwhile_stay(model, tmp_path):
+    @way("folder", suffix="")
+    def folder(subject):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "thesis.tex").write_text("years")
+        return Made({"a.bin": b"1"})
+
+    with pytest.raises(ExportError, match="is neither empty nor an earlier export"):
+        regroup.export(model, tmp_path / "folder", IMAGES, to="folder", replace=True)
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "years"
+
+
+def test_without_a_float64_reference_nothing_is_compared(tmp_path):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.plain = nn.Conv2d(1, 2, 3), torch.ones(1, 8, 2)
+
+        def forward(self, x):
+            return torch.matmul(self.conv(x).flatten(1)[:, None, :8], self.plain)[:, 0]
+
+    found = regroup.export(Shifted(), tmp_path / "a.pt2", IMAGES)
+    assert not found.checked and found.error is None
+    assert found.reason.startswith("no float64 reference (RuntimeError: ") and found.path.is_file()
+
+
 def test_nothing_is_printed(model, tmp_path, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -189,7 +236,7 @@ def test_object_code_is_a_directory_with_the_names_of_the_classes(model, tmp_pat
     here = regroup.export(model, tmp_path / "here", IMAGES, to="object", target="x86-64-avx2")
     assert here.checked == ((1, 2, 3) if MACHINES["x86-64-avx2"].runs_here else ())
     for options, message in (
-        ({}, "target='': must be one of x86-64-avx2"),
+        ({}, r"target=None: must be one of x86-64-avx2.*\(`--target list` says what each is\)"),
         ({"target": "aarch64", "batch": 2}, "batch=2: must be 1 or left out"),
         ({"target": "aarch64", "ram": "1k"}, "ram=1024: must be at least"),
         ({"target": "aarch65"}, "did you mean 'aarch64'"),

@@ -34,9 +34,12 @@ from regroup.aot.wasm import linked
 from regroup.engine.frontend.inputs import of_example
 from regroup.errors import ParameterError
 from regroup.files.disk import make_directories, try_writing
-from regroup.files.sealed import MANIFEST, write_sealed
+from regroup.files.sealed import is_earlier, write_sealed
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+
+SIGN = "report.json"
+"""File by which an earlier export is known."""
 
 _RESERVED = ("main", "input", "output", "arena", "weights", "ports", "compare")
 """Names that the example has already."""
@@ -125,7 +128,7 @@ def object_files(
     require_fit(found, *limits, lambda ram: smaller_image(model, example, machine.cpu, ram))
     files = _objects(made, machine, name)
     files |= sources(network, made, machine, name, title or _title(model))
-    files |= {"report.txt": str(found).encode(), "report.json": found.as_json().encode()}
+    files |= {"report.txt": str(found).encode(), SIGN: found.as_json().encode()}
     return files | _samples(network, model, example), found
 
 
@@ -147,7 +150,7 @@ def _check_directory(path: Path, overwrite: bool) -> None:
             raise ParameterError(
                 "directory", str(path), "empty or not there yet", "give another one, or overwrite it"
             )
-        if not (path / MANIFEST).is_file() or not (path / "report.json").is_file():
+        if not is_earlier(path, SIGN):
             raise ParameterError("directory", str(path), "an earlier export where it is overwritten")
     there = next(p for p in path.absolute().parents if p.exists())
     try_writing(there)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from regroup.cli._network import Chosen
 
 
@@ -43,7 +45,7 @@ class Options:
     check: bool = True
     """Compare the outputs with the network's before anything is written."""
     replace: bool = False
-    """The file may exist."""
+    """The file may exist; with --to object, an empty directory or an earlier export, which goes."""
     json: bool = False
     """Print what was written and compared as JSON."""
     quiet: bool = False
@@ -63,7 +65,6 @@ def run(options: Options) -> int:
     from regroup.cli._table import say
     from regroup.errors import printable
     from regroup.exporting.writing import export, named_in, way_of, ways
-    from regroup.loading.named import read_options
 
     if options.target == "list":
         print(_targets())
@@ -88,9 +89,8 @@ def run(options: Options) -> int:
         batch=options.batch or chosen.batch,
         check=options.check,
         replace=options.replace,
-        about=_about(chosen),
-        **_of_the_machine(options, to),
-        **read_options("to_options", options.to_options),
+        about=_about(chosen, images),
+        **_options_of_the_form(options, to),
     )
     if options.json:
         print(json.dumps({**asdict(found), "path": str(found.path)}, indent=1))
@@ -103,6 +103,29 @@ def _targets() -> str:
     from regroup.aot.targets import listed
 
     return listed()
+
+
+def _options_of_the_form(options: Options, to: str) -> dict[str, Any]:
+    """Return the options of the form, those of the machine among them.
+
+    Raises:
+        ConfigError: one is given twice, or has an option of the command's own.
+    """
+    import inspect
+
+    from regroup.errors import ConfigError
+    from regroup.exporting.writing import export
+    from regroup.loading.named import read_options
+
+    machine = _of_the_machine(options, to)
+    for text in options.to_options:
+        for name in read_options("to_options", (text,)):
+            if name in machine:
+                raise ConfigError("to_options", text, f"left out where --{name} is given")
+            if name in inspect.signature(export).parameters:
+                remedy = f"there is --{name}" if hasattr(options, name) else ""
+                raise ConfigError("to_options", text, f"options of --to {to}, which {name} is not", remedy)
+    return machine | read_options("to_options", options.to_options)
 
 
 def _of_the_machine(options: Options, to: str) -> dict[str, str]:
@@ -121,12 +144,12 @@ def _of_the_machine(options: Options, to: str) -> dict[str, str]:
     return given
 
 
-def _about(chosen: Chosen) -> dict[str, Any]:
+def _about(chosen: Chosen, images: Tensor) -> dict[str, Any]:
     """Return what the reader of the file should know: names of the classes, and how images are prepared."""
     from dataclasses import asdict
 
     found: dict[str, Any] = {"network": chosen.name}
     if chosen.loaded is not None:
         found |= {"network": chosen.loaded.name, "classes": list(chosen.loaded.classes)}
-        found["input"] = asdict(chosen.loaded.input)
+        found["input"] = asdict(chosen.loaded.input) | {"shape": list(images.shape[1:])}
     return found

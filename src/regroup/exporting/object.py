@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from regroup.aot.export import object_files
+from regroup.aot.export import SIGN, object_files
 from regroup.aot.targets import MACHINES
 from regroup.errors import ConfigError
 from regroup.exporting.writing import Made, Subject, way
@@ -17,11 +17,11 @@ from regroup.kernels.machine import jit
 from regroup.kernels.program import aligned
 
 
-@way("object", suffix="")
+@way("object", suffix="", sign=SIGN)
 def object_code(
     subject: Subject,
     *,
-    target: str = "",
+    target: str | None = None,
     name: str = "net",
     packed: str = "inside",
     ram: str | int | None = None,
@@ -43,7 +43,8 @@ def object_code(
         ParameterError: an option cannot be, or `ram` or `flash` does not suffice.
     """
     if not target:
-        raise ConfigError("target", target, f"one of {', '.join(MACHINES)}")
+        allowed = f"one of {', '.join(MACHINES)} (`--target list` says what each is)"
+        raise ConfigError("target", target, allowed)
     if subject.batch not in (None, 1):
         raise ConfigError("batch", subject.batch, "1 or left out: object code does one image at a time")
     image = torch.randn(1, *subject.images.shape[1:], generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_line
 from regroup.files.disk import make_directories, try_writing, write_file
-from regroup.files.sealed import write_sealed
+from regroup.files.sealed import is_earlier, write_sealed
 from regroup.ops.accelerate import decelerate
 from regroup.registry import Registry
 from regroup.strategies.learning import deploy
@@ -102,18 +102,21 @@ ways: Registry[Way] = Registry("to", "regroup.exporting", entry_point="regroup.w
 """Name -> the function that makes it."""
 
 _SUFFIXES: dict[str, str] = {}
+_SIGNS: dict[str, str] = {}
 
 
-def way(name: str, *, suffix: str) -> Callable[[Way], Way]:
+def way(name: str, *, suffix: str, sign: str = "") -> Callable[[Way], Way]:
     """Register a function as a way out.
 
     Args:
         name: what it is called: `regroup export --to NAME`.
         suffix: how names of its files end; "" for directories.
+        sign: file that all its directories have, and no others: one with it may be replaced when asked for;
+            without a sign, only an empty one.
     """
 
     def add(function: Way) -> Way:
-        _SUFFIXES[name] = suffix
+        _SUFFIXES[name], _SIGNS[name] = suffix, sign
         return ways.add(name, function)
 
     return add
@@ -148,7 +151,8 @@ def export(
         to: the way out, a name of `regroup.exporting.ways`; None: by the end of the file's name.
         batch: how many images there will always be; None: any number.
         check: compare; else only write.
-        replace: the file may exist.
+        replace: the file may exist; a directory only if it is empty or an earlier export, which goes with all
+            that is in it.
         about: written into the file, where it has a place for it: JSON values by name.
         options: of the way.
 
@@ -162,7 +166,7 @@ def export(
     path = _place(Path(path), name, replace=replace)
     plain = _of_one_input(decelerate(deploy(copy.deepcopy(model).cpu())).eval())
     size = batch or 2  # of one image, the number would be taken for fixed
-    _check_network(plain, torch.zeros(size, *images.shape[1:]), path)
+    _scores(plain, torch.zeros(size, *images.shape[1:]), path)
     subject = Subject(plain, torch.zeros(size, *images.shape[1:]), batch, about or {})
     made = _made(name, make, subject, path, options)
     written = len(made.content) if isinstance(made.content, bytes) else sum(map(len, made.content.values()))
@@ -171,11 +175,11 @@ def export(
     if check and made.run is not None:
         batches = _BATCHES if batch is None else (batch,)
         errors = _compared(plain, made.run, [_random(count, shape) for count in batches], path)
-        if errors is None:
-            found = dataclasses.replace(found, reason="of random images the network makes zeros only")
+        if isinstance(errors, str):
+            found = dataclasses.replace(found, reason=errors)
         else:
             found = dataclasses.replace(found, checked=batches, error=errors[0], own_error=errors[1])
-    _write(path, made.content, replace=replace)
+    _write(path, name, made.content, replace=replace)
     return found
 
 
@@ -236,6 +240,8 @@ def _place(path: Path, name: str, *, replace: bool) -> Path:
             raise ExportError(path, "is a directory" if _SUFFIXES[name] else "is a file")
         if not replace and (path.exists() or path.is_symlink()):
             raise ExportError(path, "exists already: choose another name, or give --replace (replace=True)")
+        if not _SUFFIXES[name]:
+            _check_earlier(path, name)
         make_directories(path.parent)
         try_writing(path.parent)
     except (OSError, ValueError) as error:
@@ -243,8 +249,16 @@ def _place(path: Path, name: str, *, replace: bool) -> Path:
     return path
 
 
-def _check_network(model: nn.Module, images: Tensor, path: Path) -> None:
-    """Require that a network takes such images and gives one tensor of scores."""
+def _check_earlier(path: Path, name: str) -> None:
+    """Require that a directory takes no place where somebody's files are."""
+    if (path.exists() or path.is_symlink()) and not is_earlier(path, _SIGNS[name]):
+        raise ExportError(
+            path, "is neither empty nor an earlier export, and is not replaced: choose another name"
+        )
+
+
+def _scores(model: nn.Module, images: Tensor, path: Path) -> Tensor:
+    """Return what a network makes of images; it must take such, and give one tensor."""
     try:
         with torch.no_grad():
             scores = model(images)
@@ -257,6 +271,7 @@ def _check_network(model: nn.Module, images: Tensor, path: Path) -> None:
         raise ExportError(
             path, f"the network gives a {type(scores).__name__}; what is exported gives one tensor"
         )
+    return scores
 
 
 def _made(name: str, make: Way, subject: Subject, path: Path, options: Mapping[str, Any]) -> Made:
@@ -280,27 +295,29 @@ def _random(count: int, shape: Sequence[int]) -> Tensor:
 
 def _compared(
     model: nn.Module, run: Callable[[Tensor], Tensor], batches: Sequence[Tensor], path: Path
-) -> tuple[float, float] | None:
-    """Return the largest error of what was made, and PyTorch's, as shares of the scores; None if these are 0.
+) -> tuple[float, float] | str:
+    """Return the worst error of what was made, and PyTorch's, as shares of the scores; or why there is none.
 
     Raises:
         ExportError: it is too large, or it cannot be run.
     """
-    worst, known, exact_model = 0.0, 0.0, copy.deepcopy(model).double()
+    worst, known, exact_scores = 0.0, 0.0, _in_float64(model)
     for images in batches:
-        with torch.no_grad():
-            exact, ours = exact_model(images.double()), model(images)
+        ours = _scores(model, images, path)
         try:
             with torch.no_grad():
                 theirs = run(images)
         except Exception as error:  # runtimes have types of their own
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ExportError(path, f"not written: what was made cannot be run ({reason})") from error
+        exact = exact_scores(images)
+        if isinstance(exact, str):
+            return exact
         if theirs.shape != exact.shape:
             sizes = f"{tuple(theirs.shape)} instead of {tuple(exact.shape)}"
             raise ExportError(path, f"not written: it gives {sizes} for {len(images)} images")
         if not exact.any():
-            return None
+            return "of random images the network makes zeros only"
         size = float(exact.square().mean().sqrt())
         error, own = (float((y.double() - exact).square().mean().sqrt()) / size for y in (theirs, ours))
         worst, known = max(worst, error), max(known, own)
@@ -312,11 +329,26 @@ def _compared(
     return worst, known
 
 
-def _write(path: Path, content: bytes | Mapping[str, bytes], *, replace: bool) -> None:
+def _in_float64(model: nn.Module) -> Callable[[Tensor], Tensor | str]:
+    """Return what computes a network's scores in float64, or says why it cannot."""
+    exact_model = copy.deepcopy(model).double()
+
+    def scores(images: Tensor) -> Tensor | str:
+        try:
+            with torch.no_grad():
+                return exact_model(images.double())
+        except Exception as error:  # tensors that are no buffers stay float32, and any code may run there
+            return f"no float64 reference ({type(error).__name__}: {first_line(error)})"
+
+    return scores
+
+
+def _write(path: Path, name: str, content: bytes | Mapping[str, bytes], *, replace: bool) -> None:
     try:
         if isinstance(content, bytes):
             write_file(path, content)
         else:
+            _check_earlier(path, name)  # again: the network has taken its time
             write_sealed(path, dict(content), replace=replace)
     except CheckpointError as error:
         raise ExportError(path, error.reason) from error

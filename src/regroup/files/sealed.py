@@ -67,6 +67,21 @@ def write_sealed(path: Path, files: dict[str, bytes], *, replace: bool = False) 
         raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
 
 
+def is_earlier(path: Path, sign: str) -> bool:
+    """Tell whether nobody's files go where a sealed directory takes the place of `path`, with all in it.
+
+    Args:
+        path: empty, or an earlier directory of the same kind; a link to one is not.
+        sign: file that every directory of the kind is sealed with, and no other; "": only an empty one.
+    """
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        return not any(path.iterdir()) or (sign != "" and sign in _read_manifest(path / MANIFEST))
+    except CheckpointError:
+        return False
+
+
 def _put(new: Path, path: Path, *, replace: bool) -> Path | None:
     """Give `new` the name `path`; return the name that what was there has then, or None."""
     if not replace or not (path.exists() or path.is_symlink()):
