@@ -1,6 +1,7 @@
 """The command convert, on a small run: what it leaves is a network that every command takes."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 import regroup
 from regroup.cli import main
 from regroup.errors import CheckpointError
+from regroup.files.lock import Lock
 from tests.conversion import clock
 
 FEW = ("--images", "32", "--epochs", "0", "--budget", "macs=0.8", "--choice", "activation", "--quiet")
@@ -53,7 +55,15 @@ def test_it_is_loaded_bit_for_bit_and_smaller(run, converted):
     assert figures["macs"] <= 0.8 * figures["dense"]["macs"]
     stages = [stage["name"] for stage in figures["stages"] if stage["name"] != "norms"]
     assert stages == ["dense", "squares", "blocks"]
-    assert not converted.with_name("small.work").exists()
+    assert [path.name for path in converted.parent.iterdir()] == ["small"]
+
+
+def test_one_process_at_a_time(run, tmp_path, capsys):
+    argv = ("convert", str(run), *FEW, "--out", str(tmp_path / "small"), "--dry-run")
+    with Lock(tmp_path / "small.lock"):
+        assert call(*argv, "--no-wait") == 1
+    assert f"{tmp_path / 'small'}: is in use by process {os.getpid()}" in capsys.readouterr().err
+    assert call(*argv, "--no-wait") == 0
 
 
 def test_the_page_says_what_became_of_every_layer(converted):

@@ -5,6 +5,7 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import zipfile
@@ -16,10 +17,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from regroup.cli import main
 from regroup.training.data import load_data
+from tests.conversion import clock
 
 from . import runs
 from .programs import LONG
-from .system import ERRORS, Crash, Fault, faults
+from .system import ERRORS, Crash, Fault, descriptors, faults
 
 STEP = 1 if LONG else 40
 
@@ -147,6 +149,46 @@ def test_what_is_exported_is_whole_or_not_there(way, name, place, capsys, monkey
         tell(f"operations of export to {way}: {points}")
     assert points >= len(ERRORS)
     tried(f"file operations of export to {way} that failed or were the last one", points)
+
+
+@pytest.mark.timeout(7200)
+def test_what_is_converted_is_whole_or_not_there_and_gone_on_with(place, capsys, monkeypatch, tell, tried):
+    clock.put(monkeypatch)
+    out, points = place / "conversions", 0
+    assert call(capsys, "train", "--epochs", "1", "--quiet", "--out", place / "dense")[0] == 0
+    argv = ("convert", place / "dense", "--budget", "macs=0.8", "--images", "16", "--epochs", "0", "--quiet")
+    argv += ("--choice", "activation", "--out", out / "small")
+
+    def files():
+        weights = ("model.safetensors", "plan.json", "network.json")
+        return [(out / "small" / name).read_bytes() for name in weights]
+
+    code, said, err = call(capsys, *argv)
+    assert code == 0 and "layers changed" in said, said + err
+    whole = files()
+    step, ways = (1, (None, *ERRORS)) if LONG else (100, (None, random.choice(ERRORS)))
+    for number in ways:
+        for last in count(random.randrange(min(step, 60)), step):
+            shutil.rmtree(out, ignore_errors=True)
+            fault, code = Fault(last, number), None
+            with faults(monkeypatch, fault, out), suppress(Crash):
+                code, _, err = call(capsys, *argv)
+                check(code, err)
+            for handle in descriptors("small.lock"):
+                os.close(handle)
+            if (out / "small").exists():  # perhaps with status 1: that it lasts could not be made sure of
+                assert files() == whole
+            else:
+                assert code != 0
+            if fault.seen <= last:
+                break
+            points += 1
+            code, _, err = call(capsys, *argv)
+            assert code == 0 and files() == whole, err
+            assert {path.name for path in out.iterdir()} == {"small"}
+        tell(f"operations of convert: {points}")
+    assert points >= len(ways)
+    tried("file operations of convert that failed or were the last one", points)
 
 
 def check(code, err):

@@ -5,8 +5,6 @@ import os
 import random
 import re
 import shutil
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,15 +12,7 @@ import torch
 from regroup.errors import RegroupError
 from tests.faults import programs, runs
 from tests.faults.programs import LONG
-from tests.faults.system import ERRORS, Crash, Fault, faults
-
-
-def descriptors(name):
-    """This process's open files of that name: a crash that is played leaves them and their locks."""
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            if link.readlink().name == name:
-                yield int(link.name)
+from tests.faults.system import ERRORS, Crash, Fault, descriptors, faults
 
 
 def interrupted(work, place, monkeypatch, last, number):

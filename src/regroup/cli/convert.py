@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regroup.cli._network import Chosen
     from regroup.conversion.convert import ConvertConfig
     from regroup.conversion.memory import MemoryFile
@@ -62,21 +64,19 @@ class Options:
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False
-    """Say nothing while it goes on."""
+    """Say nothing while it goes on, but that another process is waited for."""
+    wait: bool = True
+    """Wait while another process uses the output directory; else end with a line that says which."""
     plugin: tuple[Path, ...] = ()
     """Python files that define further networks, strategies and choices."""
 
 
 def run(options: Options) -> int:
     """Convert, print what came out, and write the directory."""
-    import json
-
     from regroup.cli._network import check_number
     from regroup.conversion.budget import parse_budget
-    from regroup.conversion.convert import convert
-    from regroup.profiling.machine import machine
-    from regroup.report.converted import figures, page
-    from regroup.training.directory import prepare
+    from regroup.files.disk import make_directories, remove_partial
+    from regroup.files.lock import Lock
 
     check_number("threads", options.threads)
     budget = parse_budget(",".join(options.budget))
@@ -84,18 +84,37 @@ def run(options: Options) -> int:
     place = options.out.absolute()  # "." has no name
     work = place.with_name(place.name + ".work")
     config = _config(options, work)
+    say = _silent if options.quiet or options.json else _say
+    make_directories(place.parent)
+    with Lock(place.with_name(f"{place.name}.lock"), of=options.out, wait=options.wait, say=_say) as lock:
+        remove_partial(place.parent, place.name)
+        try:
+            return _converted(options, budget, config, work, say)
+        finally:
+            lock.remove()
+
+
+def _converted(
+    options: Options, budget: dict[str, float], config: ConvertConfig, work: Path, say: Callable[[str], None]
+) -> int:
+    """Do all of it, alone in the directory."""
+    import json
+
+    from regroup.conversion.convert import convert
+    from regroup.loading.converted import save_converted
+    from regroup.profiling.machine import machine
+    from regroup.report.converted import figures, page
+    from regroup.training.directory import prepare
+
     chosen, dense, data = _network_and_data(options, work)
     prepare(work)
     memory = _memory(options, chosen, data, work)
-    say = _silent if options.quiet or options.json else _say
     if memory.resumed:
         say(f"going on from {work}")
     found = convert(chosen.model, data, budget, config, dry_run=options.dry_run, say=say, memory=memory)
     print(json.dumps(figures(found), indent=1) if options.json else found)
     if options.dry_run or not found.pays:
         return 0
-    from regroup.loading.converted import save_converted
-
     said = page(found, dense.name, str(machine()))
     save_converted(options.out, found.model, dense, found.plan, figures(found), said)
     _remove(work)
@@ -210,7 +229,7 @@ def _memory(options: Options, chosen: Chosen, data: DataSet, work: Path) -> Memo
     from regroup.profiling.machine import machine
     from regroup.training.identity import digest_of_state
 
-    free = ("out", "dry_run", "json", "quiet", "plugin", "epochs", "lr")  # of what layers can become
+    free = ("out", "dry_run", "json", "quiet", "plugin", "epochs", "lr", "wait")  # of what layers can become
     said = sorted((name, str(value)) for name, value in vars(options).items() if name not in free)
     parts = (digest_of_state(chosen.model), data.train.digest(), said, str(machine()))
     return MemoryFile(work / "memory.json", hashlib.sha256(repr(parts).encode()).hexdigest()[:32])

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from regroup.conversion.quantise import quantise as quantise
-from regroup.errors import CheckpointError
+from regroup.errors import CheckpointError, printable
 from regroup.files.documents import parse
 from regroup.files.tensors import check_tensors
 from regroup.ops.bitpacking import pack_bits, unpack_bits
@@ -96,7 +96,7 @@ def load_packed(path: str | Path, model: nn.Module) -> None:
             converted[name] = new.setdefault(id(there), _shifted(there, form))  # a shared layer stays shared
             state[f"{_key(name)}integers"] = _unpacked(tensors, _key(name), layer["shape"], form)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(path, f"is damaged or of another network: {error}") from error
+        raise CheckpointError(path, f"is damaged or of another network: {printable(str(error))}") from error
     state |= tensors
     _check_fit(path, model, converted, state)
     for name, module in converted.items():

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import shutil
@@ -119,9 +120,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666, lasting: bool = Tr
         raise
 
 
-def remove_partial(parent: Path) -> None:
-    """Remove what writers that were killed left half done in `parent`; nobody else may be writing there."""
-    for partial in parent.glob(".*.partial-*"):
+def remove_partial(parent: Path, name: str | None = None) -> None:
+    """Remove what writers that were killed left half done in `parent`; nobody else may be writing there.
+
+    Args:
+        parent: the directory.
+        name: of what they wrote; None: of whatever.
+    """
+    for partial in parent.glob(f".{'*' if name is None else glob.escape(name)}.partial-*"):
         with suppress(FileNotFoundError):
             disk().remove(partial)
 

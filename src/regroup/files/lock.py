@@ -37,6 +37,7 @@ class Lock:
 
     Args:
         path: the file; its directory must exist.
+        of: what is locked, as messages name it; None: the directory of the file.
         wait: whether to wait for whoever holds it.
         say: called with one line when it has to wait, or when the file system knows no locks.
 
@@ -45,8 +46,15 @@ class Lock:
         OSError: the file cannot be made.
     """
 
-    def __init__(self, path: Path, *, wait: bool = True, say: Callable[[str], object] | None = None) -> None:
-        self.path, self._wait, self._say = path, wait, say
+    def __init__(
+        self,
+        path: Path,
+        *,
+        of: Path | None = None,
+        wait: bool = True,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
+        self.path, self._of, self._wait, self._say = path, of or path.parent, wait, say
         self._handle: int | None = None
         self._waiting, self._looks = False, 0
 
@@ -69,9 +77,9 @@ class Lock:
         holder, self._looks = self.holder(), self._looks + 1
         if holder != _SOMEBODY or self._looks >= _LOOKS:
             if not self._wait:
-                raise LockedError(self.path.parent, f"is in use by {holder}")
+                raise LockedError(self._of, f"is in use by {holder}")
             if self._say is not None and not self._waiting:
-                self._say(f"waiting for {holder}, which uses {self.path.parent}")
+                self._say(f"waiting for {holder}, which uses {self._of}")
             self._waiting = True
         time.sleep(_POLL)
         return False
@@ -118,6 +126,11 @@ class Lock:
             return _SOMEBODY
         where = "" if host == socket.gethostname() else f" on {host}"
         return f"process {pid}{where} since {since}".encode("ascii", "replace").decode()
+
+    def remove(self) -> None:
+        """Remove the file, while the lock is held: who waits for it finds that, and makes it anew."""
+        with suppress(OSError):  # Windows removes no file that is open
+            self.path.unlink()
 
     def abandon(self) -> None:
         """Forget a lock that the parent process has: closing this process's copy leaves it the parent's."""

@@ -33,6 +33,10 @@ _NEUTRAL = (
 """Fields that change nothing in the trained weights."""
 
 
+_MOST = 1 << 63
+"""What PyTorch's integers hold."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train a network. Where a field has a name of timm's, it means what it means there.
@@ -154,6 +158,8 @@ class TrainConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(name, value, f"an int of at least {least}")
+        if value >= _MOST:
+            raise ConfigError(name, value, "an int below 2**63")
 
     def _check_number(
         self, name: str, low: float, high: float, *, open_low: bool = False, open_high: bool = False
