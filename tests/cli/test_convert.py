@@ -89,6 +89,11 @@ def test_a_damaged_one_is_refused(converted, tmp_path):
     write_sealed(other, files | {"plan.json": json.dumps(plan).encode()})
     with pytest.raises(CheckpointError, match="its plan is of another network"):
         regroup.load(other)
+    plan = json.loads((converted / "plan.json").read_text())
+    plan["orders"] = {name: [2**70] for name in plan["orders"]}
+    write_sealed(tmp_path / "far", files | {"plan.json": json.dumps(plan).encode()})
+    with pytest.raises(CheckpointError, match="its plan is of another network"):
+        regroup.load(tmp_path / "far")
     shutil.copytree(converted, tmp_path / "cut")
     (tmp_path / "cut" / "plan.json").write_bytes(b"{}")
     with pytest.raises(CheckpointError):

@@ -8,22 +8,28 @@ import torch
 from torch import nn
 
 import regroup
+from regroup.conversion import assessment
 from regroup.conversion import budget as budgets
 from regroup.conversion.assessment import Scope, candidates
 from regroup.conversion.blocks import BlockConfig
 from regroup.conversion.budget import Cell, Whole, chosen, fitted, parse_budget, skeleton
-from regroup.conversion.convert import Conversion, ConvertConfig, convert
+from regroup.conversion.convert import Conversion, ConvertConfig, convert, fine_tune
+from regroup.conversion.folding import fold_orders
 from regroup.conversion.memory import MemoryFile
-from regroup.conversion.plan import Plan
+from regroup.conversion.norms import reestimate
+from regroup.conversion.plan import LayerPlan, Plan, check_orders, orders_in
+from regroup.conversion.regrouping import Method, regroup_layers
 from regroup.errors import ConfigError, DataError, UnknownNameError
 from regroup.files.documents import DocumentError, build
 from regroup.networks import create_model
+from regroup.ops.order import ChannelOrder, ChannelShuffle
 from regroup.profiling.clock import Ratio, Timing
 from regroup.training.data import TensorSplit
 from tests.conversion import clock as known_clock
 from tests.conversion.linear import correlated
 
 QUICK = ConvertConfig(images=16, assessed=16, blocks=BlockConfig(steps=2))
+GROUPS = replace(QUICK, method=Method("activation"), scope=Scope(strategies=()), blocks=None)
 
 
 def network():
@@ -191,3 +197,116 @@ def test_plans_of_other_networks_are_refused():
         build({"layers": [{"name": "nowhere", "option": "dense"}]}, Plan).apply(network())
     with pytest.raises(DocumentError, match="names of channel orders"):
         build({"layers": [], "orders": {"stem": [0]}}, Plan).apply(network())
+
+
+def test_selections_that_leave_channels_out_are_built_again():
+    """Groups that share inputs leave others unread, the last ones too; folding gives channels new numbers."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)).eval()
+    with torch.no_grad():
+        model[2].weight[:, 4:] *= 1e-3
+    dense, batches = copy.deepcopy(model), [correlated(16, 3, 8)]
+    layers = regroup_layers(model, dense, {"2": 2, "3": 2}, batches, Method("overlapping"))
+    assert len(layers[0].partition.inputs.unique()) < 8
+    orders = orders_in(model)
+    fold_orders(model, batches[0])
+    plan = Plan.of([LayerPlan.of(layer, True) for layer in layers], orders, model)
+    build(plan.to_json(), Plan).apply(dense)
+    dense.load_state_dict(model.state_dict())
+    check_orders(dense, batches[0][:1])
+    assert torch.equal(dense(batches[0]), model(batches[0]))
+
+
+def test_an_order_may_take_channels_above_those_it_took_before():
+    dense = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1))
+    plan = Plan(
+        [LayerPlan("1", "grouped:groups=2", [[0, 1], [1, 2]], [[0, 1], [2, 3]])], {"1.0": [3, 1, 1, 2]}
+    )
+    plan.apply(dense)
+    check_orders(dense, torch.zeros(1, 2, 1, 1))
+    assert dense[1][0].order.tolist() == [3, 1, 1, 2]
+
+
+@pytest.mark.parametrize("order", [[0, 4, 1, 2], [0, -1, 1, 2]])
+def test_orders_of_channels_that_are_not_there_are_refused(order):
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), ChannelOrder(order, learned=True))
+    with pytest.raises(DocumentError, match=r"order of 1 is .* channels below 4"):
+        check_orders(model, torch.zeros(1, 2, 1, 1))
+    with pytest.raises(DocumentError, match="each channel once"):
+        Plan([], {"1": order}).apply(nn.Sequential(nn.Conv2d(2, 4, 1), ChannelShuffle(2)))
+    assert not model[1]._forward_pre_hooks
+
+
+def test_norms_that_do_not_run_stay_as_they_were():
+    class Headed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.head = nn.BatchNorm2d(3, momentum=0.3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.head(x) if self.training else self.main(x)
+
+    model = Headed()
+    model(torch.randn(8, 3, 2, 2))
+    model.eval()
+    before, images = copy.deepcopy(model.head.state_dict()), torch.randn(17, 3, 1, 1)
+    assert reestimate(model, images.split(1)) == 1, "of one image a norm of 1x1 pixels has no variance"
+    assert all(torch.equal(value, before[name]) for name, value in model.head.state_dict().items())
+    torch.testing.assert_close(model.main.running_mean, images.mean((0, 2, 3)))
+    torch.testing.assert_close(model.main.running_var, images.var((0, 2, 3)))
+    with pytest.raises(RuntimeError):
+        reestimate(model, [torch.randn(8, 4, 2, 2)])
+    assert model.main.momentum == 0.3 and not model.main.training
+
+
+@pytest.mark.parametrize("budget", [{"params": 0.5}, {"params": 0.5, "ms": 5000.0}])
+def test_a_budget_without_a_time_is_kept_however_long_it_takes(monkeypatch, budget):
+    cells = {"dense": Cell(1.0, 100, 100, 0), "grouped:groups=2": Cell(0.9, 50, 50, 1)}
+    times = {"dense": Timing((1.0,) * 7), "": Timing((1.004,) * 7)}
+    monkeypatch.setattr(budgets, "network_timings", lambda *args, **more: times)
+    monkeypatch.setattr(budgets, "skeleton", lambda model, options: options)
+    options, share = fitted(nn.Identity(), torch.zeros(1), {"a": cells}, Whole(1.0, 100, 100), budget)
+    assert options == {"a": "grouped:groups=2"} and share == pytest.approx(1.004)
+
+
+def test_a_choice_for_parameters_is_not_thrown_away_for_its_time(monkeypatch):
+    """The clock of layers says that each is faster; that of networks, that the whole is not."""
+    known_clock.put(monkeypatch)
+    slower = {"dense": Timing((1.0,) * 7), "": Timing((1.2,) * 7)}
+    for module in ("budget", "convert"):
+        monkeypatch.setattr(f"regroup.conversion.{module}.network_timings", lambda *args, **more: slower)
+    found = convert(network(), [correlated(16, 3, 16)], "params=0.6", GROUPS)
+    assert found.pays and found.share.median == pytest.approx(1.2) and not found.late
+    assert found.parameters <= 0.6 * found.whole.parameters
+
+
+@pytest.mark.usefixtures("clock")
+def test_options_whose_damage_is_no_number_are_none(monkeypatch):
+    measured = iter([float("nan"), float("inf")] + [0.5] * 1000)
+    monkeypatch.setattr(assessment, "divergence", lambda *args: next(measured))
+    found = convert(network(), [correlated(16, 3, 16)], "time=0.9", QUICK, dry_run=True)
+    first, *others = found.table.values()
+    assert list(first) == ["dense", "separable:multiplier=2", "flattened:stages=1"]
+    assert all("grouped:groups=2" in cells for cells in others) and found.pays
+
+
+def test_fine_tuning_goes_on_from_its_own_start_alone(tmp_path):
+    digits = regroup.load_data("digits")
+    few = replace(digits, train=TensorSplit(digits.train.fetch(torch.arange(64)), digits.train.labels[:64]))
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    start, other = copy.deepcopy(original), copy.deepcopy(original)
+    with torch.no_grad():
+        other[0].weight[0, 0, 0, 0] += 1
+
+    def tuned(model, lr=0.01):
+        training = regroup.TrainConfig(
+            epochs=1, lr=lr, batch_size=32, output=tmp_path, resume=True, display="quiet"
+        )
+        fine_tune(model := copy.deepcopy(model), original, few, training)
+        return model[0].weight, len(list(tmp_path.iterdir()))
+
+    (first, one), (again, same), (another, two) = tuned(start), tuned(start), tuned(other)
+    assert (one, same, two) == (1, 1, 2) and torch.equal(first, again)
+    assert (another - first)[0, 0, 0, 0] > 0.5, "it began with its own weights"
+    assert tuned(start, lr=0.02)[1] == 3

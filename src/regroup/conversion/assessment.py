@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -99,7 +100,7 @@ def assess(
     threads: int | None = None,
     on_layer: Callable[[str, dict[str, Cell]], None] = lambda name, cells: None,
 ) -> dict[str, dict[str, Cell]]:
-    """Return layer -> option -> cell.
+    """Return layer -> option -> cell; options whose damage is no finite number are none.
 
     Args:
         original: the trained network; it stays as it is.
@@ -144,12 +145,9 @@ def _damages(
             continue
         model = copy.deepcopy(original)
         regroup_layers(model, original, {name: option}, batches, method, moments=seen)
-        yield option, divergence(model, original, batches)
-
-
-def cells_to_json(table: Mapping[str, Mapping[str, Cell]]) -> dict:
-    """Return a table as plain JSON values."""
-    return {name: {o: asdict(cell) for o, cell in cells.items()} for name, cells in table.items()}
+        damage = divergence(model, original, batches)
+        if math.isfinite(damage):  # else nobody can say what it would do
+            yield option, damage
 
 
 def quick(method: Method) -> Method:

@@ -12,6 +12,7 @@ built, with any weights, and timed (E6). An option that is not faster than the d
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -150,7 +151,7 @@ class _Search:
     next: float = 0.0
 
     def __post_init__(self) -> None:
-        self.next = min(self.most, (1 - self.wanted) * self.whole)
+        self.next = max(0.0, min(self.most, (1 - self.wanted) * self.whole))
 
     def learn(self, saved: float, found: float) -> None:
         """Take in that layers which save `saved` make a network that takes `found` of the dense time."""
@@ -178,7 +179,8 @@ def fitted(
     """Return the options of all layers, and the time of such a network over the dense one's, as measured.
 
     Where the budget names a time, networks are built and timed until one keeps it by no more than three per
-    cent, or no other is left between one that keeps it and one that does not.
+    cent, or no other is left between one that keeps it and one that does not. Where it names none, the one
+    network is timed, and may take what it takes.
 
     Args:
         model: the dense network.
@@ -188,16 +190,13 @@ def fitted(
         budget: as `parse_budget` returns it.
         seconds: to spend on timing a network.
         threads: of the engine.
-        on_round: called with the wanted and the measured share of the dense time.
+        on_round: called with the wanted (infinite: none) and the measured share of the dense time.
 
     Raises:
         ConfigError: the budget cannot be kept.
     """
-    shares = {
-        "time": budget.get("time", 1.0),
-        "ms": budget.get("ms", 1e3 * whole.seconds) / 1e3 / whole.seconds,
-    }
-    wanted = min(shares.values())
+    shares = shares_of_time(budget, whole)
+    wanted = min(shares.values(), default=math.inf)
     most = sum(c[DENSE].seconds - min(each.seconds for each in usable(c).values()) for c in table.values())
     search = _Search(wanted, most * (1 - 1e-9), whole.seconds)
     tried: dict[tuple, float] = {}
@@ -206,9 +205,12 @@ def fitted(
         key = tuple(options.items())
         if key in tried:
             break
-        networks = {DENSE: model, "": skeleton(model, options)}
-        timings = network_timings(networks, images, seconds=seconds, threads=threads)
-        found = tried[key] = ratio(timings[""], timings[DENSE]).median
+        found = 1.0  # of the dense network itself, whatever the clock would say
+        if names_of(options):
+            networks = {DENSE: model, "": skeleton(model, options)}
+            timings = network_timings(networks, images, seconds=seconds, threads=threads)
+            found = ratio(timings[""], timings[DENSE]).median
+        tried[key] = found
         on_round(wanted, found)
         saved = sum(cells[DENSE].seconds - cells[options[name]].seconds for name, cells in table.items())
         if found <= wanted and (found >= wanted - 0.03 or search.next == 0):
@@ -221,7 +223,13 @@ def fitted(
     least = min(tried.values())
     name = min(shares, key=lambda name: shares[name])
     told = least if name == "time" else 1e3 * least * whole.seconds
-    raise ConfigError(name, budget.get(name), f"at least {told:.3g}, the least that was measured here")
+    raise ConfigError(name, budget[name], f"at least {told:.3g}, the least that was measured here")
+
+
+def shares_of_time(budget: Mapping[str, float], whole: Whole) -> dict[str, float]:
+    """Return the parts of a budget that are times, by name, as shares of the dense network's."""
+    units = {"time": 1.0, "ms": 1e3 * whole.seconds}
+    return {name: value / units[name] for name, value in budget.items() if name in units}
 
 
 def skeleton(model: nn.Module, options: Mapping[str, str]) -> nn.Module:

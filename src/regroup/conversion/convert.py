@@ -7,20 +7,23 @@ Example::
     print(found)                # accuracy and damage after each stage, times before and after
     torch.onnx.export(found.model, ...)
 
-The stages, each of which only needs images until the last:
+First every layer is assessed under every option: its time on this machine, the damage it does alone. Then
+options are allocated that damage least within the budget, by networks that are built and timed. The stages
+that follow, by the names under which they are recorded; only the last needs labels:
 
-    assess      every layer under every option: its time on this machine, the damage it does alone
-    allocate    the options that damage least within the budget, by networks that are built and timed
-    squares     groups chosen, weights solved by least squares, layer after layer
-    norms       statistics of batch norms estimated anew, where that helps
-    blocks      blocks fitted to the original's, without labels
-    folded      channel orders folded into the weights around them, where that changes nothing
-    fine-tune   trained with the original as the teacher
+    dense        the original
+    squares      groups chosen, weights solved by least squares, layer after layer
+    norms        statistics of batch norms estimated anew, where that helps
+    blocks       blocks fitted to the original's, without labels
+    fine-tuned   trained with the original as the teacher
+
+Before the last, channel orders are folded into the weights around them, where that changes nothing.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 
 from regroup.conversion.assessment import Scope, assess, candidates, quick, whole
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
-from regroup.conversion.budget import Cell, Whole, fitted, names_of, parse_budget
+from regroup.conversion.budget import Cell, Whole, fitted, names_of, parse_budget, shares_of_time
 from regroup.conversion.damage import divergence
 from regroup.conversion.folding import fold_orders
 from regroup.conversion.images import LEAST, calibration
@@ -45,6 +48,7 @@ from regroup.profiling.clock import Ratio, ratio
 from regroup.profiling.cost import cost
 from regroup.training import DataSet, TrainConfig, evaluate, train
 from regroup.training.data import Loader
+from regroup.training.identity import Origin, digest_of_state, identify
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class ConvertConfig:
         blocks: how blocks are fitted; None: they are not.
         images: for calibration.
         assessed: of these, images on which each option of each layer is tried.
-        training: how to train at the end, where there are labels; None: not at all.
+        training: how to train at the end, where there are labels; None: not at all. Where it names an output
+            directory, each run has one of its own in it, named for what it starts from and how it trains.
         batch: images in a call that is timed.
         threads: of the engine; None: PyTorch's.
         seconds: to spend on timing a network.
@@ -141,10 +146,7 @@ class Conversion:
     @property
     def late(self) -> str:
         """What to do where the measured time is more than a twentieth above the budget; else ""."""
-        units = {"time": 1.0, "ms": 1e3 * self.whole.seconds}
-        wanted = min(
-            (value / units[name] for name, value in self.budget.items() if name in units), default=1.0
-        )
+        wanted = min(shares_of_time(self.budget, self.whole).values(), default=math.inf)
         if self.share is None or self.share.median <= 1.05 * wanted:
             return ""
         return f"more than the {wanted:.0%} asked for: convert again on a quiet machine, or ask for less"
@@ -228,7 +230,7 @@ def convert(
     if memory.options is None:
         memory.decide(*_decided(original, images, table, dense, limits, config, say))
     wanted, foreseen = memory.options or {}, memory.foreseen
-    if foreseen >= 1:
+    if foreseen >= 1 and limits.keys() <= {"time", "ms"}:
         wanted = dict.fromkeys(wanted, DENSE)  # what is no faster as a whole pays nothing
     found = Conversion(
         copy.deepcopy(original),
@@ -264,7 +266,8 @@ def _decided(
     say: Say,
 ) -> tuple[dict[str, str], float]:
     def built(wanted: float, found: float) -> None:
-        say(f"built and timed: {found:.1%} of dense, wanted {wanted:.1%}")
+        aim = f", wanted {wanted:.1%}" if math.isfinite(wanted) else ""
+        say(f"built and timed: {found:.1%} of dense{aim}")
 
     how = {"seconds": config.seconds, "threads": config.threads, "on_round": built}
     return fitted(original, images, table, dense, limits, **how)
@@ -286,10 +289,8 @@ def _apply(
             scores = evaluate(model, Loader(data, 256, train=False))
             stage = replace(stage, top1=scores.top1, loss=scores.loss)
         found.stages.append(stage)
-        say(
-            f"{name}: divergence {stage.divergence:.4f}"
-            + (f", top-1 {stage.top1:.2f} %" if stage.top1 else "")
-        )
+        top1 = "" if stage.top1 is None else f", top-1 {stage.top1:.2f} %"
+        say(f"{name}: divergence {stage.divergence:.4f}{top1}")
 
     model, wanted = found.model, {name: found.options[name] for name in names_of(found.options)}
     passed("dense", original)
@@ -316,9 +317,18 @@ def _apply(
     found.plan = Plan.of(plans, orders, model)
     if config.training is not None:
         assert isinstance(data, DataSet)
-        train(model, data, config.training, teacher=copy.deepcopy(original))
-        model.cpu()
+        fine_tune(model, original, data, config.training)
         passed("fine-tuned", model)
+
+
+def fine_tune(model: nn.Module, original: nn.Module, data: DataSet, training: TrainConfig) -> None:
+    """Train with the original as the teacher, in a directory of this start and this config alone."""
+    teacher, origin = copy.deepcopy(original), Origin(weights=digest_of_state(model))
+    if training.output is not None:
+        run = identify(model, data, training, teacher=teacher, origin=origin)
+        training = replace(training, output=training.output / run.digest)
+    train(model, data, training, teacher=teacher, origin=origin)
+    model.cpu()
 
 
 def _has_bias(model: nn.Module, name: str) -> bool:

@@ -19,8 +19,9 @@ from regroup.conversion.folding import is_order
 from regroup.conversion.partition import Partition
 from regroup.conversion.regrouping import Regrouped
 from regroup.conversion.replace import convolutions_of, put
+from regroup.conversion.statistics import evaluated
 from regroup.files.documents import require
-from regroup.ops.order import ChannelOrder
+from regroup.ops.order import ChannelOrder, is_permutation
 from regroup.spec import ConvSpec
 from regroup.strategies import parse_strategy
 
@@ -110,6 +111,8 @@ class Plan:
     def apply(self, model: nn.Module) -> None:
         """Make a dense network the converted one, in place, but for its weights.
 
+        Which channels enter an order is known once the weights are there: see `check_orders`.
+
         Raises:
             DocumentError: the plan is of another network.
         """
@@ -128,17 +131,43 @@ class Plan:
             if not order:
                 put(model, name, nn.Identity())
             elif isinstance(there, ChannelOrder):
-                fits = len(order) == len(there.order) and min(order) >= 0
-                require(
-                    fits and max(order) <= int(there.order.max()), f"orders of {name}", "?", "its channels"
-                )
+                count = len(there.order)
+                require(len(order) == count, f"orders of {name}", order, f"{count} channels")
                 there.order.copy_(torch.tensor(order))
             else:
+                once = is_permutation(torch.tensor(order), len(order))
+                require(once, f"orders of {name}", order, "each channel once")
                 put(model, name, ChannelOrder(order))
 
     def to_json(self) -> dict:
         """Return the plan as plain JSON values."""
         return asdict(self)
+
+
+def check_orders(model: nn.Module, images: Tensor) -> None:
+    """Require of every channel order that it takes channels which enter it, in a run on images.
+
+    Raises:
+        DocumentError: one does not; of its channels some do not exist.
+    """
+
+    def check(name: str, order: Tensor, channels: int) -> None:
+        inside = bool(((order >= 0) & (order < channels)).all())
+        require(inside, f"order of {name}", order.tolist(), f"of channels below {channels}")
+
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, ChannelOrder)]
+    if not found:
+        return
+    handles = [
+        m.register_forward_pre_hook(lambda m, inputs, name=name: check(name, m.order, inputs[0].shape[1]))
+        for name, m in found
+    ]
+    try:
+        with evaluated(model), torch.no_grad():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def orders_in(model: nn.Module) -> list[str]:

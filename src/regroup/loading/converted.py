@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from regroup.conversion.plan import Plan
-from regroup.errors import CheckpointError, ConfigError, ParameterError, first_line
+from regroup.conversion.plan import Plan, check_orders
+from regroup.errors import CheckpointError, ConfigError, first_line
 from regroup.files.disk import make_directories
 from regroup.files.documents import DocumentError, build
 from regroup.files.sealed import write_sealed
@@ -76,9 +77,13 @@ def converted(path: Path) -> Loaded:
     model = dense.rebuild(path)
     try:
         plan.apply(model)
-    except (DocumentError, ParameterError, RuntimeError) as error:
+    except (ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(path, f"its plan is of another network ({first_line(error)})") from error
     load_state(path, model, saved.get("model"))
+    try:
+        check_orders(model, torch.zeros(1, *dense.input.shape))
+    except (ValueError, RuntimeError) as error:  # one image tells which channels there are
+        raise CheckpointError(path, f"its channel orders do not fit ({first_line(error)})") from error
     name = f"{dense.name}, {len(plan.layers)} layers converted"
     return Loaded(model, tuple(dense.classes), dense.input, name, document.kind, path)
 
