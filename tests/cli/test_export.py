@@ -100,7 +100,15 @@ def test_a_file_of_so_many_images_or_of_probabilities_is_as_any_other(net, tmp_p
     ("about", "says"),
     [
         ({"input": {"shape": [1, 9, 8], "mean": [0.5], "std": [1.0]}}, "of other images than its network"),
-        ({"input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.0]}}, "of other images than its network"),
+        ({"input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.0]}}, "regroup.input.std is [0.0]: must be"),
+        ({"input": {"shape": [1, 8, -5], "mean": [0.5], "std": [1.0]}}, "input.shape is [1, 8, -5]: must be"),
+        ({"input": {"shape": [1, 8, 10**12], "mean": [0.5], "std": [1.0]}}, "67108864 pixels"),
+        (
+            {"input": {"shape": [1, 8, 8], "mean": [0.5], "std": [1.0], "resample": "nonsense"}},
+            "input.resample is 'nonsense': must be one of 'nearest', 'box'",
+        ),
+        ({"classes": []}, "regroup.classes is []: must be one name or more"),
+        ({}, "it names 2 classes, but its network gives scores of (1, 3) for 1 images"),
         ({"input": {"shape": 5}}, "its metadata are damaged: regroup.input"),
         ({"classes": [1]}, "its metadata are damaged: regroup.classes[0] is 1: must be a text"),
     ],
@@ -108,13 +116,19 @@ def test_a_file_of_so_many_images_or_of_probabilities_is_as_any_other(net, tmp_p
 def test_metadata_that_cannot_be_are_one_line(about, says, tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     known = {"classes": ["a", "b"], "input": {"shape": [1, 8, 8], "mean": [0.5], "std": [0.2]}}
-    sizes = [onnx.helper.make_tensor_value_info(n, 1, ["batch", 1, 8, 8]) for n in ("images", "scores")]
-    node = onnx.helper.make_node("Relu", ["images"], ["scores"])
-    proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", sizes[:1], sizes[1:]))
+    images = onnx.helper.make_tensor_value_info("images", 1, ["batch", 1, 8, 8])
+    scores = onnx.helper.make_tensor_value_info("scores", 1, ["batch", 3])
+    weights = onnx.helper.make_tensor("weights", 1, [64, 3], [0.1] * 192)
+    nodes = [
+        onnx.helper.make_node("Flatten", ["images"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+    ]
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [images], [scores], [weights]))
     for key, value in (known | about).items():
         proto.metadata_props.add(key=f"regroup.{key}", value=json.dumps(value))
     onnx.save(proto, tmp_path / "a.onnx")
-    assert call("run", tmp_path / "a.onnx", "--image", "x.png") == 1
+    to_pil_image(torch.zeros(1, 8, 8)).save(tmp_path / "x.png")
+    assert call("run", tmp_path / "a.onnx", "--image", tmp_path / "x.png") == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and says in lines[0]
 

@@ -106,18 +106,22 @@ class Chosen:
 
         Raises:
             ConfigError: it does not.
+            CheckpointError: it gives another number of scores than it has names of classes.
         """
         import torch
 
-        from regroup.errors import ConfigError, first_line
+        from regroup.errors import CheckpointError, ConfigError, first_line
 
         try:
             with torch.inference_mode():
-                self.model(images)
+                scores = self.model(images)
         except (RuntimeError, ValueError, AssertionError) as error:
             size = images.shape[2]
             reason = first_line(error) or type(error).__name__
             raise ConfigError("image", size, f"a size that {self.name} takes", reason) from error
+        if self.loaded and tuple(scores.shape[1:]) != (len(self.loaded.classes),):
+            given = f"its network gives scores of {tuple(scores.shape)} for {len(images)} images"
+            raise CheckpointError(self.name, f"it names {len(self.loaded.classes)} classes, but {given}")
 
 
 def choose(

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regroup.errors import DataError
+from regroup.files.documents import require
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
     from regroup.training import DataSet
+
+
+MOST_CHANNELS = 1024
+"""Channels that the images of a network in a file may have."""
+
+MOST_PIXELS = 1 << 26
+"""Pixels that they may have."""
+
+
+def require_images(
+    shape: Sequence[int], mean: Sequence[float], std: Sequence[float], part: float, where: str = ""
+) -> None:
+    """Require of what a file says of images that there can be such.
+
+    Args:
+        shape: what should be (channels, height, width).
+        mean: as for `ImageInput`.
+        std: likewise.
+        part: likewise.
+        where: what comes before the names of the fields in messages.
+
+    Raises:
+        DocumentError: there cannot; says which field is wrong.
+    """
+    sides = len(shape) == 3 and all(side >= 1 for side in shape)
+    small = sides and shape[0] <= MOST_CHANNELS and prod(shape[1:]) <= MOST_PIXELS
+    allowed = f"[channels, height, width] of at most {MOST_CHANNELS} channels and {MOST_PIXELS} pixels"
+    require(small, f"{where}shape", list(shape), allowed)
+    each = f"for each of {shape[0]} channels"
+    require(len(mean) == shape[0], f"{where}mean", list(mean), f"one number {each}")
+    right = len(std) == shape[0] and all(level > 0 for level in std)
+    require(right, f"{where}std", list(std), f"one positive number {each}")
+    require(0 < part <= 1, f"{where}part", part, "above 0, and at most 1")
 
 
 @dataclass(frozen=True)
@@ -39,7 +74,7 @@ class ImageInput:
     std: tuple[float, ...]
     part: float = 1.0
     crop: Literal["center", "squash", "border"] = "center"
-    resample: str = "bicubic"
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
 
     @classmethod
     def of(cls, model: nn.Module, shape: tuple[int, int, int] | None = None) -> ImageInput:

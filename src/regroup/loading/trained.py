@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,7 @@ from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import CheckpointError, ConfigError, NetworkError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
-from regroup.loading.inputs import ImageInput
+from regroup.loading.inputs import ImageInput, require_images
 from regroup.loading.kinds import Loaded, kind
 from regroup.loading.named import named
 from regroup.networks import anywhere
@@ -24,12 +23,6 @@ from regroup.training.directory import published
 
 if TYPE_CHECKING:
     from regroup.training import DataSet
-
-MOST_CHANNELS = 1024
-"""Channels that the images of a run may have."""
-
-MOST_PIXELS = 1 << 26
-"""Pixels that they may have."""
 
 MOST_NUMBERS = 1 << 31
 """Parameters and buffers that the network of a run may have: eight gigabytes."""
@@ -83,17 +76,8 @@ class Trained:
             DocumentError: it is something else; says which field is wrong.
         """
         found = build(value, cls)
-        channels = len(found.mean)
         require(len(found.classes) >= 1, "classes", found.classes, "one name or more")
-        sides = len(found.shape) == 3 and all(side >= 1 for side in found.shape)
-        small = sides and found.shape[0] <= MOST_CHANNELS and prod(found.shape[1:]) <= MOST_PIXELS
-        allowed = f"[channels, height, width] of at most {MOST_CHANNELS} channels and {MOST_PIXELS} pixels"
-        require(small, "shape", found.shape, allowed)
-        each = f"for each of {found.shape[0]} channels"
-        require(channels == found.shape[0], "mean", found.mean, f"one number {each}")
-        right = len(found.std) == channels and all(level > 0 for level in found.std)
-        require(right, "std", found.std, f"one positive number {each}")
-        require(0 < found.part <= 1, "part", found.part, "above 0, and at most 1")
+        require_images(found.shape, found.mean, found.std, found.part)
         return found
 
     def rebuild(self, path: Path) -> nn.Module:
