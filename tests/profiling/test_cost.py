@@ -287,3 +287,33 @@ def test_counting_leaves_the_model_as_it_was(training):
 def test_a_model_that_cannot_take_the_input_says_so_in_its_own_words():
     with pytest.raises(RuntimeError, match="channels"):
         cost(conv(), image(C + 1))
+
+
+def test_a_model_whose_layer_has_two_names_stays_as_it_was():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 3, 1)
+            self.b = self.a
+            self.tied = nn.Conv2d(3, 3, 1)
+            self.tied.weight = self.a.weight
+            self.norm = nn.BatchNorm2d(3)
+            self.other = self.norm
+
+        def forward(self, x):
+            return self.other(self.tied(self.norm(self.b(self.a(x)))))
+
+    model, x = Twice(), torch.rand(2, 3, 4, 4)
+
+    def tensors():
+        every = {"remove_duplicate": False}
+        return [*model.named_parameters(**every), *model.named_buffers(**every)]
+
+    before = {name: (tensor, tensor.detach().clone()) for name, tensor in tensors()}
+    for training in (False, True):
+        found = cost(model, x, training=training)
+        forward = 3 * 2 * 9 * 16  # the image needs no gradient
+        assert found.total.macs == (3 * forward - forward // 3 if training else forward)
+        for name, tensor in tensors():
+            assert tensor is before[name][0] and torch.equal(tensor, before[name][1]), name
+        assert all(tensor.grad is None for tensor in model.parameters())

@@ -199,10 +199,26 @@ def _run(
     model: nn.Module, stand_in: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...], training: bool
 ) -> Recorder:
     """Run with stand-ins for the weights, so that neither gradients nor statistics reach the model."""
-    names = [*model.named_parameters(), *model.named_buffers()]
-    weights = {name: stand_in(tensor) for name, tensor in names}
+    weights = _stood_in(model, stand_in)
     inputs = tuple(tree_map_only(Tensor, stand_in, i) for i in inputs)
-    return _record(model, lambda: functional_call(model, weights, inputs), training)
+    return _record(model, lambda: functional_call(model, weights, inputs, tie_weights=False), training)
+
+
+def _stood_in(model: nn.Module, stand_in: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return stand-ins by name: one for each tensor, and each place of it once.
+
+    A module of two names has its tensors in one place. Given both names, PyTorch keeps what it has put there
+    for the first as what was there before the second, and leaves it in the model.
+    """
+    made: dict[int, Tensor] = {}
+    found = {}
+    for name, module in model.named_modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                if id(tensor) not in made:
+                    made[id(tensor)] = stand_in(tensor)
+                found[f"{name}.{key}" if name else key] = made[id(tensor)]
+    return found
 
 
 def _run_copy(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> Recorder:
