@@ -107,6 +107,18 @@ def test_a_dry_run_leaves_nothing_but_what_is_gone_on_from(run, tmp_path, capsys
     assert not out.exists() and (tmp_path / "dry.work" / "memory.json").exists()
 
 
+@pytest.mark.parametrize("file", [False, True])
+def test_what_others_keep_beside_it_is_left_alone(run, tmp_path, capsys, file):
+    work = tmp_path / "small.work"
+    theirs = work if file else work / "thesis.txt"
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("years of it")
+    assert call("convert", str(run), *FEW, "--out", str(tmp_path / "small")) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and theirs.name in said[0] and "small.work" in said[0]
+    assert theirs.read_text() == "years of it" and not (tmp_path / "small").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [

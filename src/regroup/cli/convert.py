@@ -106,6 +106,7 @@ def _converted(
     from regroup.report.converted import figures, page
     from regroup.training.directory import prepare
 
+    _check_work(work)
     chosen, dense, data = _network_and_data(options, work)
     prepare(work)
     memory = _memory(options, chosen, data, work)
@@ -252,6 +253,26 @@ def _check_out(out: Path) -> None:
         ours = False
     if not ours:
         raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`")
+
+
+def _check_work(work: Path) -> None:
+    """Require that what is gone on from, and removed at the end, is a conversion's own.
+
+    Raises:
+        ConfigError: something of others stands there.
+    """
+    from regroup.errors import ConfigError
+    from regroup.files.disk import remove_partial
+
+    if not work.exists() and not work.is_symlink():
+        return
+    for name in ("memory.json", "probe"):  # of a conversion that was killed as it wrote
+        remove_partial(work, name)
+    names = [path.name for path in work.iterdir()] if work.is_dir() else [work.name]
+    others = sorted(set(names) - {"memory.json", "training"})
+    if others:
+        remedy = f"{others[0]} is not of `regroup convert`: move it, or choose another --out"
+        raise ConfigError("out", str(work), "absent, or what an interrupted conversion left", remedy)
 
 
 def _remove(work: Path) -> None:
