@@ -143,6 +143,8 @@ def test_layers_that_stay_say_why():
     assert left["stem.conv"] == "it is the first"
     assert left["stages.1.0.conv1.conv"] == "it is excluded"
     assert options["stages.2.0.conv2.conv"][:4] == ["dense", *(f"grouped:groups={g}" for g in (2, 4, 8))]
+    model.stages[2][0].conv2.conv.padding_mode = "reflect"
+    assert "padding_mode='reflect'" in candidates(model, images, Scope())[1]["stages.2.0.conv2.conv"]
     model.stages[2][0].conv1.conv.register_forward_hook(lambda *_: None)
     assert "hooks" in candidates(model, images, Scope())[1]["stages.2.0.conv1.conv"]
 

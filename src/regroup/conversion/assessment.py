@@ -25,6 +25,7 @@ from regroup.conversion.replace import convolutions_of, why_left
 from regroup.conversion.statistics import collect
 from regroup.ops.counting import count
 from regroup.profiling.cost import cost
+from regroup.spec import ConvSpec
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ def candidates(model: nn.Module, images: Tensor, scope: Scope) -> tuple[dict[str
 def _why_not(name: str, conv: nn.Conv2d, scope: Scope) -> str:
     if any(fnmatch.fnmatch(name, pattern) for pattern in scope.exclude):
         return "it is excluded"
-    return why_left(conv, lambda conv: f"it has {conv.groups} groups already" if conv.groups > 1 else "")
+    return why_left(conv, _unfit)
+
+
+def _unfit(conv: nn.Conv2d) -> str:
+    ConvSpec.of(conv)  # whose errors say what is unusual about it
+    return f"it has {conv.groups} groups already" if conv.groups > 1 else ""
 
 
 def whole(model: nn.Module, images: Tensor, *, seconds: float = 1.0, threads: int | None = None) -> Whole:
