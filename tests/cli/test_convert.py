@@ -8,8 +8,11 @@ import torch
 
 import regroup
 from regroup.cli import main
+from regroup.conversion.plan import LayerPlan, Plan
 from regroup.errors import CheckpointError
 from regroup.files.lock import Lock
+from regroup.loading.converted import save_converted
+from regroup.loading.trained import Trained
 from tests.conversion import clock
 
 FEW = ("--images", "32", "--epochs", "0", "--budget", "macs=0.8", "--choice", "activation", "--quiet")
@@ -98,6 +101,23 @@ def test_a_damaged_one_is_refused(converted, tmp_path):
     (tmp_path / "cut" / "plan.json").write_bytes(b"{}")
     with pytest.raises(CheckpointError):
         regroup.load(tmp_path / "cut")
+
+
+def test_learned_orders_of_channels_that_are_not_there_are_refused(tmp_path):
+    dense = Trained.on(regroup.load_data("digits"), "resnet_small", {}, None, None)
+    model, name = dense.rebuild(tmp_path), "stages.2.0.conv2.conv"
+    channels = list(range(model.get_submodule(name).in_channels))
+    half = len(channels) // 2
+    groups = [channels[::2], channels[1::2]], [channels[:half], channels[half:]]
+    plan = Plan([LayerPlan(name, "grouped:groups=2", *groups)])
+    plan.apply(model)
+    save_converted(tmp_path / "good", model, dense, plan, {}, "")
+    order = regroup.load(tmp_path / "good").get_submodule(name)[0].order
+    assert order.tolist() == [*channels[::2], *channels[1::2]]
+    model.get_submodule(name)[0].order[0] = len(channels)
+    save_converted(tmp_path / "bad", model, dense, plan, {}, "")
+    with pytest.raises(CheckpointError, match="its channel orders do not fit"):
+        regroup.load(tmp_path / "bad")
 
 
 def test_a_dry_run_leaves_nothing_but_what_is_gone_on_from(run, tmp_path, capsys):
