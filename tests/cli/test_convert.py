@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -69,6 +70,15 @@ def test_one_process_at_a_time(run, tmp_path, capsys):
     assert call(*argv, "--no-wait") == 0
 
 
+def test_what_was_put_beside_a_converted_network_is_not_lost(run, converted, tmp_path, capsys):
+    out = tmp_path / "small"
+    shutil.copytree(converted, out)
+    (out / "notes.txt").write_text("mine")
+    assert call("convert", str(run), *FEW, "--out", str(out)) == 2
+    assert "'notes.txt' was put into it, and would be lost" in capsys.readouterr().err
+    assert (out / "notes.txt").read_text() == "mine" and regroup.load(out)
+
+
 def test_the_page_says_what_became_of_every_layer(converted):
     page = (converted / "report.html").read_text()
     figures = json.loads((converted / "report.json").read_text())
@@ -80,8 +90,6 @@ def test_the_page_says_what_became_of_every_layer(converted):
 
 
 def test_a_damaged_one_is_refused(converted, tmp_path):
-    import shutil
-
     from regroup.files.sealed import write_sealed
 
     plan = json.loads((converted / "plan.json").read_text())

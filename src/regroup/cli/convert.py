@@ -243,16 +243,20 @@ def _check_out(out: Path) -> None:
         ConfigError: it does.
     """
     from regroup.errors import CheckpointError, ConfigError
+    from regroup.files.sealed import strangers
     from regroup.loading.kinds import kind_of
 
     if not out.exists() and not out.is_symlink():
         return
+    added: list[str] = []
     try:
         ours = out.is_dir() and (not any(out.iterdir()) or kind_of(out) == "converted")
+        added = strangers(out) if ours and any(out.iterdir()) else []
     except (CheckpointError, OSError):
         ours = False
-    if not ours:
-        raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`")
+    if not ours or added:
+        note = f"{added[0]!r} was put into it, and would be lost" if added else ""
+        raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`", note)
 
 
 def _check_work(work: Path) -> None:

@@ -82,6 +82,16 @@ def is_earlier(path: Path, sign: str) -> bool:
         return False
 
 
+def strangers(path: Path) -> list[str]:
+    """Return the names of what lies in a sealed directory, and was not sealed with it.
+
+    Raises:
+        CheckpointError: it has no manifest.
+    """
+    known = {MANIFEST, *_read_manifest(path / MANIFEST)}
+    return sorted(inside.name for inside in path.iterdir() if inside.name not in known)
+
+
 def _put(new: Path, path: Path, *, replace: bool) -> Path | None:
     """Give `new` the name `path`; return the name that what was there has then, or None."""
     if not replace or not (path.exists() or path.is_symlink()):
