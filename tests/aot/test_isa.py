@@ -22,8 +22,8 @@ pytestmark = pytest.mark.isa
 
 _RUNNER = Path(__file__).with_name("elsewhere.c")
 _FUZZ = int(os.environ.get("REGROUP_FUZZ", "0"))
-COUNT, SEED = (_FUZZ // 10, 1) if _FUZZ else (3, 0)
-
+COUNT = _FUZZ // 10 or 1
+"""Problems of each family on each machine; in the short form every machine meets another one."""
 
 EMULATED = ["aarch64", "armv7-neon", "riscv64", "riscv64-v", "cortex-m4", "cortex-m7", "cortex-m55"]
 
@@ -57,6 +57,8 @@ class Elsewhere:
         (folder / "in").write_bytes(data)
         command = program(self._machine, folder / "job", [folder / "in", folder / "out"])
         done = subprocess.run(command, capture_output=True, timeout=250, cwd=folder)
+        if b"qemu" in done.stderr and b"Assertion" in done.stderr:  # of its own code, not of what it runs
+            pytest.skip(f"the emulator itself failed: {done.stderr.decode().splitlines()[-1]}")
         assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr}: it touches others' memory"
         result, at = np.fromfile(folder / "out", np.float32), 0
         for buffer in buffers:
@@ -66,10 +68,8 @@ class Elsewhere:
 
 @pytest.mark.timeout(0 if _FUZZ else 300)
 @pytest.mark.parametrize("family", MAKERS)
-@pytest.mark.parametrize(
-    "name", ["aarch64", "armv7-neon", "riscv64", "riscv64-v", "cortex-m4", "cortex-m7", "cortex-m55"]
-)
+@pytest.mark.parametrize("name", EMULATED)
 def test_kernels_stay_within_the_rounding_bound_and_within_their_tensors(family, name, tmp_path, capsys):
     machine = require(name)
-    run_family(family, SEED, COUNT, [machine.cpu], Bench(Elsewhere(machine, tmp_path)))
+    run_family(family, EMULATED.index(name), COUNT, [machine.cpu], Bench(Elsewhere(machine, tmp_path)))
     assert capsys.readouterr().out.splitlines()[-1] == f"passed {COUNT}"
