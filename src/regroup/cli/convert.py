@@ -248,15 +248,17 @@ def _check_out(out: Path) -> None:
 
     if not out.exists() and not out.is_symlink():
         return
-    added: list[str] = []
+    note = ""
     try:
-        ours = out.is_dir() and (not any(out.iterdir()) or kind_of(out) == "converted")
-        added = strangers(out) if ours and any(out.iterdir()) else []
+        if out.is_dir() and not any(out.iterdir()):
+            return
+        if kind_of(out) == "converted":
+            if not (added := strangers(out)):
+                return
+            note = f"{added[0]!r} was put into it, and would be lost"
     except (CheckpointError, OSError):
-        ours = False
-    if not ours or added:
-        note = f"{added[0]!r} was put into it, and would be lost" if added else ""
-        raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`", note)
+        pass
+    raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`", note)
 
 
 def _check_work(work: Path) -> None:
