@@ -189,15 +189,14 @@ def _network_and_data(options: Options, work: Path) -> tuple[Chosen, Trained, Da
 def _shown(options: Options, chosen: Chosen, source: str) -> DataSet:
     import torch
 
-    from regroup.cli.evaluate import _data_of_run
-    from regroup.loading.shown import shown
+    from regroup.loading.shown import data_of_run, shown
 
     wanted = chosen.input
     chosen.check(torch.zeros(1, *wanted.shape))
     with torch.inference_mode():
         count = chosen.model(torch.zeros(1, *wanted.shape)).shape[1]
     if options.data is None and options.model is not None:
-        source = _data_of_run(options.model)
+        source = data_of_run(Path(options.model))
     return shown(
         source,
         wanted,

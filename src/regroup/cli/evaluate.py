@@ -99,9 +99,9 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
 
     import torch
 
-    from regroup.loading.shown import joined, shown
+    from regroup.loading.shown import data_of_run, joined, shown
 
-    source, wanted = options.data or _data_of_run(options.model), chosen.input
+    source, wanted = options.data or data_of_run(Path(options.model)), chosen.input
     example = torch.zeros(chosen.batch or 1, *wanted.shape)
     chosen.check(example)
     with torch.inference_mode():
@@ -119,25 +119,6 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
     if options.split == "all":
         return joined(data), data.notes
     return (data if options.split == "test" else replace(data, test=data.train)), data.notes
-
-
-def _data_of_run(model: str) -> str:
-    """Return what the run that is evaluated was trained on.
-
-    Raises:
-        ConfigError: it is none, or does not say so.
-    """
-    from regroup.errors import CheckpointError, ConfigError
-    from regroup.training.directory import Record
-
-    for place in (Path(model), Path(model).parent):  # or its best, or its weights
-        try:
-            record = Record.read(place)
-        except CheckpointError:
-            continue
-        if record is not None and record.command is not None and isinstance(record.command.get("data"), str):
-            return record.command["data"]
-    raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
 
 
 def _made_ready(

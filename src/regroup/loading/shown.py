@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from regroup.errors import ConfigError
+from regroup.errors import CheckpointError, ConfigError
 from regroup.loading.inputs import ImageInput
 from regroup.training.data import DataSet, Split, load_data
 from regroup.training.data.dataset import BadImages
+from regroup.training.directory import Record
 
 _SHOWN = 3  # of many classes in a message
+
+
+def data_of_run(path: Path) -> str:
+    """Return the data set or folder that a run was trained on.
+
+    Args:
+        path: of the run, of its best or of its weights.
+
+    Raises:
+        ConfigError: it is none, or does not say so.
+    """
+    for place in (path, path.parent):
+        try:
+            record = Record.read(place)
+        except CheckpointError:
+            continue
+        if record is not None and record.command is not None and isinstance(record.command.get("data"), str):
+            return record.command["data"]
+    raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
 
 
 def shown(
