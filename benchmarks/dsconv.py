@@ -51,7 +51,7 @@ def main() -> None:
     config = TrainConfig(epochs=options.epochs, lr=0.05, weight_decay=5e-4, warmup_epochs=1, display="quiet")
     torch.manual_seed(0)
     teacher = create_any_model(options.model, num_classes=len(data.classes), in_chans=data.shape[0])
-    top1 = train(teacher, data, config).last.top1
+    top1 = train(teacher, data, config).last.score
     size = _bytes_on_disk(teacher)
     Console().print(f"{options.model} on {data.name}: top-1 {top1:.2f} %, {size} bytes of float32")
     rows = []

@@ -64,7 +64,7 @@ def measure(name: str, data: DataSet, epochs: int, seed: int) -> Row:
         deployed.parameters,
         learning.macs,
         deployed.macs,
-        history.last.top1,
+        history.last.score,
         metrics.top1,
     )
 

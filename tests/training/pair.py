@@ -36,7 +36,7 @@ def outcome(**changes):
         "weights": [parameter.tolist() for parameter in model.parameters()],
         "buffers": [buffer.tolist() for buffer in model.buffers()],
         "grouping": regroup.groupings(model),
-        "results": [{**r.to_json(), "seconds": 0, "images_per_second": 0} for r in history.epochs],
+        "results": [{**r.line(), "seconds": 0, "images_per_second": 0} for r in history.epochs],
     }
 
 

@@ -155,7 +155,7 @@ def test_the_best_weights_are_those_of_the_best_epoch_and_say_which(tmp_path):
 
     def note(result):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
-        best[result.epoch] = result.best_top1
+        best[result.epoch] = result.best_score
 
     model = runs.network()
     settings = TrainConfig(

@@ -11,7 +11,7 @@ from regroup.training.loggers import JsonLines, Logger, Loggers
 from regroup.training.progress import Lines, Live, display
 from tests.training.cases import built, config, data
 
-RESULTS = [EpochResult(n, 6 * n, 0.1, 0.5, 0.4, 90.0 + n, None, 1.0, 96.0) for n in (1, 2, 3)]
+RESULTS = [EpochResult(n, 6 * n, 0.1, 0.5, 0.4, {"top1": 90.0 + n}, 1.0, 96.0) for n in (1, 2, 3)]
 
 
 def lines(path):
@@ -23,16 +23,16 @@ def lines(path):
 
 def test_a_line_of_json_for_each_epoch(tmp_path):
     history = train(built(), data(), config(output=tmp_path))
-    assert lines(tmp_path / "log.jsonl") == history.to_json()
+    assert lines(tmp_path / "log.jsonl") == [result.line() for result in history.epochs]
 
 
 def test_the_file_is_right_after_a_kill_in_the_middle_of_a_line(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text("".join(json.dumps(r.to_json()) + "\n" for r in RESULTS) + '{"epoch": 4, "st')
+    path.write_text("".join(json.dumps(r.line()) + "\n" for r in RESULTS) + '{"epoch": 4, "st')
     log = JsonLines(path)
     log.begin(6, 5, History(RESULTS[:2]))  # the checkpoint is older than the last lines
     log.epoch(RESULTS[2])
-    assert lines(path) == [result.to_json() for result in RESULTS]
+    assert lines(path) == [result.line() for result in RESULTS]
 
 
 class Broken(Logger):
@@ -85,7 +85,7 @@ def test_tensorboard_gets_what_the_history_has(tmp_path):
     history = train(built(), data(), config(output=tmp_path, log_tensorboard=True))
     events = EventAccumulator(str(tmp_path)).Reload()
     found = [(event.step, event.value) for event in events.Scalars("top1")]
-    assert found == [(result.step, pytest.approx(result.top1)) for result in history.epochs]
+    assert found == [(result.step, pytest.approx(result.score)) for result in history.epochs]
 
 
 def test_without_tensorboard_training_goes_on(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from regroup.errors import CheckpointError, ConfigError, DataError, TrainingError
 from regroup.strategies.learning import Learned
-from regroup.training import Metrics, evaluate, train
+from regroup.training import Accuracy, evaluate, train
 from regroup.training.checkpoint import list_checkpoints
 from regroup.training.data import Loader, TensorSplit
 from regroup.training.processes import Processes
@@ -40,8 +40,7 @@ def test_a_network_learns():
     model, history = trained(epochs=5)
     assert [result.epoch for result in history.epochs] == [1, 2, 3, 4, 5]
     assert [result.step for result in history.epochs] == [6, 12, 18, 24, 30]
-    assert history.last.top1 == history.best.top1 == 100.0
-    assert history.last.top5 is None
+    assert history.last.figures == history.best.figures == {"top1": 100.0, "top5": None}
     assert history.last.train_loss < history.epochs[0].train_loss
     assert not model.training
 
@@ -254,7 +253,7 @@ def test_a_teacher_teaches_and_is_not_changed():
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = built()
     history = train(student, data(), config(epochs=4, distillation_alpha=1.0), teacher=teacher)
-    assert history.last.top1 == 100.0
+    assert history.last.score == 100.0
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
 
@@ -318,13 +317,13 @@ def test_metrics_are_scikit_learns():
     sizes = np.histogram(confidence, bins=np.linspace(0, 1, 16))[0]
     ece = (sizes[sizes > 0] * abs(shares - means)).sum() / len(labels)
     loss = log_loss(labels, scores, labels=classes)
-    assert found == Metrics(*map(pytest.approx, (loss, *top)), 31, pytest.approx(ece))
+    assert found == Accuracy(pytest.approx(loss), 31, *map(pytest.approx, top), pytest.approx(ece))
     assert found == evaluate(model, images, batch_size=7)
     assert found.ece > 0
 
 
 def test_a_network_of_fewer_classes_than_the_images_says_so():
-    with pytest.raises(ConfigError, match="Sequential': must be a network of 9 classes or more; it has 4"):
+    with pytest.raises(ConfigError, match="model='4 classes': must be a network of 9 classes or more"):
         evaluate(built((1, 9, 9), 4), data(count=60, shape=(1, 9, 9), classes=9))
 
 

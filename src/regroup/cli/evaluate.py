@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from regroup.profiling.clock import Timing
     from regroup.training import DataSet
     from regroup.training.data import Batch, Loader
-    from regroup.training.evaluation import Metrics
+    from regroup.training.tasks import Metrics
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,7 @@ def _to_json(
         "random_weights": _is_random(chosen, options),
         "data": data.name,
         "split": options.split,
-        **asdict(found),
-        "top1_interval": list(found.top1_interval),
+        **found.to_json(),
         "seconds_per_image": each,
         "batch_size": images,
         "compiled": native,
@@ -201,14 +200,10 @@ def _print(
 
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
-    low, high = found.top1_interval
     where = f"{found.images} images of the split {options.split!r}"
     say(f"{printable(chosen.name)} on {printable(data.name)}: {where}")
-    print(f"top-1              {found.top1:.2f} %  (95 %: {low:.2f} .. {high:.2f})")
-    if found.top5 is not None:
-        print(f"top-5              {found.top5:.2f} %")
-    print(f"loss               {found.loss:.4f}")
-    print(f"calibration error  {100 * found.ece:.2f} %")
+    for name, text in found.told().items():
+        print(f"{name:<17}  {printable(text)}")
     if timing is not None:
         images = min(options.batch_size, found.images)
         middle, least, most = (readable(s / images) for s in (timing.median, timing.low, timing.high))

@@ -190,14 +190,17 @@ def _origin(
 
 def _say_result(output: Path, history: History) -> None:
     from regroup.training.directory import BEST, WEIGHTS
+    from regroup.training.history import told
 
     last, best = history.last, history.best
-    what = f"top-1 {last.top1:.2f} %, test loss {last.test_loss:.4f} after {last.epoch} epochs"
-    print(f"{what}: {output / WEIGHTS}")
-    if last.plain_top1 is not None:
-        print(f"top-1 {last.plain_top1:.2f} % without the moving average: unaveraged.safetensors beside them")
+    name = next(iter(last.figures))
+    loss = "" if last.test_loss is None else f", test loss {last.test_loss:.4f}"
+    print(f"{told({name: last.score})}{loss} after {last.epoch} epochs: {output / WEIGHTS}")
+    if last.plain_score is not None:
+        plain = told({name: last.plain_score})
+        print(f"{plain} without the moving average: unaveraged.safetensors beside them")
     if best is not last and (output / BEST).exists():
-        print(f"best: top-1 {best.best_top1:.2f} % after epoch {best.epoch}: {output / BEST}")
+        print(f"best: {told({name: best.best_score})} after epoch {best.epoch}: {output / BEST}")
 
 
 def _say_how_to_go_on(output: Path) -> None:

@@ -269,11 +269,11 @@ def _trained(
     except SetAside:
         model, changes, history, digest = attempt()
     seconds = sum(epoch.seconds for epoch in history.epochs)
-    names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "top1"}
+    names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "score"}
     curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
-    top1, right = history.last.top1, answers(model, data, training, digest, job.kept)
-    note(f"seed {seed}: {top1:.2f} % in {time.monotonic() - start:.1f} s")
-    return model.cpu(), changes, Run(seed, top1, seconds, curves, digest, right)
+    score, right = history.last.score, answers(model, data, training, digest, job.kept)
+    note(f"seed {seed}: {score:.2f} % in {time.monotonic() - start:.1f} s")
+    return model.cpu(), changes, Run(seed, score, seconds, curves, digest, right)
 
 
 def _origin(config: CompareConfig, strategy: Strategy, code: tuple[Any, ...]) -> Origin:

@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from regroup.training.config import TrainConfig as TrainConfig
     from regroup.training.data import DataSet as DataSet
     from regroup.training.data import load_data as load_data
-    from regroup.training.evaluation import Metrics as Metrics
     from regroup.training.evaluation import evaluate as evaluate
     from regroup.training.history import EpochResult as EpochResult
     from regroup.training.history import History as History
     from regroup.training.loop import train as train
+    from regroup.training.tasks import Metrics as Metrics
+    from regroup.training.tasks.classify import Accuracy as Accuracy
 
 _HOME = {
+    "Accuracy": "tasks.classify",
     "DataSet": "data",
     "EpochResult": "history",
     "History": "history",
-    "Metrics": "evaluation",
+    "Metrics": "tasks",
     "TrainConfig": "config",
     "evaluate": "evaluation",
     "load_data": "data",

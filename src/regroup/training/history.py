@@ -22,41 +22,71 @@ class EpochResult:
         step: steps done since the beginning of training.
         lr: learning rate of the last step.
         train_loss: mean over the epoch's steps, of the loss that was minimised (mixed, distilled, penalised).
-        test_loss: mean cross-entropy over the test images.
-        top1: test images whose best score is their class's, in percent.
-        top5: ... whose class is among the best five, in percent; None for five classes or fewer.
+        test_loss: mean loss over the test images; None where a network that is tested has none.
+        figures: how good it is on the test images, in percent, by name, such as top1; None is not defined.
+            The first is the one by which networks are best.
         seconds: time for the epoch's training, the test not included; since the resume if it was resumed.
         images_per_second: training images of all processes in one of those seconds.
-        plain_loss: where a moving average of the weights is what `test_loss` and the accuracies are of: the
+        plain_loss: where a moving average of the weights is what `test_loss` and the figures are of: the
             same of the weights themselves; else None.
-        plain_top1: ... and their top-1 accuracy.
+        plain_figures: ... and their figures.
     """
 
     epoch: int
     step: int
     lr: float
     train_loss: float
-    test_loss: float
-    top1: float
-    top5: float | None
+    test_loss: float | None
+    figures: dict[str, float | None]
     seconds: float
     images_per_second: float
     plain_loss: float | None = None
-    plain_top1: float | None = None
+    plain_figures: dict[str, float | None] | None = None
 
     @property
-    def best_top1(self) -> float:
-        """The higher accuracy, of the averaged weights and of the weights themselves."""
-        return self.top1 if self.plain_top1 is None else max(self.top1, self.plain_top1)
+    def score(self) -> float:
+        """The first of the figures."""
+        return _first(self.figures)
+
+    @property
+    def plain_score(self) -> float | None:
+        """The first of the figures of the weights themselves, where there is an average of them."""
+        return None if self.plain_figures is None else _first(self.plain_figures)
+
+    @property
+    def best_score(self) -> float:
+        """The higher score, of the averaged weights and of the weights themselves."""
+        return self.score if self.plain_score is None else max(self.score, self.plain_score)
 
     @property
     def best_is_averaged(self) -> bool:
         """Whether that is the average's."""
-        return self.plain_top1 is not None and self.top1 >= self.plain_top1
+        return self.plain_score is not None and self.score >= self.plain_score
 
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
+    def line(self) -> dict[str, object]:
+        """Return what the log says of the epoch: numbers by name."""
+        fields = asdict(self)
+        figures, plain = fields.pop("figures"), fields.pop("plain_figures") or dict.fromkeys(self.figures)
+        return fields | figures | {f"plain_{name}": value for name, value in plain.items()}
+
+
+def _first(figures: dict[str, float | None]) -> float:
+    value = next(iter(figures.values()), None)
+    return 0.0 if value is None else value
+
+
+LABELS = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "dice": "Dice", "map": "mAP", "map50": "mAP50"}
+"""How people write figures; others stand as they are called."""
+
+
+def told(figures: Mapping[str, float | None]) -> str:
+    """Return figures as people write them.
+
+    >>> told({"top1": 93.25, "top5": None})
+    'top-1 93.25 %'
+    """
+    known = {name: value for name, value in figures.items() if value is not None}
+    return ", ".join(f"{LABELS.get(name, name)} {value:.2f} %" for name, value in known.items())
 
 
 @dataclass
@@ -72,12 +102,12 @@ class History:
 
     @property
     def best(self) -> EpochResult:
-        """The result with the highest top-1 accuracy, the earliest of equals."""
-        return max(self.epochs, key=lambda result: result.best_top1)
+        """The result with the highest score, the earliest of equals."""
+        return max(self.epochs, key=lambda result: result.best_score)
 
-    def to_json(self) -> list[dict[str, object]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """Return one plain JSON object for each epoch."""
-        return [result.to_json() for result in self.epochs]
+        return [asdict(result) for result in self.epochs]
 
 
 @dataclass(frozen=True)

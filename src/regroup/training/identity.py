@@ -164,6 +164,7 @@ def _tensors(module: nn.Module) -> list[Any]:
 
 def _data(data: DataSet) -> dict[str, Any]:
     return {
+        "task": data.task,
         "shape": list(data.shape),
         "classes": list(data.classes) if len(data.classes) <= 20 else len(data.classes),
         "train": len(data.train),

@@ -49,7 +49,7 @@ class JsonLines(Logger):
         disk().append(self._path, self._line(result))
 
     def _line(self, result: EpochResult) -> bytes:
-        return json.dumps({"run": self._run, **result.to_json()}).encode() + b"\n"
+        return json.dumps({"run": self._run, **result.line()}).encode() + b"\n"
 
 
 class TensorBoard(Logger):
@@ -68,7 +68,7 @@ class TensorBoard(Logger):
         self._writer = SummaryWriter(str(directory))
 
     def epoch(self, result: EpochResult) -> None:
-        for name, value in result.to_json().items():
+        for name, value in result.line().items():
             if isinstance(value, (int, float)) and name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, result.step)
         self._writer.flush()

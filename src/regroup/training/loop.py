@@ -3,7 +3,7 @@
 >>> from regroup.training import TrainConfig, load_data, train
 >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 >>> history = train(model, load_data("digits"), TrainConfig(epochs=2, lr=0.05, display="quiet"))
->>> history.last.top1 > 80
+>>> history.last.figures["top1"] > 80
 True
 
 Everything random in a step is a function of (seed, step, rank), so a run that was killed at any moment and
@@ -32,7 +32,7 @@ from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 from regroup.training.data.randomness import seeded
 from regroup.training.directory import LOG
-from regroup.training.evaluation import Metrics, evaluate
+from regroup.training.evaluation import evaluate
 from regroup.training.history import EpochResult, History
 from regroup.training.identity import Origin
 from regroup.training.interruption import Interruption, leave
@@ -41,6 +41,7 @@ from regroup.training.optimisation import share_of_start
 from regroup.training.processes import joined
 from regroup.training.progress import display, warn
 from regroup.training.run import Run
+from regroup.training.tasks import Metrics
 
 _LARGE_SHARE = 0.05  # of a moving average that is still its beginning
 
@@ -64,7 +65,7 @@ def train(
     holds of another run (see `regroup.training.identity`) is an error that says in what they differ.
 
     Args:
-        model: images (N, channels, height, width) -> scores (N, classes).
+        model: images (N, channels, height, width) -> what the task of the data wants: scores (N, classes).
         data: what to train on and to test with.
         config: how to train; None: the defaults.
         teacher: a trained network of the same input and output to learn from too (distillation).
@@ -188,8 +189,9 @@ def _test(run: Run, model: nn.Module, interruption: Interruption) -> Metrics:
             _watched(run, interruption),
             channels_last=run.config.channels_last,
             total=run.processes.sum,
+            data=run.data,
         )
-    if not math.isfinite(metrics.loss):
+    if metrics.loss is not None and not math.isfinite(metrics.loss):
         raise TrainingError(f"the test loss became {metrics.loss} after step {run.step}; {_advice(run)}")
     return metrics
 
@@ -257,12 +259,11 @@ def _result(run: Run, metrics: Metrics, plain: Metrics | None, seconds: float, i
         lr=run.optimizer.param_groups[0]["lr"],
         train_loss=epoch_loss / (run.steps_per_epoch * run.processes.world),
         test_loss=metrics.loss,
-        top1=metrics.top1,
-        top5=metrics.top5,
+        figures=metrics.figures,
         seconds=seconds,
         images_per_second=images / seconds,
         plain_loss=None if plain is None else plain.loss,
-        plain_top1=None if plain is None else plain.top1,
+        plain_figures=None if plain is None else plain.figures,
     )
 
 

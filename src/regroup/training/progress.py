@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from regroup.training.history import EpochResult, History
+from regroup.training.history import EpochResult, History, told
 from regroup.training.loggers import Logger
 
 
@@ -80,11 +80,12 @@ class Live(Logger):
 def describe(result: EpochResult, epochs: int) -> str:
     """Return a result as one line.
 
-    >>> describe(EpochResult(3, 66, 0.05, 0.41, 0.22, 93.25, 99.8, 2.5, 575.0), 10)
+    >>> describe(EpochResult(3, 66, 0.05, 0.41, 0.22, {"top1": 93.25, "top5": 99.8}, 2.5, 575.0), 10)
     'epoch  3/10  loss 0.4100  test loss 0.2200  top-1 93.25 %  lr 0.05  575 images/s'
     """
+    first = dict(list(result.figures.items())[:1])
+    tested = "" if result.test_loss is None else f"  test loss {result.test_loss:.4f}"
     return (
-        f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}"
-        f"  test loss {result.test_loss:.4f}  top-1 {result.top1:.2f} %"
-        f"  lr {result.lr:.3g}  {result.images_per_second:.0f} images/s"
+        f"epoch {result.epoch:{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}{tested}"
+        f"  {told(first)}  lr {result.lr:.3g}  {result.images_per_second:.0f} images/s"
     )

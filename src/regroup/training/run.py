@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from regroup.errors import CheckpointError, ConfigError, first_line
 from regroup.files.lock import Lock
@@ -33,6 +32,7 @@ from regroup.training.history import History, Progress
 from regroup.training.identity import Identity, Origin, identify
 from regroup.training.optimisation import make_average, make_optimizer, make_schedule
 from regroup.training.processes import Processes
+from regroup.training.tasks import Task, task_of
 
 
 class Run:
@@ -59,7 +59,8 @@ class Run:
         origin: Origin | None = None,
     ) -> None:
         self.config, self.data, self.processes = config, data, processes
-        self.origin = origin or Origin()
+        self.origin, self.task = origin or Origin(), task_of(data)
+        self.task.check_config(config, teacher)
         self.identity: Identity | None = None
         if config.output is not None and processes.first:
             known = {"teacher": teacher, "processes": processes.world, "origin": self.origin}
@@ -87,7 +88,7 @@ class Run:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module whose accuracy counts: the moving average if there is one."""
+        """The module whose score counts: the moving average if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     @property
@@ -103,18 +104,9 @@ class Run:
         return torch.autocast(self.device.type, dtype=dtype)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return what a step minimises on `batch`: cross-entropy plus the learned groupings' penalty.
-
-        With a teacher, (1 - a) CE + a T^2 KL(teacher at T || student at T): Hinton et al. 2015, section 2.
-        """
-        images = batch.images.contiguous(memory_format=self.layout)
-        scores = self.wrapped(images).float()
-        smoothing = 0.0 if batch.labels.is_floating_point() else self.config.smoothing
-        loss = functional.cross_entropy(scores, batch.labels, label_smoothing=smoothing)
-        if self.teacher is not None:
-            with torch.no_grad():
-                wanted = self.teacher(images).float()
-            loss = torch.lerp(loss, self._distillation(scores, wanted), self.config.distillation_alpha)
+        """Return what a step minimises on `batch`: the task's loss plus the learned groupings' penalty."""
+        batch = batch._replace(images=batch.images.contiguous(memory_format=self.layout))
+        loss = self.task.loss(self.wrapped, batch, self.config, self.teacher)
         return loss + penalty(self.model) if self.learns else loss
 
     def update_weights(self) -> None:
@@ -207,7 +199,8 @@ class Run:
             return
         model = self.evaluated if last.best_is_averaged else self.model
         which = "trained" if self.ema is None else "averaged" if last.best_is_averaged else "unaveraged"
-        result = {"epoch": last.epoch, "top1": last.best_top1, "weights": which}
+        name = next(iter(last.figures))
+        result = {"epoch": last.epoch, name: last.best_score, "weights": which}
         sections = {"weights": model.state_dict(), "network": self.origin.document, "result": result}
         self.directory.publish(BEST, sections)
 
@@ -311,49 +304,25 @@ class Run:
         )
 
     def _check_fit(self) -> None:
-        images, labels = len(self.data.train), len(self.data.classes)
+        images = len(self.data.train)
         if self.steps_per_epoch < 1:
             allowed = f"at most {len(self.train_loader)}, the batches of {images} training images"
             raise ConfigError("grad_accum_steps", self.config.grad_accum_steps, allowed)
         if self.config.batch_size == 1:
-            _check_single(self.model, self.data, self.device)
+            _check_single(self.task, self.model, self.data, self.device)
         for what, model in (("model", self.model), ("teacher", self.teacher)):
-            if model is None:
-                continue
-            shape = tuple(_scores(what, model, self.data, self.device).shape)
-            if shape != (2, labels):
-                found = f"{shape[1]} classes" if len(shape) == 2 else f"output of shape {shape}"
-                raise ConfigError(what, found, f"a network with a score for each of {labels} classes")
-
-    def _distillation(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        heat = self.config.distillation_temperature
-        student, teacher = (functional.log_softmax(x / heat, dim=1) for x in (scores, wanted))
-        return heat**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            if model is not None:
+                self.task.check(what, model, self.data, self.device)
 
     def _zero(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64 if self.device.type != "mps" else None, device=self.device)
 
 
-@torch.no_grad()
-def _scores(what: str, model: nn.Module, data: DataSet, device: torch.device) -> Tensor:
-    """Return the scores of two blank images; what the model cannot take is an error that says so."""
-    mode = model.training
-    try:
-        return model.eval()(torch.zeros(2, *data.shape, device=device))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        channels, height, width = data.shape
-        cause = str(error).partition("\n")[0]
-        allowed = f"a network for {channels} x {height} x {width} images (channels, height, width)"
-        raise ConfigError(what, type(model).__name__, allowed, f"it says: {cause}") from error
-    finally:
-        model.train(mode)
-
-
-def _check_single(model: nn.Module, data: DataSet, device: torch.device) -> None:
+def _check_single(task: Task, model: nn.Module, data: DataSet, device: torch.device) -> None:
     """Require that the model can be trained on one image at a time; it is tried on a copy."""
     trial = copy.deepcopy(model).train()
     try:
-        trial(torch.zeros(1, *data.shape, device=device))
+        task.attempt(trial, data, 1, device)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             return  # for another check to say

@@ -61,6 +61,10 @@ class Split(Dataset):
             DataError: an image cannot be read; names the file.
         """
 
+    def targets(self, indices: Tensor) -> Tensor:
+        """Return what the images of `indices` show: their classes."""
+        return self.labels[indices]
+
     def digest(self) -> str:
         """Return a hash of the images and labels, by which runs on other images are told apart.
 
@@ -144,6 +148,7 @@ class DataSet:
         augmentation: how the training split is varied unless the user says otherwise.
         notes: what the user should be told: images skipped, files ignored, splits made up.
         part: of an image in a file, how much of each side the test split shows: see `images.fit`.
+        task: what networks are to say of the images, a name of `regroup.training.tasks`.
 
     Raises:
         DataError: a split is empty, or there are fewer than two classes.
@@ -159,6 +164,7 @@ class DataSet:
     augmentation: Augmentation = NO_AUGMENTATION
     notes: tuple[str, ...] = ()
     part: float = 1.0
+    task: str = "classify"
 
     def __post_init__(self) -> None:
         for which in ("train", "test"):

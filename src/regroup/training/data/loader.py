@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from regroup.errors import ConfigError
 from regroup.training.data.augmentation import NO_AUGMENTATION, Augmentation
 from regroup.training.data.dataset import DataSet, Split
 from regroup.training.data.randomness import Dice, permutation
-from regroup.training.data.reader import Reader, read_in_workers
+from regroup.training.data.reader import Read, Reader, read_in_workers
 
 _ORDER, _WARP, _PICTURE, _BATCH = range(4)  # what a number is drawn for: no two draw the same
 
@@ -31,12 +31,13 @@ class Batch(NamedTuple):
 
     Attributes:
         images: normalised float32, (batch, channels, height, width), on the loader's device.
-        labels: class numbers, int64, (batch,); float32 probabilities, (batch, classes), if mixed.
+        labels: what they show, by the task of the data: class numbers, int64, (batch,), or float32
+            probabilities, (batch, classes), if mixed; masks, int64, (batch, height, width); a list of boxes.
         indices: which images of the split they are, int64, (batch,), on the CPU; `split.name` tells more.
     """
 
     images: Tensor
-    labels: Tensor
+    labels: Any
     indices: Tensor
 
 
@@ -123,9 +124,9 @@ class Loader:
         augmentation = self._augmentation
         shares = list(self._shares(epoch, start))
         scale, shift = self._normalisation()
-        for indices, images in zip(shares, self._read(shares, epoch), strict=True):
+        for indices, (images, labels) in zip(shares, self._read(shares, epoch), strict=True):
             images = torch.addcmul(shift, images.to(self.device, non_blocking=True).float(), scale)
-            labels = self.split.labels[indices].to(self.device)
+            labels = moved(labels, self.device)
             dice = Dice(self.seed, _WARP, epoch, indices.numpy())
             key = self.seed, _BATCH, epoch, int(indices[0])
             images = augmentation.blank(augmentation.of_batch(images, dice), *key)
@@ -152,10 +153,17 @@ class Loader:
         mean, std = torch.tensor([self.data.mean, self.data.std], dtype=torch.float64)[:, :, None, None]
         return (1 / (255 * std)).float().to(self.device), (-mean / std).float().to(self.device)
 
-    def _read(self, shares: list[Tensor], epoch: int) -> Iterator[Tensor]:
-        """Yield the images of each share, uint8, from worker processes if that is worth while."""
+    def _read(self, shares: list[Tensor], epoch: int) -> Iterator[Read]:
+        """Yield the images and targets of each share, from worker processes if that is worth while."""
         reader = Reader(self.split, self._augmentation, (self.seed, _PICTURE, epoch))
         if self.workers == 0 or (self.split.in_memory and self._augmentation.kind != "timm"):
-            yield from map(reader.images, shares)
+            yield from map(reader.read, shares)
         else:
             yield from read_in_workers(reader, shares, self.workers, torch.device(self.device).type == "cuda")
+
+
+def moved(targets: Any, device: torch.device | str) -> Any:
+    """Return a tensor, or a list of dictionaries of tensors, on a device."""
+    if isinstance(targets, Tensor):
+        return targets.to(device)
+    return [{name: value.to(device) for name, value in target.items()} for target in targets]

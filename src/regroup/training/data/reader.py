@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from regroup.training.data.dataset import Split
 from regroup.training.data.randomness import seeded
 
 _log = logging.getLogger(__name__)
+
+Read = tuple[Tensor, Any]
+"""Images, uint8 (batch, channels, height, width), and what they show: class numbers, masks, boxes."""
 
 _PATIENCE = 600  # seconds after which a worker that returns nothing counts as hung
 
@@ -42,10 +46,18 @@ class Reader(Dataset):
             return self.split.fetch(indices)
         return torch.stack([self._augmented(index) for index in indices.tolist()])
 
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, dict[str, str]] | DataError:
-        """Return the images and what was replaced, or the error, which loses its type when raised here."""
+    def read(self, indices: Tensor) -> Read:
+        """Return images as `images` does, and what they show.
+
+        Raises:
+            DataError: an image cannot be read; names the file.
+        """
+        return self.images(indices), self.split.targets(indices)
+
+    def __getitem__(self, index: Tensor) -> tuple[Read, dict[str, str]] | DataError:
+        """Return what was read and replaced, or the error, which loses its type when raised here."""
         try:
-            return self.images(index), self.split.replaced
+            return self.read(index), self.split.replaced
         except DataError as error:
             return error
 
@@ -59,7 +71,7 @@ class Reader(Dataset):
         return image
 
 
-def read_in_workers(reader: Reader, shares: list[Tensor], workers: int, pin: bool) -> Iterator[Tensor]:
+def read_in_workers(reader: Reader, shares: list[Tensor], workers: int, pin: bool) -> Iterator[Read]:
     """Yield the images of each share in turn, read ahead by worker processes.
 
     Args:
@@ -89,8 +101,8 @@ def read_in_workers(reader: Reader, shares: list[Tensor], workers: int, pin: boo
         yield outcome
 
 
-def _outcome(results: Iterator, split: Split, share: Tensor) -> Tensor | DataError:
-    """Return the next images, or the error that a worker met; warn of what was replaced."""
+def _outcome(results: Iterator, split: Split, share: Tensor) -> Read | DataError:
+    """Return the next images and targets, or the error that a worker met; warn of what was replaced."""
     try:
         result = next(results)
     except RuntimeError as error:
@@ -98,8 +110,8 @@ def _outcome(results: Iterator, split: Split, share: Tensor) -> Tensor | DataErr
         return DataError(names, f"a worker process died or hung over one of these ({error})")
     if isinstance(result, DataError):
         return result
-    images, replaced = result
+    read, replaced = result
     for name in replaced.keys() - split.replaced.keys():
         _log.warning("%r cannot be read any more (%s); another image stands in", name, replaced[name])
     split.replaced.update(replaced)
-    return images
+    return read

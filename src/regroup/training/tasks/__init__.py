@@ -1,0 +1,160 @@
+"""What a network is trained for, as a value: a file of this package for each task, found by being there.
+
+>>> sorted(tasks)
+['classify']
+>>> tasks["classify"].defaults
+{}
+
+The loop, the measuring, the command line and the comparison ask a `Task` and know nothing else of what a
+network gives: what a step minimises, how good outputs are, and what fits together. Which task it is stands in
+the data set (`DataSet.task`): targets are of one task.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regroup.errors import ConfigError
+from regroup.registry import Registry
+from regroup.training.config import TrainConfig
+from regroup.training.data import Batch, DataSet
+
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes, where each has a share of the images."""
+
+
+@dataclass(frozen=True)
+class Metrics(ABC):
+    """How well a network does; a task's own class has its figures.
+
+    Attributes:
+        loss: mean over the images; None where a network that is tested has no loss.
+        images: how many there were.
+    """
+
+    loss: float | None
+    images: int
+
+    @property
+    @abstractmethod
+    def figures(self) -> dict[str, float | None]:
+        """What is told of a network by name, in percent; the first is the one by which networks are best."""
+
+    @abstractmethod
+    def told(self) -> dict[str, str]:
+        """Return what a person reads: each measure by what people call it, with its interval if known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        return asdict(self)
+
+
+class Meter(ABC):
+    """Takes what a network gives for batches, one after the other, and says how good that was."""
+
+    @abstractmethod
+    def add(self, found: Any, batch: Batch) -> None:
+        """Take what the network, in eval mode, gives for a batch; waits for no GPU.
+
+        Raises:
+            ConfigError: it is nothing that this task understands.
+        """
+
+    @abstractmethod
+    def result(self, total: Total) -> Metrics:
+        """Return the metrics of all that was added, in all processes."""
+
+
+class Task(ABC):
+    """What a network is trained for.
+
+    Attributes:
+        name: of the task, as `--task` takes it.
+        unused: settings of `TrainConfig` that mean nothing here.
+        defaults: options of `regroup train` and `compare` that are others here than their dataclasses say.
+    """
+
+    name: str
+    unused: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, config: TrainConfig, teacher: nn.Module | None) -> Tensor:
+        """Return what a step minimises on a batch.
+
+        Args:
+            model: in training mode.
+            batch: images and what they show.
+            config: smoothing, distillation.
+            teacher: a trained network to learn from too.
+        """
+
+    @abstractmethod
+    def meter(self, data: DataSet | None) -> Meter:
+        """Return what measures a network on the test images of `data`; None: images of unknown classes."""
+
+    @abstractmethod
+    def check(self, what: str, model: nn.Module, data: DataSet, device: torch.device) -> None:
+        """Require that a network gives for these images what this task wants.
+
+        Args:
+            what: the network is called in the error, such as "teacher".
+            model: the network.
+            data: the images.
+            device: where the network is.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
+    def check_config(self, config: TrainConfig, teacher: nn.Module | None) -> None:
+        """Require that nothing is set that means nothing here.
+
+        Raises:
+            ConfigError: something is.
+        """
+        plain = TrainConfig()
+        for name in self.unused:
+            value = getattr(config, name, None)
+            if value != getattr(plain, name, None):
+                raise ConfigError(name, value, f"left out with the task {self.name}")
+        if teacher is not None and "teacher" in self.unused:
+            raise ConfigError("teacher", type(teacher).__name__, f"left out with the task {self.name}")
+
+    def attempt(self, model: nn.Module, data: DataSet, count: int, device: torch.device) -> Any:
+        """Return what a network, in the mode in which it is, gives for so many blank images."""
+        return model(torch.zeros(count, *data.shape, device=device))
+
+
+tasks: Registry[Task] = Registry("task", package="regroup.training.tasks", entry_point="regroup.tasks")
+"""Name -> task."""
+
+
+@torch.no_grad()
+def outputs_of_two(task: Task, what: str, model: nn.Module, data: DataSet, device: torch.device) -> Any:
+    """Return what a network gives for two blank images in eval mode.
+
+    Raises:
+        ConfigError: it does not take such images.
+    """
+    mode = model.training
+    try:
+        return task.attempt(model.eval(), data, 2, device)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        channels, height, width = data.shape
+        cause = str(error).partition("\n")[0]
+        allowed = f"a network for {channels} x {height} x {width} images (channels, height, width)"
+        raise ConfigError(what, type(model).__name__, allowed, f"it says: {cause}") from error
+    finally:
+        model.train(mode)
+
+
+def task_of(data: DataSet | None) -> Task:
+    """Return the task that a data set is of; images of which nothing is said are to be classified."""
+    return tasks["classify" if data is None else data.task]
