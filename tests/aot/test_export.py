@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from regroup import export_object
+from regroup.aot.export import object_files
 from regroup.aot.targets import MACHINES, listed
 from regroup.errors import CheckpointError, EngineError, ParameterError, UnknownNameError
 from regroup.files.sealed import verify_sealed
@@ -133,6 +134,27 @@ def test_the_report_adds_up(tmp_path):
     assert str(found) == (tmp_path / "net" / "report.txt").read_text()
 
 
+WAYS_OF_WINOGRAD = [
+    ("aarch64", {}, True),
+    ("aarch64", {"winograd": False}, False),
+    ("aarch64", {"flash": "1M"}, False),
+    ("aarch64", {"flash": "1M", "winograd": True}, True),
+    ("cortex-m55", {}, False),
+    ("cortex-m55", {"winograd": True}, True),
+]
+
+
+@pytest.mark.parametrize(("machine", "options", "taken"), WAYS_OF_WINOGRAD)
+def test_where_flash_counts_weights_are_there_once(machine, options, taken):
+    """Transformed weights are 16 where the definition has 9, which are kept besides."""
+    model, x = nn.Conv2d(48, 48, 3, 1, 1, bias=False).eval(), torch.randn(1, 48, 16, 16)
+    _, found = object_files(model, x, machine, **options)
+    given = model.weight.numel() * 4
+    assert found.winograd == (given * 16 // 9 + 4 * 48 if taken else None)
+    assert found.weights - (found.winograd or 0) == pytest.approx(given, abs=512)  # a head, and a bias
+    assert ("are for Winograd" in str(found)) == taken and ("is left out" in str(found)) != taken
+
+
 def test_the_same_network_gives_the_same_files(tmp_path):
     for name in ("a", "b"):
         export_object(small(), EXAMPLE, "aarch64", tmp_path / name)
@@ -168,6 +190,7 @@ REFUSED = {
     "name": ({"name": "1net"}, ParameterError, "name='1net': must be a name in C"),
     "reserved": ({"name": "main"}, ParameterError, "name='main': must be a name in C"),
     "weights": ({"weights": "beside"}, ParameterError, "weights='beside': must be 'inside' or 'apart'"),
+    "winograd": ({"winograd": "some"}, ParameterError, "winograd='some': must be true, false, or left out"),
     "training": ({"model": small().train()}, EngineError, "training mode"),
     "operators": ({"model": Sort().eval()}, EngineError, "no kernel for aten::(sort|cumsum).*no kernel for"),
     "nothing": ({"model": nn.Identity().eval()}, EngineError, "computes nothing"),

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from regroup.aot.archive import archive
 from regroup.aot.fitting import smaller_image
 from regroup.aot.network import Network, whole_network
 from regroup.aot.object import Object, compile_network
-from regroup.aot.report import Report, parse_size, report, require_fit
+from regroup.aot.report import Report, report, require_fit
+from regroup.aot.settings import Settings
 from regroup.aot.sources import sample_file, sources
 from regroup.aot.targets import Machine
 from regroup.aot.targets import target as machine_of
@@ -36,13 +36,8 @@ from regroup.errors import ParameterError
 from regroup.files.disk import make_directories, try_writing
 from regroup.files.sealed import is_earlier, write_sealed
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
-
 SIGN = "report.json"
 """File by which an earlier export is known."""
-
-_RESERVED = ("main", "input", "output", "arena", "weights", "ports", "compare")
-"""Names that the example has already."""
 
 
 def export_object(
@@ -51,11 +46,8 @@ def export_object(
     target: str,
     directory: str | os.PathLike[str],
     *,
-    name: str = "net",
-    weights: str = "inside",
-    ram: str | int | None = None,
-    flash: str | int | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> Report:
     """Write `model` as object code for another machine, which runs there without Python.
 
@@ -69,12 +61,9 @@ def export_object(
         example: an input, as for `regroup.compile`; the code is for images of its size, one at a time.
         target: name of the machine (`regroup.aot.targets.MACHINES`).
         directory: to be written.
-        name: prefix of all names in C, so that several networks can be in one program.
-        weights: "inside" the object as constants, or "apart" in `net.weights`, to be mapped or flashed by the
-            caller and given to `net_run`.
-        ram: bytes of working memory that the machine has: a number, or such as "256k"; any by default.
-        flash: bytes of memory for code and weights, likewise.
         overwrite: replace an earlier export in `directory`, with all that was put there since.
+        options: of `regroup.aot.settings.Settings`: name="net", weights="inside" or "apart", ram=, flash=,
+            winograd=.
 
     Returns:
         What it needs of the machine.
@@ -88,7 +77,7 @@ def export_object(
     """
     path = Path(directory)
     _check_directory(path, overwrite)
-    files, found = object_files(model, example, target, name=name, weights=weights, ram=ram, flash=flash)
+    files, found = object_files(model, example, target, **options)
     make_directories(path.absolute().parent)
     write_sealed(path.absolute(), files, replace=True)
     return found
@@ -99,11 +88,8 @@ def object_files(
     example: Tensor | Sequence[Any] | Mapping[str, Any],
     target: str,
     *,
-    name: str = "net",
-    weights: str = "inside",
-    ram: str | int | None = None,
-    flash: str | int | None = None,
     title: str = "",
+    **options: Any,
 ) -> tuple[dict[str, bytes], Report]:
     """Return the files of an export by name, and what they need of the machine; as `export_object`.
 
@@ -119,26 +105,17 @@ def object_files(
         ParameterError: an argument cannot be, or `ram` or `flash` does not suffice.
         UnknownNameError: there is no such target.
     """
-    machine = machine_of(target)
-    _check_names(machine, name, weights)
-    limits = parse_size("ram", ram), parse_size("flash", flash)
-    network = whole_network(model, example, machine.cpu)
-    made = compile_network(network, machine.cpu, f"{name}_run", apart=weights == "apart")
+    machine, settings = machine_of(target), Settings(**options)
+    cpu, name = settings.cpu(machine), settings.name
+    network = whole_network(model, example, cpu)
+    made = compile_network(network, cpu, f"{name}_run", apart=settings.apart)
     found = report(network, made, machine.name)
-    require_fit(found, *limits, lambda ram: smaller_image(model, example, machine.cpu, ram))
+    limits = settings.ram_bytes, settings.flash_bytes
+    require_fit(found, *limits, lambda ram: smaller_image(model, example, cpu, ram))
     files = _objects(made, machine, name)
     files |= sources(network, made, machine, name, title or _title(model))
     files |= {"report.txt": str(found).encode(), SIGN: found.as_json().encode()}
     return files | _samples(network, model, example), found
-
-
-def _check_names(machine: Machine, name: str, weights: str) -> None:
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise ParameterError("name", name, "a name in C of lower-case letters, digits and _, such as net")
-    if weights not in ("inside", "apart"):
-        raise ParameterError("weights", weights, "'inside' or 'apart'")
-    if machine.is_wasm and weights == "apart":
-        raise ParameterError("weights", weights, f"'inside' for {machine.name}, whose memory begins empty")
 
 
 def _check_directory(path: Path, overwrite: bool) -> None:

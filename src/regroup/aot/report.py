@@ -11,6 +11,8 @@ from regroup.aot.network import Network
 from regroup.aot.object import Object
 from regroup.errors import ParameterError
 from regroup.kernels.problems.view import ARENA
+from regroup.kernels.program import Arrangement
+from regroup.kernels.templates.winograd.kernel import Winograd
 
 _MOST_TENSORS = 3
 """Named where memory does not suffice."""
@@ -51,6 +53,8 @@ class Report:
         arena: what a call's memory takes, tensors and private memory of kernels, packed without holes or not.
         buffers: what the caller needs for inputs and outputs.
         steps: in order.
+        winograd: of the weights, those transformed for Winograd's algorithm, which besides are there as they
+            are; None: it was left out.
     """
 
     machine: str
@@ -59,6 +63,7 @@ class Report:
     arena: int
     buffers: int
     steps: tuple[StepReport, ...]
+    winograd: int | None = None
 
     @property
     def flash(self) -> int:
@@ -89,6 +94,7 @@ class Report:
             f"ram    {self.ram:>12,}  arena {self.arena:,}, inputs and outputs {self.buffers:,}",
             f"macs   {self.macs:>12,}",
             "",
+            self._about_winograd(),
             f"The most memory is needed in step {self.steps.index(peak)}, {peak.name}: {_made_of(peak)}",
             "",
             f"{'step':>4} {'ram':>12} {'macs':>14} {'time':>6}  what",
@@ -96,6 +102,13 @@ class Report:
         for i, step in enumerate(self.steps):
             lines.append(f"{i:>4} {step.bytes:>12,} {step.macs:>14,} {step.share:>6.1%}  {step.name}")
         return "\n".join(lines) + "\n"
+
+    def _about_winograd(self) -> str:
+        if self.winograd is None:
+            return "Winograd's algorithm is left out: weights would take 25/9 of the memory (winograd=true)."
+        if not self.winograd:
+            return "Winograd's algorithm would speed up no convolution of it."
+        return f"Of the weights, {self.winograd:,} are for Winograd's algorithm (winograd=false: none)."
 
 
 def report(network: Network, made: Object, machine: str) -> Report:
@@ -115,7 +128,14 @@ def report(network: Network, made: Object, machine: str) -> Report:
     )
     weights = len(made.weights)
     buffers = 4 * sum(port.floats for port in (*network.inputs, *network.outputs))
-    return Report(machine, made.code_bytes, weights, made.arena_bytes, buffers, steps)
+    winograd = _winograd(arrangement) if arrangement.target.winograd else None
+    return Report(machine, made.code_bytes, weights, made.arena_bytes, buffers, steps, winograd)
+
+
+def _winograd(arrangement: Arrangement) -> int:
+    """Return the bytes of transformed weights."""
+    kernels = [kernel for step in arrangement.kernels for kernel in step]
+    return 4 * sum(kernel.packed - kernel.rare for kernel in kernels if isinstance(kernel, Winograd))
 
 
 def parse_size(parameter: str, text: str | int | None) -> int | None:
@@ -151,7 +171,8 @@ def require_fit(
     """
     if flash is not None and found.flash > flash:
         needed = f"at least {found.flash}, bytes of code {found.code:,} and weights {found.weights:,}"
-        raise ParameterError("flash", flash, needed, "take a narrower network")
+        advice = "leave winograd out" if found.winograd else "take a narrower network"
+        raise ParameterError("flash", flash, needed, advice)
     if ram is not None and found.ram > ram:
         peak = max(found.steps, key=lambda step: step.bytes)
         parts = f"the arena {found.arena:,} and inputs and outputs {found.buffers:,}"

@@ -74,9 +74,22 @@ _RISCV = Target(
 _RVV = replace(_RISCV, name="RVV", features=f"{_RISCV.features},+v", lanes=4)
 
 _M4 = Target(
-    "FPv4", "thumbv7em-none-unknown-eabihf", "cortex-m4", "", 1, 32, False, 16 << 10, 64 << 10, pointer=4
+    "FPv4",
+    "thumbv7em-none-unknown-eabihf",
+    "cortex-m4",
+    "",
+    1,
+    32,
+    False,
+    16 << 10,
+    64 << 10,
+    pointer=4,
+    winograd=False,
 )
-"""What `l2` says of microcontrollers is what may lie in memory between two layers; above, they are joined."""
+"""What `l2` says of microcontrollers is what may lie in memory between two layers; above, they are joined.
+
+Their flash is small, and Winograd's weights are large.
+"""
 
 _M7 = replace(_M4, name="FPv5", cpu="cortex-m7", l2=128 << 10)
 _M55 = Target(
@@ -90,6 +103,7 @@ _M55 = Target(
     16 << 10,
     128 << 10,
     pointer=4,
+    winograd=False,
 )
 
 _ARM = replace(Target.neon(), l2=512 << 10)

@@ -26,6 +26,7 @@ def object_code(
     packed: str = "inside",
     ram: str | int | None = None,
     flash: str | int | None = None,
+    winograd: bool | None = None,
 ) -> Made:
     """Make a directory with the code, headers, an example that is built there, and what it needs of memory.
 
@@ -36,6 +37,8 @@ def object_code(
         packed: where the weights are: "inside" the object, or "apart" in a file beside it.
         ram: bytes of working memory that the machine has: a number, or such as "256k"; None: any.
         flash: bytes for code and weights, likewise.
+        winograd: do wide 3x3 convolutions in fewer multiply-adds, with weights that take 25/9 of the memory;
+            None: unless `flash` is given or the machine is a microcontroller.
 
     Raises:
         ConfigError: no target, or more images at a time than one.
@@ -48,7 +51,7 @@ def object_code(
     if subject.batch not in (None, 1):
         raise ConfigError("batch", subject.batch, "1 or left out: object code does one image at a time")
     image = torch.randn(1, *subject.images.shape[1:], generator=torch.Generator().manual_seed(0))
-    options = {"name": name, "weights": packed, "ram": ram, "flash": flash}
+    options = {"name": name, "weights": packed, "ram": ram, "flash": flash, "winograd": winograd}
     title = str(subject.about.get("network", ""))
     files, found = object_files(subject.model, image, target, title=title, **options)
     if "classes" in subject.about:

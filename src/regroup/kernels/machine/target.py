@@ -29,6 +29,7 @@ class Target:
         l2: bytes of one core's second-level cache.
         pointer: bytes of an address.
         abi: LLVM's name of the calling convention, where the triple does not say it.
+        winograd: 3x3 convolutions may be done by Winograd's algorithm, whose weights take 25/9 of the memory.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     l2: int = 1 << 20
     pointer: int = 8
     abi: str = ""
+    winograd: bool = True
 
     @classmethod
     def avx512(cls, cpu: str = "x86-64-v4", features: str = "") -> Target:

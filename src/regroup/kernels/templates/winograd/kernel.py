@@ -130,7 +130,7 @@ def _terms(weight: np.ndarray) -> np.ndarray:
 
 def candidates(conv: Conv, target: Target) -> list[Winograd]:
     """Return strips and register tiles that fit the target's cache and registers."""
-    if not _suits(conv):
+    if not (target.winograd and _suits(conv)):
         return []
     room = int(target.l2 / 4 * _SHARE) // POSITIONS
     tiles, found = prod(grid(conv)), []
