@@ -1,5 +1,7 @@
 """What `explain` says of times: no more than the machine can do, and nothing of what is too short."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from regroup.engine.running.timing import StepTime
 from regroup.errors import EngineError
 from regroup.kernels.program.peak import peak_gflops
 from tests.engine.test_compiled import Small
+from tests.processes import in_fork
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,30 @@ def test_what_a_compiled_network_cannot_be_is_one_clear_error(fast):
         torch.jit.script(fast)
     with pytest.raises(EngineError, match=r"is on meta; .* run the model itself, also on meta"):
         fast(torch.zeros(1, 3, 12, 12, device="meta"))
+
+
+def test_a_forked_process_says_once_that_pytorchs_operators_have_one_thread():
+    class Left(nn.Module):
+        def forward(self, x):
+            return torch.special.erfcx(x)
+
+    x = torch.randn(1, 3, 12, 12)
+    left, native = compile(Left().eval(), x, strict=None), compile(Small().eval(), x)
+    want = left(x).numpy()
+
+    def child() -> None:
+        torch.set_num_threads(2)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            native(x)
+            counts = [len(said)]
+            for _ in range(3):
+                assert (left(x).numpy() == want).all()
+                counts.append(len(said))
+        print(counts, said[0].message, torch.get_num_threads())
+        assert str(said[0].message) in left.explain()
+
+    ended = in_fork(child)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("[0, 1, 1, 1] PyTorch's operators take one thread in a forked process")
+    assert ended.stdout.endswith(" 2\n")

@@ -16,12 +16,12 @@ import torch
 
 from regroup.kernels.language.code import assembly
 from regroup.kernels.machine import jit, workers
-from regroup.kernels.machine import threads as pool
 from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import Chain, Conv, Epilogue, Pointwise, Pool
 from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.program import Call, Part, Program, Step, build, layout, team
 from regroup.kernels.program import board as words
+from regroup.kernels.program import region as region_module
 from regroup.kernels.program.region import Region
 from regroup.kernels.program.runner import MOST_CLAIMS, STEP_BITS
 from tests.processes import in_fork
@@ -248,16 +248,21 @@ def test_a_claim_for_a_step_that_is_over_fails_and_changes_nothing(claim, step):
     assert claim(board, 0, step + 1, 1, mine=True) == 0, "the next one has all its chunks"
 
 
-def test_numbers_of_steps_may_begin_anew_in_a_call(program, x, want):
+def test_numbers_of_steps_may_begin_anew_in_a_call(program, x, want, monkeypatch):
+    region = _region()
+    monkeypatch.setattr(program.layout, "region", region)
     arena, y = program.new_arena(2), torch.full_like(want, torch.nan)
     call = Call(program, arena.ctypes.data, 2, False, [x[0].numel(), y[0].numel()])
-    call._board[words.NOW] = (1 << STEP_BITS) - 5
-    call._board[words.SHARES :] = (1 << STEP_BITS) - 5
+    call(1, [x.data_ptr(), y.data_ptr()])
+    (teams,) = region._teams.values()
+    (board,) = teams.boards
+    board[words.NOW] = (1 << STEP_BITS) - 5
+    board[words.SHARES :: words.APART] = (1 << STEP_BITS) - 5
     for _ in range(3):
         y.fill_(torch.nan)
         call(len(x), [x.data_ptr(), y.data_ptr()])
         assert torch.equal(y, want)
-    assert call._board[words.NOW] < 100
+    assert board[words.NOW] < 100
 
 
 def test_no_steps_and_no_images_are_no_work(program, x):
@@ -337,13 +342,59 @@ def test_a_forked_process_has_threads_of_its_own(program, x, want):
     assert in_fork(child).stdout == "True 2\n"
 
 
-def test_where_there_are_no_threads_the_caller_does_all(program, x, want, monkeypatch):
-    region = _region()
+@pytest.fixture
+def drowsy(program, monkeypatch) -> Region:
+    """A region as it is where there is no OpenMP, whose threads sleep whenever there is nothing to do."""
+    monkeypatch.setattr(region_module, "entry_points", lambda: None)
+    region = Region(Target.host(), stumble=5)
+    region._waits = [1, 1, 1]
     monkeypatch.setattr(program.layout, "region", region)
-    monkeypatch.setattr(workers, "system_calls", lambda: None)
-    assert torch.equal(_run(program, x, 2), want)
-    monkeypatch.setattr(pool, "entry_points", lambda: None)
-    assert pool.usable(4) == 1 and "one thread" in pool.why_not_more()
+    return region
+
+
+def _calls(program, x, want, *, count: int) -> bool:
+    """Tell whether calls are right that may choose whose threads they run on."""
+    arena, y = program.new_arena(3), torch.full_like(want, torch.nan)
+    call = Call(program, arena.ctypes.data, 3, False, [x[0].numel(), y[0].numel()])
+    right = True
+    for _ in range(count):
+        y.fill_(torch.nan)
+        call(len(x), [x.data_ptr(), y.data_ptr()])
+        right = right and np.array_equal(y.numpy(), want.numpy())
+    return right
+
+
+def test_where_there_is_no_openmp_threads_of_our_own_do_the_work(program, x, want, drowsy):
+    before = len(_threads())
+    assert _calls(program, x, want, count=200)
+    assert len(_threads()) == before + 2
+
+    def child() -> None:
+        print(len(_threads()), _calls(program, x, want, count=50), len(_threads()))
+
+    assert in_fork(child).stdout == "1 True 3\n"
+
+
+def test_who_wakes_sleepers_gives_each_lock_back_once(drowsy):
+    wake = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(drowsy.loaded.address("wake"))
+    sleep = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
+        drowsy.loaded.address("sleep")
+    )
+    drowsy._table(2, ours=False)
+    ((board,),) = (teams.boards for teams in drowsy._teams.values())
+    board[[words.NOW, words.OWNERS]] = 7, 2
+    asleep = words.SHARES + words.APART + words.ASLEEP
+    sleep(board.ctypes.data, 1, 6)
+    assert not board[asleep], "another step is open: nobody sleeps"
+    for _ in range(50):
+        sleeper = threading.Thread(target=sleep, args=(board.ctypes.data, 1, 7))
+        sleeper.start()
+        while not board[asleep]:
+            pass
+        for _ in range(3):
+            wake(board.ctypes.data)
+        sleeper.join()
+        assert not board[asleep]
 
 
 @pytest.mark.parametrize("target", [Target.avx512(), Target.avx2(), Target.neon()], ids=lambda t: t.name)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes, Triple
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
-from regroup.kernels.machine.threads import Lock, torch_threads, usable
+from regroup.kernels.machine.threads import Lock, torch_threads
 from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
 from regroup.ops.aten import Aten
@@ -103,7 +103,7 @@ class _Plan:
         self._waiting: dict[int, list[_Prepared]] = {}
 
     def run(self, tensors: tuple[Tensor, ...]) -> None:
-        threads = usable(torch_threads())
+        threads = torch_threads()
         waiting = self._waiting.setdefault(threads, [])
         try:
             call = waiting.pop()

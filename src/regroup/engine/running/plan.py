@@ -16,7 +16,7 @@ from regroup.engine.frontend.capture import Capture
 from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.passes import Change, optimise
 from regroup.engine.placing.schedule import Schedule, divide
-from regroup.kernels.machine.threads import torch_threads, usable, within_fork
+from regroup.kernels.machine.threads import say_one_thread, torch_threads, within_fork
 from regroup.kernels.program import Call, Program
 
 _SHARED_WEIGHTS = 8 << 20
@@ -107,8 +107,8 @@ class _Call:
 
 
 def how_many(threads: int | None) -> int:
-    """Return how many threads to use: `threads`, or as many as PyTorch does; one where there is no other."""
-    return usable(torch_threads() if threads is None else threads)
+    """Return how many threads to use: `threads`, or as many as PyTorch does."""
+    return torch_threads() if threads is None else threads
 
 
 @dataclass(eq=False)
@@ -130,6 +130,7 @@ class TorchSegment:
 
     def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> list[Tensor]:
         """Compute the outputs operator by operator, on as many threads as PyTorch is set to."""
+        say_one_thread()
         return self.graph.evaluate(inputs)
 
 
@@ -177,6 +178,7 @@ class Plan:
         """Return what the model returns; native code runs on `threads`, or on as many as PyTorch does."""
         with torch.no_grad(), within_fork():
             if self.capture is None:
+                say_one_thread()
                 return self.fallback(*inputs)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
             for segment in self.segments:

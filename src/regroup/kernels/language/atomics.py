@@ -23,10 +23,13 @@ def add(code: Code, table: Value, index: Operand, number: Operand, order: str = 
     return code.emit("i64", f"atomicrmw add ptr {_at(code, table, index)}, i64 {number} {order}")
 
 
-def exchange(code: Code, table: Value, index: Operand, old: Value, new: Value) -> tuple[Value, Value]:
+def exchange(
+    code: Code, table: Value, index: Operand, old: Operand, new: Operand, order: str = "acq_rel"
+) -> tuple[Value, Value]:
     """Set a word to `new` if it is `old`; return what it was, and whether it is set."""
     at, type = _at(code, table, index), "{ i64, i1 }"
-    both = code.emit(type, f"cmpxchg ptr {at}, i64 {old}, i64 {new} acq_rel monotonic")
+    seen = "seq_cst" if order == "seq_cst" else "monotonic"  # where it is another, and stays it
+    both = code.emit(type, f"cmpxchg ptr {at}, i64 {old}, i64 {new} {order} {seen}")
     return (
         code.emit("i64", f"extractvalue {type} {both}, 0"),
         code.emit("i1", f"extractvalue {type} {both}, 1"),

@@ -1,8 +1,7 @@
 """The thread pool that PyTorch computes on, for native code: parallel regions.
 
 On Linux that is GNU OpenMP, which PyTorch brings along (LLVM's and Intel's have the same entry points).
-A forked process has none; there, and where there is no OpenMP, threads of our own do the work (`workers.py`),
-or, on other systems, the calling thread.
+A forked process has none; there, and where there is no OpenMP, threads of our own do the work (`workers.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ import ctypes
 import functools
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from regroup.errors import EngineWarning
 from regroup.kernels.machine import workers
 
-_NO_THREADS = "one thread: native code has others on Linux (x86-64, AArch64), and where GNU OpenMP is"
-_NO_THREADS_IN_CHILD = "one thread in a forked process, which has not got those of OpenMP"
 _ONE_THREAD = "PyTorch's operators take one thread in a forked process, which has not got those of OpenMP"
 
 
@@ -32,7 +31,7 @@ class _Fork:
 
     def renew(self) -> None:
         """Forget the threads that the parent had."""
-        self.lock, self.calls, self.threads = threading.Lock(), 0, 0
+        self.lock, self.calls, self.threads, self.has_said = threading.Lock(), 0, 0, False
 
     def leave_pool(self) -> None:
         """Note that this is a child."""
@@ -48,16 +47,16 @@ def is_child() -> bool:
     return _fork.is_child
 
 
-def usable(threads: int) -> int:
-    """Return how many of `threads` native code can use: one where there are neither OpenMP's nor our own."""
-    return threads if workers.system_calls() or (entry_points() and not _fork.is_child) else 1
-
-
 def why_not_more() -> str:
-    """Return why fewer threads are used than are asked for, or nothing."""
-    if usable(2) == 1:
-        return _NO_THREADS if not _fork.is_child else _NO_THREADS_IN_CHILD
+    """Return what is left to fewer threads than are asked for, and why, or nothing."""
     return _ONE_THREAD if _fork.is_child else ""
+
+
+def say_one_thread() -> None:
+    """Warn once in a forked process, `within_fork`, that PyTorch's operators run on fewer threads there."""
+    if _fork.is_child and _fork.threads > 1 and not _fork.has_said:
+        _fork.has_said = True
+        warnings.warn(_ONE_THREAD, EngineWarning, stacklevel=2)
 
 
 def torch_threads() -> int:
@@ -135,16 +134,10 @@ def entry_points() -> dict[str, int] | None:
     """Return the addresses of the OpenMP functions in `_NAMES`, or None."""
     for library in _libraries():
         try:
-            return {name: _address(library, name) for name in _NAMES}
+            return {name: workers.address(getattr(library, name)) for name in _NAMES}
         except AttributeError:
             continue
     return None
-
-
-def _address(library: ctypes.CDLL, name: str) -> int:
-    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-    assert address
-    return address
 
 
 def _libraries() -> Iterator[ctypes.CDLL]:

@@ -1,20 +1,21 @@
-"""Threads of our own, outside of Python: they run native code for ever, or sleep in it."""
+"""Threads of our own, outside of Python: they run native code for ever, or sleep in it.
+
+Threads and the locks in which they sleep are those that Python itself is made of, by C functions of its
+stable ABI that need nothing of the interpreter: so they are there wherever Python is.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import os
-import platform
 import signal
-import sys
 
 import numpy as np
 
-_FUTEX = {"x86_64": 202, "aarch64": 98}
-"""The number of the system call by which threads sleep and wake each other."""
-
 _immortal: list[object] = []
+
+_NO_THREAD = ctypes.c_ulong(-1).value
 
 
 def keep_for_ever(thing: object) -> None:
@@ -23,35 +24,33 @@ def keep_for_ever(thing: object) -> None:
     _immortal.append(thing)
 
 
-@functools.cache
-def system_calls() -> dict[str, int] | None:
-    """Return addresses of C functions, and the number of `futex`; None where there are no such threads."""
-    number = _FUTEX.get(platform.machine())
-    if not sys.platform.startswith("linux") or number is None:
-        return None
-    library = ctypes.CDLL(None)
-    try:
-        found = {name: _address(library, name) for name in ("syscall", "usleep", "pthread_create")}
-    except AttributeError:
-        return None
-    return found | {"futex": number}
-
-
 def start(function: int, argument: int) -> bool:
-    """Start a thread that runs the native `void *function(void *)`; tell whether there is one.
+    """Start a thread that runs the native `void function(void *)`; tell whether there is one.
 
     Signals are not for it: they go to Python's threads.
     """
-    calls = system_calls()
-    assert calls is not None
-    types = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-    create = ctypes.CFUNCTYPE(ctypes.c_int, *types)(calls["pthread_create"])
-    thread = ctypes.create_string_buffer(16)
+    begin = _python("PyThread_start_new_thread", ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
+    if not hasattr(signal, "pthread_sigmask"):
+        return begin(function, argument) != _NO_THREAD
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        return create(ctypes.addressof(thread), None, function, argument) == 0
+        return begin(function, argument) != _NO_THREAD
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def lock_functions() -> list[int]:
+    """Return addresses: of `int acquire(void *lock, int wait)`, of `void release(void *lock)`."""
+    names = ("PyThread_acquire_lock", "PyThread_release_lock")
+    return [address(getattr(ctypes.pythonapi, name)) for name in names]
+
+
+def locks(count: int) -> list[int]:
+    """Return addresses of new locks, all taken, which are never freed."""
+    made = [_python("PyThread_allocate_lock", ctypes.c_void_p)() for _ in range(count)]
+    for lock in made:
+        _python("PyThread_acquire_lock", ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(lock, 1)
+    return made
 
 
 def cores() -> int:
@@ -65,7 +64,14 @@ def shared_words(count: int) -> np.ndarray:
     return raw[-raw.ctypes.data % 128 // 8 :][:count]
 
 
-def _address(library: ctypes.CDLL, name: str) -> int:
-    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-    assert address
-    return address
+def address(function: ctypes._CFuncPtr) -> int:
+    """Return where a C function lies."""
+    found = ctypes.cast(function, ctypes.c_void_p).value
+    assert found
+    return found
+
+
+@functools.cache
+def _python(name: str, result: type | None, *arguments: type) -> ctypes._CFuncPtr:
+    """Return a C function of Python's; in ctypes' own object for it others may have set other types."""
+    return ctypes.PYFUNCTYPE(result, *arguments)(address(getattr(ctypes.pythonapi, name)))

@@ -11,12 +11,14 @@ yet said that it is done, for which the call waits.
   step; where that is an earlier one, none is. It is changed by compare-and-exchange only.
 - `DONE` counts the chunks of the open step that are done, `SLEEPERS` the threads that sleep or are about to,
   `LEFT` those of a parallel region that have come to the call's end; `BUSY` is 1 while a call has this team.
+- `ASLEEP`, beside each share, is 1 while its thread sleeps in its `LOCK`, or is about to. Who sets it back
+  gives the lock back too, once, and the thread takes it once: a lock of Python's is all that it needs.
 """
 
 from __future__ import annotations
 
 from regroup.kernels.language import atomics
-from regroup.kernels.language.code import Code, Operand, Value
+from regroup.kernels.language.code import Code, Value
 from regroup.kernels.language.words import pointer, put, word
 from regroup.kernels.machine.target import Target
 from regroup.kernels.program.runner import CLAIM_BITS, FIELDS, MOST_CLAIMS, STEP_BITS
@@ -31,20 +33,21 @@ FIELDS_AT, FIRST, LAST, OWNERS, PATIENCE = range(_CALL, _CALL + 5)
 many pauses a thread is late.
 """
 
-LATE_AT, WAIT, WAIT_FOR_CALL, LATE, SYSTEM_CALL, FUTEX, PARALLEL, NUMBER, COUNT, STUMBLE, SLEEP = range(
+LATE_AT, WAIT, WAIT_FOR_CALL, LATE, ACQUIRE, RELEASE, PARALLEL, NUMBER, COUNT, STUMBLE, SLEEP = range(
     _CALL + 5, _CALL + 16
 )
 """Of the machine: address of the count of `crowd.py`; how long to wait awake for a step, and for a call, in
-pauses, and after how many a thread is late with a small piece of work; the C function `syscall`, the number
-of `futex`; OpenMP's parallel region, a thread's number in it and how many there are. For tests: by up to how
-many microseconds threads stumble now and then; `usleep`.
+pauses, and after how many a thread is late with a small piece of work; the C functions that take a lock and
+give it back; OpenMP's parallel region, a thread's number in it and how many there are. For tests: by up to
+how many microseconds threads stumble now and then; `usleep`.
 """
 
 SHARES = 2 * APART
 
+ASLEEP, LOCK = APART // 2, APART // 2 + 1
+"""Words after a share's own, in another cache line."""
+
 _STEP = (1 << STEP_BITS) - 1
-FUTEX_WAIT, FUTEX_WAKE = 128, 129
-"""Operations, within a process."""
 
 
 def board_words(threads: int) -> int:
@@ -53,8 +56,8 @@ def board_words(threads: int) -> int:
 
 
 def codes(target: Target) -> list[Code]:
-    """Return the functions that change a board: `claim`, `open` and `finish`."""
-    return [part(target) for part in (_claim, _open, _finish)]
+    """Return the functions that change a board: `claim`, `sleep`, `wake`, `open` and `finish`."""
+    return [part(target) for part in (_claim, _sleep, _wake, _open, _finish)]
 
 
 def _claim(target: Target) -> Code:
@@ -98,6 +101,39 @@ def _claim(target: Target) -> Code:
     return code
 
 
+def _sleep(target: Target) -> Code:
+    """`sleep(board, seat, now)`: sleep until another step is open; it may end earlier."""
+    code = Code(target, "sleep", board="ptr", seat="i64", now="i64")
+    board, seat, now = code.arguments
+    place = seat * APART + SHARES
+    atomics.store(code, board, place + ASLEEP, 1, "seq_cst")
+    is_open = code.compare("ne", atomics.load(code, board, NOW, "seq_cst"), now)
+    awake, asleep, done = map(code.fresh, ("awake", "asleep", "done"))
+    code.line(f"br i1 {is_open}, label %{awake}, label %{asleep}")
+    code.label(awake)
+    _, mine = atomics.exchange(code, board, place + ASLEEP, 1, 0, "seq_cst")
+    code.line(f"br i1 {mine}, label %{done}, label %{asleep}")  # else the lock has been given back, or will
+    code.label(asleep)
+    take, lock = (pointer(code, word(code, board, i)) for i in (ACQUIRE, place + LOCK))
+    code.emit("i32", f"call i32 {take}(ptr {lock}, i32 1)")
+    code.line(f"br label %{done}")
+    code.label(done)
+    return code
+
+
+def _wake(target: Target) -> Code:
+    """`wake(board)`: wake all who sleep."""
+    code = Code(target, "wake", board="ptr")
+    (board,) = code.arguments
+    for seat in code.each(0, word(code, board, OWNERS)):
+        place = code.value(seat, "i64") * APART + SHARES
+        _, mine = atomics.exchange(code, board, place + ASLEEP, 1, 0, "seq_cst")
+        for _ in code.when(mine):
+            give, lock = (pointer(code, word(code, board, i)) for i in (RELEASE, place + LOCK))
+            code.line(f"call void {give}(ptr {lock})")
+    return code
+
+
 def _open(target: Target) -> Code:
     """`open(board, step)`: open a step of the call that is under way, or end it; only one thread may."""
     code = Code(target, "open", board="ptr", step="i64")
@@ -129,7 +165,7 @@ def _open(target: Target) -> Code:
     atomics.store(code, board, NOW, code.binary("or", chunks, step), "seq_cst")
     asleep = atomics.load(code, board, SLEEPERS, "seq_cst")
     for _ in code.when(code.compare("ne", asleep, 0)):
-        futex(code, board, FUTEX_WAKE, 1 << 30)
+        code.invoke("wake", board)
     return code
 
 
@@ -146,14 +182,6 @@ def _finish(target: Target) -> Code:
         code.invoke("stumble", board, memory)
         code.invoke("open", board, step_of(code, step_of(code, now) + 1))
     return code
-
-
-def futex(code: Code, board: Value, operation: int, value: Operand) -> None:
-    """Write a call of the system, to sleep or to wake; it looks at the lower half of NOW."""
-    for _ in code.when(code.compare("ne", word(code, board, SYSTEM_CALL), 0)):
-        function, number = (word(code, board, i) for i in (SYSTEM_CALL, FUTEX))
-        given = f"i64 {number}, ptr {board}, i64 {operation}, i64 {value}, i64 0, i64 0, i64 0"
-        code.emit("i64", f"call i64 (i64, ...) {pointer(code, function)}({given})")
 
 
 def step_of(code: Code, number: Value) -> Value:

@@ -56,7 +56,7 @@ class Region:
         self._pause, self._waits = pause, [max(1, int(seconds / pause)) for seconds in (*_AWAKE, _LATE)]
         self.late, self._clear = workers.shared_words(1), 0.0
         workers.keep_for_ever(self.late)
-        self._teams: dict[int, _Teams] = {}
+        self._teams: dict[tuple[int, bool], _Teams] = {}
         self._lock = Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._teams.clear)
@@ -68,16 +68,15 @@ class Region:
         return Region(target)
 
     def board(self, threads: int) -> np.ndarray:
-        """Return a board for so many threads."""
-        board, calls = workers.shared_words(words.board_words(threads)), workers.system_calls()
+        """Return a board for so many threads, of which one uses it: the others would have no locks."""
+        board = workers.shared_words(words.board_words(threads))
         board[words.LATE_AT] = self.late.ctypes.data
         board[[words.WAIT, words.WAIT_FOR_CALL, words.LATE]] = self._waits
         if self._openmp:
             board[[words.PARALLEL, words.NUMBER, words.COUNT]] = list(self._openmp.values())
-        if calls is not None:
-            at = [words.SYSTEM_CALL, words.FUTEX, words.SLEEP]
-            board[at] = [calls["syscall"], calls["futex"], calls["usleep"]]
-            board[words.STUMBLE] = self._stumble
+        if self._stumble:
+            sleep = workers.address(ctypes.CDLL(None).usleep)
+            board[[words.STUMBLE, words.SLEEP]] = self._stumble, sleep
         return board
 
     def patience(self, cycles: float) -> int:
@@ -90,7 +89,7 @@ class Region:
         Args:
             fields: the call's data (`FIELDS`).
             threads: how many.
-            board: address of a board for that many, which nobody uses but this call.
+            board: address of a board for that many, which nobody uses but this call, where it runs alone.
             preference: whose threads; ours by default.
         """
         fields[_BOARD] = board
@@ -106,6 +105,7 @@ class Region:
             if preference.ours:
                 self._on_ours(fields, threads)
             else:
+                fields[_TEAMS] = self._table(threads, ours=False)
                 self._region(fields.ctypes.data)
             now, images = time.monotonic(), max(1, int(fields[_IMAGES]))
             preference.took((now - start) / images, now, late=int(self.late[0]) > late)
@@ -115,28 +115,28 @@ class Region:
             self.late[0], self._clear = 0, now + _RECENT
 
     def _on_ours(self, fields: np.ndarray, threads: int) -> None:
-        if workers.system_calls() is None:
-            self._alone(fields.ctypes.data)
-        else:
-            fields[_TEAMS] = self._table(threads)
-            self._team(fields.ctypes.data)
+        fields[_TEAMS] = self._table(threads, ours=True)
+        self._team(fields.ctypes.data)
 
-    def _table(self, threads: int) -> int:
+    def _table(self, threads: int, *, ours: bool) -> int:
         """Return the address of the boards of teams; if none is free, there is a new one, up to all cores."""
-        teams = self._teams.get(threads)
+        teams = self._teams.get((threads, ours))
         if teams is None or (teams.are_busy() and len(teams.boards) < teams.most):
             with self._lock:
-                teams = self._teams.setdefault(threads, _Teams(threads))
+                teams = self._teams.setdefault((threads, ours), _Teams(threads))
                 if teams.are_busy() and len(teams.boards) < teams.most:
-                    self._start(teams, threads)
+                    self._add(teams, threads, ours=ours)
         return teams.table.ctypes.data
 
-    def _start(self, teams: _Teams, threads: int) -> None:
+    def _add(self, teams: _Teams, threads: int, *, ours: bool) -> None:
+        """Add a team: threads of our own with a board, or only the board, for threads of OpenMP's."""
         board = self.board(threads)
+        board[words.SHARES + words.LOCK :: words.APART] = workers.locks(threads)
+        board[[words.ACQUIRE, words.RELEASE]] = workers.lock_functions()
         seats = np.array([(board.ctypes.data, seat) for seat in range(1, threads)], np.int64)
         for thing in (board, seats):
             workers.keep_for_ever(thing)
-        for seat in seats:  # if the system has no more threads to give, it goes with fewer
+        for seat in seats if ours else ():  # if the system has no more threads to give, it goes with fewer
             workers.start(self._helper, seat.ctypes.data)
         # last: an exception that a signal's handler raises leaves no team of which nobody comes
         teams.table[len(teams.boards)] = board.ctypes.data
@@ -144,7 +144,7 @@ class Region:
 
 
 class _Teams:
-    """Teams of so many threads each, and the table by which native code finds them."""
+    """Boards of teams of so many threads each, and the table by which native code finds them."""
 
     def __init__(self, threads: int) -> None:
         self.most = max(1, workers.cores() // threads)

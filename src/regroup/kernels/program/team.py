@@ -12,13 +12,15 @@ them are there when they are wanted, and else a team of our own, for whom nobody
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from regroup.kernels.language import atomics
 from regroup.kernels.language.code import Code, Value
 from regroup.kernels.language.words import pointer, put, wide, word
 from regroup.kernels.machine.target import Target
 from regroup.kernels.program import board as words
 from regroup.kernels.program import crowd
-from regroup.kernels.program.board import futex, step_of
+from regroup.kernels.program.board import step_of
 from regroup.kernels.program.runner import EPOCH, FIELDS, MEMORY, STEP_BITS, runner
 
 _RANDOM = MEMORY
@@ -29,7 +31,7 @@ def codes(target: Target) -> list[Code]:
     """Return the functions by which threads share work; each runs a call, whose fields it is given.
 
     `void alone(fields)` runs it on the calling thread; `void team(fields)` with whoever comes of a team that
-    is free; `void region(fields)` in a parallel region of OpenMP's. `helper(arguments)` is what a team's
+    is free; `void region(fields)` in a parallel region of OpenMP's, with a board that is free. `helper(arguments)` is what a team's
     threads run, and `void rest(count)` waits.
     """
     parts = (_stumble, _wait, _serve, _begin, _join, _alone, _team, _region, _helper, _rest)
@@ -60,10 +62,13 @@ def _stumble(target: Target) -> Code:
 
 
 def _wait(target: Target) -> Code:
-    """`wait(board, now)`: return when another step is open, or some time later: first awake, then asleep."""
-    code = Code(target, "wait", board="ptr", now="i64", memory="ptr")
+    """`wait(board, seat, now, memory)`: return when another step is open, or some time later.
+
+    First it waits awake, then asleep.
+    """
+    code = Code(target, "wait", board="ptr", seat="i64", now="i64", memory="ptr")
     code.internal = True
-    board, now, memory = code.arguments
+    board, seat, now, memory = code.arguments
     loop, spin, sleep, done = map(code.fresh, ("loop", "spin", "sleep", "done"))
     turns = code.memory(1)
     in_call = code.compare("uge", now, 1 << STEP_BITS)
@@ -89,7 +94,7 @@ def _wait(target: Target) -> Code:
     atomics.add(code, board, words.SLEEPERS, 1, "seq_cst")
     code.invoke("stumble", board, memory)
     for _ in code.when(code.compare("eq", atomics.load(code, board, words.NOW, "seq_cst"), now)):
-        futex(code, board, words.FUTEX_WAIT, code.binary("and", now, (1 << 32) - 1))
+        code.invoke("sleep", board, seat, now)
     atomics.add(code, board, words.SLEEPERS, -1, "seq_cst")
     code.line(f"br label %{done}")
     code.label(done)
@@ -149,7 +154,7 @@ def _serve(target: Target) -> Code:
     code.invoke("finish", board, seat, now, code.value(1, "i64"), memory)
     go(begin)
     code.label(idle)
-    code.invoke("wait", board, now, memory)
+    code.invoke("wait", board, seat, now, memory)
     go(begin)
     code.label(stop)
     return code
@@ -209,12 +214,37 @@ def _alone(target: Target) -> Code:
 
 
 def _team(target: Target) -> Code:
-    """`team(fields)`: run a call with a team that is free, or alone.
+    """`team(fields)`: run a call with a team that is free, or alone."""
+
+    def with_team(code: Code, fields: Value) -> None:
+        code.invoke("alone", fields)
+
+    return _taking(target, "team", with_team)
+
+
+def _region(target: Target) -> Code:
+    """`region(fields)`: run a call in a parallel region of OpenMP's, at whose end all its threads meet.
+
+    Without a board that is free it runs alone: so many regions at once have threads enough.
+    """
+
+    def in_region(code: Code, fields: Value) -> None:
+        code.invoke("begin", fields)
+        parallel = pointer(code, word(code, _board(code, fields), words.PARALLEL))
+        threads = word(code, fields, FIELDS.index("threads"))
+        threads = code.emit("i32", f"trunc i64 {threads} to i32")
+        code.line(f"call void {parallel}(ptr @join, ptr {fields}, i32 {threads}, i32 0)")
+
+    return _taking(target, "region", in_region)
+
+
+def _taking(target: Target, name: str, run: Callable[[Code, Value], None]) -> Code:
+    """Write a function that takes one of the boards that are free and runs a call with it; else alone.
 
     It is taken and given back here, where nothing can come in between: not even an exception that a signal's
     handler raises.
     """
-    code = Code(target, "team", fields="ptr")
+    code = Code(target, name, fields="ptr")
     (fields,) = code.arguments
     teams = pointer(code, word(code, fields, FIELDS.index("teams")))
     place = code.memory(1)
@@ -228,32 +258,20 @@ def _team(target: Target) -> Code:
     code.line(f"br i1 {code.compare('eq', found, 0)}, label %{none}, label %{ask}")
     code.label(ask)
     board = pointer(code, found)
-    _, free = atomics.exchange(code, board, words.BUSY, code.value(0, "i64"), code.value(1, "i64"))
+    _, free = atomics.exchange(code, board, words.BUSY, 0, 1)
     code.line(f"br i1 {free}, label %{taken}, label %{following}")
     code.label(following)
     put(code, place, 0, word(code, place, 0) + 1)
     code.line(f"br label %{look}")
     code.label(taken)
     put(code, fields, FIELDS.index("board"), found)
-    code.invoke("alone", fields)
+    run(code, fields)
     atomics.store(code, board, words.BUSY, 0)
     code.line(f"br label %{done}")
     code.label(none)
     code.invoke("alone", fields)
     code.line(f"br label %{done}")
     code.label(done)
-    return code
-
-
-def _region(target: Target) -> Code:
-    """`region(fields)`: run a call in a parallel region of OpenMP's, at whose end all its threads meet."""
-    code = Code(target, "region", fields="ptr")
-    (fields,) = code.arguments
-    code.invoke("begin", fields)
-    parallel = pointer(code, word(code, _board(code, fields), words.PARALLEL))
-    threads = word(code, fields, FIELDS.index("threads"))
-    threads = code.emit("i32", f"trunc i64 {threads} to i32")
-    code.line(f"call void {parallel}(ptr @join, ptr {fields}, i32 {threads}, i32 0)")
     return code
 
 
@@ -264,7 +282,6 @@ def _board(code: Code, fields: Value) -> Value:
 def _helper(target: Target) -> Code:
     """`helper(arguments)`: one of a team's threads; its board and its seat stand there."""
     code = Code(target, "helper", arguments="ptr")
-    code.type, code.end = "ptr", "ret ptr null"
     (arguments,) = code.arguments
     board, seat = pointer(code, word(code, arguments, 0)), word(code, arguments, 1)
     code.invoke("serve", board, seat, code.value(-1, "i64"))
