@@ -127,10 +127,10 @@ class Compiled(NotScripted, nn.Module):
 
     It uses `threads` threads, or as many as PyTorch does (`torch.set_num_threads`), in forked processes too;
     results have the same bits for any number. They share each step as they come, and wait for none that has
-    lost its core, unless it holds a piece of the work. They are PyTorch's own; or threads of the library, which
-    all networks share and which sleep when there is nothing to do: while other processes want the cores, in
-    forked processes, without GNU OpenMP (macOS, Windows), or if their number is another. A call that finds them
-    all at work does its own alone. PyTorch's operators have one thread in a forked process, as a warning says.
+    lost its core, unless it holds a piece of the work. They are PyTorch's own; or the library's, which all
+    networks share and which sleep when there is nothing to do: while other processes want the cores, in
+    forked processes, without GNU OpenMP (macOS, Windows), or if their number is another. A call that finds
+    all at work does its own alone. PyTorch's operators have one thread in a forked process; it says so once.
     It computes in float32, whatever autocast and default types say.
 
     It is a module, and stands for the model: parameters, buffers, `state_dict` and submodules are the model's

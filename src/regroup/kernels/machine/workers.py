@@ -71,7 +71,7 @@ def address(function: ctypes._CFuncPtr) -> int:
     return found
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def _python(name: str, result: type | None, *arguments: type) -> ctypes._CFuncPtr:
     """Return a C function of Python's; in ctypes' own object for it others may have set other types."""
     return ctypes.PYFUNCTYPE(result, *arguments)(address(getattr(ctypes.pythonapi, name)))

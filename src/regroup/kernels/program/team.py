@@ -31,8 +31,8 @@ def codes(target: Target) -> list[Code]:
     """Return the functions by which threads share work; each runs a call, whose fields it is given.
 
     `void alone(fields)` runs it on the calling thread; `void team(fields)` with whoever comes of a team that
-    is free; `void region(fields)` in a parallel region of OpenMP's, with a board that is free. `helper(arguments)` is what a team's
-    threads run, and `void rest(count)` waits.
+    is free; `void region(fields)` in a parallel region of OpenMP's, with a board that is free.
+    `helper(arguments)` is what a team's threads run, and `void rest(count)` waits.
     """
     parts = (_stumble, _wait, _serve, _begin, _join, _alone, _team, _region, _helper, _rest)
     return [
