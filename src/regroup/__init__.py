@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from regroup.ops.accelerate import decelerate as decelerate
     from regroup.ops.explain import explain as explain
     from regroup.profiling.profile import profile as profile
+    from regroup.report.draw import draw as draw
     from regroup.spec import ConvSpec as ConvSpec
     from regroup.spec import Cost as Cost
     from regroup.strategies import Strategy as Strategy
@@ -64,6 +65,7 @@ _HOME = {
     "create_model": "networks",
     "decelerate": "ops.accelerate",
     "deploy": "strategies.learning",
+    "draw": "report.draw",
     "evaluate": "training",
     "explain": "ops.explain",
     "export": "exporting",

@@ -10,6 +10,22 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def later(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that is looked up when it is called, whatever floor it is on.
+
+    For what a notebook asks an object itself and somebody above answers: its picture.
+
+    >>> later("math", "sqrt")(9.0)
+    3.0
+    """
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments, **named)
+
+    return call
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:

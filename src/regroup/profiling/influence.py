@@ -205,10 +205,14 @@ class Influence(TorchDispatchMode):
         out = func(*args, **kwargs)
         given = _tensors((args, kwargs))
         if any(map(self.is_data, given)) and not _is_alias(func, given, out):
-            self.tracks = [t for t in self.tracks if not t.follow(func, args, kwargs, out)]
+            self.called(func, args, kwargs, out)
             if reads_values(func):
                 self.declare_data(_tensors(out))
         return out
+
+    def called(self, func: torch._ops.OpOverload, args: tuple, kwargs: dict, out: Any) -> None:
+        """Take note of one call of an operator on data: let the tracks follow it."""
+        self.tracks = [t for t in self.tracks if not t.follow(func, args, kwargs, out)]
 
 
 def _forget(known: dict[int, Any], storage_of: Callable[[Any], StorageWeakRef]) -> None:

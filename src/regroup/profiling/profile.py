@@ -30,7 +30,7 @@ from regroup.profiling.layertime import layer_times
 from regroup.profiling.machine import Machine, machine
 from regroup.profiling.reach import Mixing, mixing, smallest
 from regroup.profiling.reach import reach as follow
-from regroup.profiling.table import table
+from regroup.profiling.table import as_html, table
 from regroup.profiling.where import hook_after
 
 
@@ -119,6 +119,10 @@ class Profile:
     def __str__(self) -> str:
         """Show the table of all layers, and the totals in words."""
         return table(self)
+
+    def _repr_html_(self) -> str:
+        """Show the table of the upper layers in a notebook."""
+        return as_html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the profile as JSON's types: units are MACs, bytes and seconds."""

@@ -5,6 +5,7 @@ What is called `found` is a `Profile`, which imports this.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -45,6 +46,26 @@ def rows(found: Any, depth: int | None = None) -> Iterator[list[str]]:
             share = None if layer.time is None else found.share(layer, "time")
             cells += [text.milliseconds(milliseconds), text.percent(share)]
         yield [*cells, text.percent(layer.fill)] if reached else cells
+
+
+_SIDES = {False: "left", True: "right"}
+
+
+def as_html(found: Any, depth: int | None = 2) -> str:
+    """Return the table, down to `depth` levels, and the sentences below it, as a part of a page."""
+    heads = columns(found)
+    lines = [_html_row("th", [name for name, _ in heads], heads)]
+    lines += [_html_row("td", cells, heads) for cells in rows(found, depth)]
+    said = "<br>".join(map(html.escape, summary(found)))
+    return f"<table>{''.join(lines)}</table><p>{said}</p>"
+
+
+def _html_row(kind: str, cells: list[str], heads: list[tuple[str, bool]]) -> str:
+    said = [
+        f'<{kind} style="text-align:{_SIDES[is_number]};white-space:pre">{html.escape(cell)}</{kind}>'
+        for cell, (_, is_number) in zip(cells, heads, strict=True)
+    ]
+    return f"<tr>{''.join(said)}</tr>"
 
 
 def table(found: Any) -> str:

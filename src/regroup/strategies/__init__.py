@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import ParameterError, StrategyError, unknown_name
+from regroup.lazy import later
 from regroup.ops.counting import count
 from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
@@ -36,6 +37,8 @@ from regroup.spec import ConvSpec, Cost, Size, divisors
 from regroup.strategies.starting import DenseWeights, Start, measured
 
 S = typing.TypeVar("S", bound="Strategy")
+
+_draw = later("regroup.report.draw", "draw")
 
 strategies: Registry[type[Strategy]] = Registry("strategy", __name__, entry_point="regroup.strategies")
 
@@ -140,6 +143,13 @@ class Strategy:
 
     def __str__(self) -> str:
         return self.label
+
+    def _repr_svg_(self) -> str | None:
+        """Show the picture of `regroup.draw` in a notebook, if there can be one."""
+        try:
+            return _draw(self)._repr_svg_()
+        except ParameterError:
+            return None
 
 
 @typing.dataclass_transform(frozen_default=True)

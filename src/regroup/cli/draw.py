@@ -1,0 +1,66 @@
+"""Draw a grouping, or a block of a network, as it is wired: channels, groups, shuffles, kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw, and where to."""
+
+    what: tyro.conf.Positional[str]
+    """A strategy such as shuffled:groups=3, or a network's name; a run of `regroup train`; an ONNX file."""
+    out: Path | None = None
+    """File to write, .svg or .png; none: an SVG here, called like what is drawn."""
+    channels: int | None = None
+    """Of a strategy: channels of its convolution, none: 12. Of a network: channels of the input image."""
+    layers: int | None = None
+    """Of a strategy: layers one after the other; none: 2 where one does not connect everything, else 1."""
+    block: str | None = None
+    """Of a network: which module, such as stages.1.0 or stage2.0; none: the first block with groups."""
+    image: int | None = None
+    """Height and width of the network's input image; none: what it expects."""
+    progress: float = 1.0
+    """Of a strategy that learns: how far its training is, from 0 to 1 (as deployed)."""
+    most: int = 24
+    """Channels to draw in a row; of more, some that show every way between groups."""
+    plugin: tuple[Path, ...] = ()
+    """Python files that define further strategies and networks."""
+
+
+def run(options: Options) -> int:
+    """Draw and write the picture, and say what it shows."""
+    import re
+
+    from regroup.cli._network import check_number, choose
+    from regroup.cli._plugins import load_plugins
+    from regroup.cli._table import say
+    from regroup.report.draw import draw
+    from regroup.report.picture import check_form
+    from regroup.strategies import parse_strategy, strategies
+
+    if options.out is not None:
+        check_form(options.out)
+    load_plugins(options.plugin)
+    check_number("channels", options.channels)
+    check_number("image", options.image)
+    known = options.what.partition(":")[0] in strategies
+    found = draw(
+        parse_strategy(options.what) if known else choose(options.what, channels=options.channels).model,
+        channels=options.channels if known else None,
+        layers=options.layers,
+        block=options.block,
+        image=options.image,
+        progress=options.progress,
+        most=options.most,
+        name=options.what,
+    )
+    name = re.sub(r"[^\w.+=-]+", "-", found.title).strip("-")
+    path = found.save(options.out or Path(f"{name}.svg"))
+    say(f"{found.title}: {'; '.join(found.notes)}")
+    say(f"drawn: {path}")
+    return 0
