@@ -18,6 +18,7 @@ import regroup.interop.timm as interop
 from regroup.errors import EngineWarning, NetworkError
 from regroup.networks import create_model, networks
 from regroup.networks.backbone import Backbone
+from regroup.ops.shapes import without_numbers
 from tests.engine.models import randomise
 from tests.engine.test_compiled import assert_as_good_as_pytorch
 from tests.networks.representatives import representatives, shallow, side
@@ -44,16 +45,17 @@ HALVING = [
 
 
 def shadow(name: str, **options: object) -> Backbone:
-    with torch.device("meta"):
+    with without_numbers():
         return create_model(name, **options).eval()
 
 
 def images(name: str) -> torch.Tensor:
     multiple = -(-side(name) // 32) * 32
-    return torch.empty(2, 3, multiple, multiple, device="meta")
+    return torch.empty(2, 3, multiple, multiple)
 
 
 @pytest.mark.parametrize("name", TRACEABLE)
+@without_numbers()
 def test_torchvision_extracts_what_feature_info_names(name: str) -> None:
     model, x = shadow(name, **shallow(name)), images(name)
     nodes = {info["module"]: str(info["reduction"]) for info in model.feature_info}
@@ -63,35 +65,35 @@ def test_torchvision_extracts_what_feature_info_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ONE_TENSOR)
+@without_numbers()
 def test_torchvision_builds_a_pyramid_on_stem_and_stages(name: str) -> None:
     model, x = shadow(name, **shallow(name)), images(name)
     parts = nn.ModuleDict({"stem": model.stem, **{f"stages_{i}": s for i, s in enumerate(model.stages)}})
     levels = {info["module"].replace(".", "_"): str(info["reduction"]) for info in model.feature_info}
-    with torch.device("meta"):
-        pyramid = BackboneWithFPN(parts, levels, [info["num_chs"] for info in model.feature_info], 16)
+    pyramid = BackboneWithFPN(parts, levels, [info["num_chs"] for info in model.feature_info], 16)
     *maps, _ = pyramid(x).values()
     expected = model.forward_intermediates(x, intermediates_only=True)
     assert [m.shape for m in maps] == [(2, 16, *feature.shape[2:]) for feature in expected]
 
 
 @pytest.mark.parametrize("name", HALVING[:4])
+@without_numbers()
 def test_torchvisions_deeplab_segments(name: str) -> None:
     model, x = shadow(name, **shallow(name)), images(name)
     (info,) = [info for info in model.feature_info if info["reduction"] == 16]
-    with torch.device("meta"):
-        body = create_feature_extractor(model, {info["module"]: "out"}, tracer_kwargs=LEAVES)
-        deeplab = DeepLabV3(body, DeepLabHead(info["num_chs"], 4))
-        assert deeplab(x)["out"].shape == (2, 4, *x.shape[2:])
+    body = create_feature_extractor(model, {info["module"]: "out"}, tracer_kwargs=LEAVES)
+    deeplab = DeepLabV3(body, DeepLabHead(info["num_chs"], 4))
+    assert deeplab(x)["out"].shape == (2, 4, *x.shape[2:])
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@without_numbers()
 def test_a_unet_takes_all_feature_maps(name: str) -> None:
     model, x = shadow(name, **shallow(name)), images(name)
     depth = model.feature_info[-1]["reduction"].bit_length() - 1
     widths = (64, 32, 16, 16, 8)[:depth]
-    with torch.device("meta"):
-        given = {"encoder_depth": depth, "decoder_channels": widths, "classes": 4, **shallow(name)}
-        unet = smp.Unet(f"tu-{name}", encoder_weights=None, **given)
+    given = {"encoder_depth": depth, "decoder_channels": widths, "classes": 4, **shallow(name)}
+    unet = smp.Unet(f"tu-{name}", encoder_weights=None, **given)
     found = set()
     unet.encoder.register_forward_hook(lambda *call: found.update(feature.shape for feature in call[-1]))
     assert unet(x).shape == (2, 4, *x.shape[2:])
@@ -100,10 +102,10 @@ def test_a_unet_takes_all_feature_maps(name: str) -> None:
 
 @pytest.mark.parametrize("decoder", [smp.FPN, smp.Linknet, smp.UPerNet])
 @pytest.mark.parametrize("name", HALVING)
+@without_numbers()
 def test_other_decoders_segment(name: str, decoder: type[nn.Module]) -> None:
     x = images(name)
-    with torch.device("meta"):
-        model = decoder(f"tu-{name}", encoder_weights=None, classes=4, **shallow(name))
+    model = decoder(f"tu-{name}", encoder_weights=None, classes=4, **shallow(name))
     assert model(x).shape == (2, 4, *x.shape[2:])
 
 

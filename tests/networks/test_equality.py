@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from regroup.networks import Network, build, list_models, networks
 from regroup.networks.weights import load_weights
+from regroup.ops.shapes import without_numbers
 from tests.networks.libraries import Reference
 from tests.networks.references import REFERENCES
 
@@ -134,7 +135,7 @@ def test_network_equals_its_reference_in_eval_and_in_a_training_step(
 
 def translated(network: Network, reference: Reference, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state of theirs under our names and in our shapes, as it would be loaded."""
-    with torch.device("meta"):
+    with without_numbers():
         shadow = build(network, **reference.options)
     with mock.patch.object(shadow, "load_state_dict") as load:
         load_weights(shadow, state, network.layouts)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-import torch
 from timm.models import (
     build_model_with_cfg,
     is_model,
@@ -30,6 +29,7 @@ from torch import nn
 from regroup.networks import Network, build, create_model, networks
 from regroup.ops.dynamic import DynamicGroupConv
 from regroup.ops.scripting import UNTRACEABLE
+from regroup.ops.shapes import without_numbers
 from regroup.strategies.learning import Learned
 
 default_cfgs: dict[str, dict[str, Any]] = {}
@@ -48,17 +48,22 @@ def register() -> list[str]:
 def _entry_point(network: Network) -> Callable[..., nn.Module]:
     """Return the function that timm calls; timm takes the name and the module from the function."""
 
+    @cache
+    def description() -> tuple[dict[str, Any], int]:
+        with without_numbers():  # to ask it what it is
+            model = build(network)
+        return model.pretrained_cfg, len(model.feature_info)
+
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
             options.pop(key, None)
-        with torch.device("meta"):  # a shadow without memory, to ask it what it is
-            shadow = build(network)
+        expects, features = description()
         return build_model_with_cfg(
             partial(create_model, network.name, pretrained=pretrained),
             network.name,
             False,  # create_model loads the weights itself
-            pretrained_cfg=shadow.pretrained_cfg,
-            feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(len(shadow.feature_info)))},
+            pretrained_cfg=dict(expects),
+            feature_cfg={"feature_cls": "getter", "out_indices": tuple(range(features))},
             **options,
         )
 

@@ -18,6 +18,7 @@ from regroup.loading.inputs import ImageInput, require_images
 from regroup.loading.kinds import Loaded, kind
 from regroup.loading.named import named
 from regroup.networks import anywhere
+from regroup.ops.shapes import without_numbers
 from regroup.training.checkpoint import load_checkpoint, load_state
 from regroup.training.directory import published
 
@@ -98,7 +99,7 @@ class Trained:
 
     def _check_size(self) -> None:
         """Count what the network would take before it takes it: options from a file may ask for anything."""
-        with torch.device("meta"):
+        with without_numbers():
             model = anywhere.create_any_model(
                 self.model, num_classes=len(self.classes), in_chans=self.shape[0], **self.options
             )

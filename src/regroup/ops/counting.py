@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regroup.ops.formulas import macs_of
+from regroup.ops.shapes import result_of
 from regroup.spec import Cost
 
 
@@ -100,7 +101,7 @@ class _Operators(TorchDispatchMode):
         if is_plain and _is_composite(func):  # in inference mode they come here in one piece
             with self:
                 return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
+        out = result_of(func, args, kwargs)
         self._saw(func, args, kwargs, out)
         return out
 

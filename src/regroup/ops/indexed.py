@@ -27,7 +27,7 @@ def spread(inputs: int, kept: int, groups: int = 1) -> Tensor:
 
     Shapes: int64 (groups * kept,), group after group.
     """
-    return torch.cat([(torch.arange(kept) * inputs // kept + g) % inputs for g in range(groups)])
+    return ((torch.arange(kept) * inputs // kept + torch.arange(groups)[:, None]) % inputs).flatten()
 
 
 def guard_index(module: nn.Module, channels: int) -> None:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regroup.engine.graph import Graph, Node, Ref, Torch, Value
 from regroup.errors import EngineError
 from regroup.ops.formulas import macs_of
+from regroup.ops.shapes import result_of
 
 _aten = torch.ops.aten
 
@@ -28,21 +29,6 @@ _VIEWS = (_aten.view.default, _aten._unsafe_view.default)
 _DEPENDENT = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 _NORMS = (_aten.native_batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
-
-_ACTIVATIONS = tuple(
-    getattr(_aten, name).default
-    for name in (
-        "relu",
-        "hardtanh",
-        "silu",
-        "hardswish",
-        "hardsigmoid",
-        "sigmoid",
-        "gelu",
-        "leaky_relu",
-        "mish",
-    )
-)
 
 
 class StatefulError(EngineError):
@@ -156,13 +142,11 @@ class Recorder(TorchDispatchMode):
             types = {one.dtype for one in metas[:5] if isinstance(one, Tensor)}
             if len(types) > 1:
                 raise EngineError(f"tensors of several types meet in {func}: {', '.join(map(str, types))}")
-        if func in _ACTIVATIONS:
-            return torch.empty_like(metas[0])
-        if func in _NORMS and not (func is _NORMS[0] and args[5]):
-            return torch.empty_like(metas[0]), *(metas[0].new_empty(0) for _ in range(2))
-        if func is _aten.convolution.default and not args[6]:
-            return _convolution(metas, lambda: func(*metas))
-        return func(*metas, **{k: _mapped(self._meta, v) for k, v in kwargs.items()})
+        if func is _aten.convolution.default and not metas[6]:  # nor of biases
+            _, weight, bias, *_ = metas
+            if bias is not None and bias.shape != weight.shape[:1]:
+                raise EngineError(f"a convolution's bias has shape {tuple(bias.shape)}")
+        return result_of(func, metas, {k: _mapped(self._meta, v) for k, v in kwargs.items()})
 
     def _meta(self, arg: object) -> object:
         """Return an argument without numbers."""
@@ -244,20 +228,6 @@ def _is_random(func: Any, args: Sequence[object], kwargs: dict[str, object]) -> 
 def _is_without_memory(tensor: Tensor) -> bool:
     plain = not isinstance(tensor, Phantom) and tensor.layout == torch.strided and tensor.device.type == "cpu"
     return plain and tensor.numel() > 0 and tensor.data_ptr() == 0
-
-
-def _convolution(metas: Sequence[Any], ask_pytorch: Callable[[], Tensor]) -> Tensor:
-    """Return a convolution's result, without numbers: PyTorch takes long over that, but knows all errors."""
-    x, weight, bias, stride, padding, dilation, _, _, groups = metas
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise EngineError(f"a convolution's bias has shape {tuple(bias.shape)}")
-    sizes = [
-        (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=False)
-    ]
-    if x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * groups or min(sizes, default=0) < 1:
-        return ask_pytorch()
-    return x.new_empty(x.shape[0], weight.shape[0], *sizes)
 
 
 def leaves_of(args: Iterable[object]) -> Iterator[object]:
