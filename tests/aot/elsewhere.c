@@ -41,10 +41,10 @@ int main(int count, char **paths) {
         kernel(views, (intptr_t)ranges[i][0], (intptr_t)ranges[i][1], private + CURSOR);
         done = ranges[i][1];
     }
-    look_at_regions();
     FILE *result = fopen(paths[2], "wb");
     for (int i = 0; i < buffers; i++)
         if (!result || fwrite(memory[i], 1, (size_t)bytes[i], result) != (size_t)bytes[i])
             return 3;
+    leave_regions();
     return fclose(result) ? 3 : 0;
 }

@@ -24,7 +24,7 @@ static unsigned char *region(size_t bytes, int at_end) {
     return start + page + (at_end ? whole - bytes : 0);
 }
 
-static void look_at_regions(void) {}
+static void leave_regions(void) {}
 #else
 enum { FENCE = 1024, REGIONS = 64, POST = 0xA5 };
 static struct {
@@ -45,11 +45,14 @@ static unsigned char *region(size_t bytes, int at_end) {
     return inside;
 }
 
-static void look_at_regions(void) {
-    for (int i = 0; i < region_count; i++)
+static void leave_regions(void) {
+    for (int i = 0; i < region_count; i++) {
         for (unsigned char *at = regions[i].start; at < regions[i].end; at++)
             if (*at != POST && (at < regions[i].first || at >= regions[i].last))
                 stop("it writes outside of its memory");
+        free(regions[i].start);
+    }
+    region_count = 0;
 }
 #endif
 #endif

@@ -21,6 +21,7 @@ from regroup.kernels.machine.target import Target
 
 _HOST = Target.host().name
 RUNNABLE = {
+    "x86-64": _HOST in ("AVX2", "AVX-512"),
     "x86-64-avx2": _HOST in ("AVX2", "AVX-512"),
     "x86-64-avx512": _HOST == "AVX-512",
     "aarch64": True,
@@ -42,6 +43,7 @@ _PACKAGES = {
     "qemu-aarch64": "qemu-user",
     "qemu-system-arm": "qemu-system-arm",
     "qemu-arm": "qemu-user",
+    "qemu-x86_64": "qemu-user",
     "qemu-riscv64": "qemu-user",
     "node": "nodejs",
 }
@@ -52,7 +54,8 @@ def require(machine: str) -> Machine:
     found = MACHINES[machine]
     if not RUNNABLE[machine]:
         pytest.skip(f"{machine} is not run: this CPU is {_HOST}")
-    for program in filter(None, (found.compiler, found.runs_with.partition(" ")[0])):
+    emulator = "qemu-x86_64" if found.more else found.runs_with.partition(" ")[0]
+    for program in filter(None, (found.compiler, emulator)):
         if shutil.which(program) is None:
             package = _PACKAGES.get(program, "a C compiler")
             pytest.skip(f"{machine} is not run: there is no {program} (apt-get install {package})")
@@ -82,9 +85,11 @@ class Built:
     def __init__(
         self, model: object, example: object, machine: Machine, folder: Path, *, apart: bool = True
     ) -> None:
-        self.network: Network = whole_network(model, example, machine.cpu)
+        self.networks = [whole_network(model, example, cpu) for cpu in (machine.cpu, *machine.more)]
+        self.network: Network = self.networks[-1 if _HOST == "AVX-512" else 0]
         apart = apart and not machine.is_wasm
-        self.made: Object = compile_network(self.network, machine.cpu, "net_run", apart=apart)
+        options = {"parallel": machine.has_threads, "hook": not machine.is_wasm}
+        self.made: Object = compile_network(self.networks, "net", apart=apart, **options)
         self.machine, self.folder = machine, folder
         for name, data in sources(self.network, self.made, machine, "net", "a test").items():
             (folder / name).write_bytes(data)
@@ -104,8 +109,7 @@ class Built:
             "HEADER": '"net.h"',
             "TABLE": ", ".join(ports),
             "GIVEN": ", ".join(given),
-            "RUN": f"net_run({', '.join(f'given[{i}]' for i in range(len(given)))})",
-            "ARENA": "NET_ARENA_BYTES",
+            "GIVEN_TO_RUN": ", ".join(f"given[{i}]" for i in range(len(given))),
             "ARENA_AT": str(count),
         }
         command = [self.machine.compiler, "-O1", "-Wall", "-Werror", f"-I{self.folder}"]
@@ -120,8 +124,8 @@ class Built:
         numbers = [self.made.arena_bytes, floats, len(self.network.outputs)]
         self._script = [Path(__file__).with_name("fenced.mjs"), self.folder / "net.wasm", *numbers]
 
-    def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """Run one image, and return the outputs."""
+    def __call__(self, *inputs: Tensor, emulator: str = "") -> list[Tensor]:
+        """Run one image, as the machine's programs run or in another emulator, and return the outputs."""
         files = [self.folder / "net.weights"] if self.made.apart else []
         for port, x in zip(self.network.inputs, inputs, strict=True):
             files.append(self.folder / f"{port.name}.bin")
@@ -130,7 +134,8 @@ class Built:
         if self.machine.is_wasm:
             run([self.machine.runs_with, *self._script, *files, *results])
         else:
-            run(program(self.machine, self.folder / "fenced", [*files, *results]), self.folder)
+            command = program(self.machine, self.folder / "fenced", [*files, *results])
+            run([*emulator.split(), *command], self.folder)
         return [_read(path, port) for path, port in zip(results, self.network.outputs, strict=True)]
 
 

@@ -18,6 +18,7 @@ from regroup.aot.targets import MACHINES, listed
 from regroup.errors import CheckpointError, EngineError, ParameterError, UnknownNameError
 from regroup.files.sealed import verify_sealed
 from tests.aot.running import require, run
+from tests.aot.test_symbols import undefined
 
 
 def small(seed: int = 0) -> nn.Module:
@@ -35,18 +36,27 @@ PAGE = Path(__file__).parents[2] / "docs" / "object.md"
 EXAMPLE = torch.randint(-3, 4, (2, 3, 12, 10)).float()
 
 
-@pytest.mark.parametrize("machine", ["x86-64-avx2", "aarch64"])
-@pytest.mark.parametrize("weights", ["inside", "apart"])
+@pytest.mark.parametrize(("machine", "weights"), [("x86-64", "inside"), ("aarch64", "apart")])
 def test_the_example_builds_and_gives_what_pytorch_gives(machine, weights, tmp_path):
+    """Alone with the times of steps, on threads of its own, and on those of OpenMP."""
     require(machine)
-    export_object(small(), EXAMPLE, machine, tmp_path / "net", weights=weights)
-    printed = run(["make", "-C", tmp_path / "net", "check", "CFLAGS=-O1 -Wall -Wextra -Werror"])
-    assert "output: at most 0 from what is expected, whose largest number is" in printed
+    export_object(small(), EXAMPLE, machine, tmp_path / "net", weights=weights, hook=True)
+    make = ["make", "-B", "-C", tmp_path / "net", "check"]
+    for options in ("THREADS=3 CFLAGS=-fopenmp", "THREADS=3", ""):
+        flags, _, more = options.partition("CFLAGS=")
+        printed = run([*make, f"CFLAGS=-O1 -Wall -Wextra -Werror {more}", *flags.split()])
+        assert "output: at most 0 from what is expected, whose largest number is" in printed
+        steps = re.findall(r"^step (\d+): [\d.]+ us, (conv|pool|linear)", printed, re.MULTILINE)
+        assert [int(number) for number, _ in steps] == ([] if flags else list(range(len(steps))))
+        assert bool(steps) != bool(flags)
     files = ["net.weights"] if weights == "apart" else []
     emulator = MACHINES[machine].runs_with.split()
     paths = [tmp_path / "net" / file for file in ("main", *files, "input.bin")]
-    lines = run([*emulator, *paths]).splitlines()
+    lines = [line for line in run([*emulator, *paths]).splitlines() if not line.startswith("step")]
     assert [line.split()[:2] for line in lines] == [["output", str(i)] for i in range(5)]
+    if MACHINES[machine].more:  # a CPU that there is no code for
+        old = subprocess.run(["qemu-x86_64", "-cpu", "Nehalem", *paths], capture_output=True, text=True)
+        assert (old.returncode, old.stderr) == (1, "net_run: 3\n")
 
 
 def test_the_example_in_javascript_gives_what_pytorch_gives(tmp_path):
@@ -75,9 +85,10 @@ def test_the_example_in_javascript_gives_what_pytorch_gives(tmp_path):
 
 
 def test_two_networks_in_one_program_on_many_threads(tmp_path):
-    require("x86-64-avx2")
+    """Each image on one of eight threads, and then each step on one to eight of them."""
+    require("x86-64")
     for name, seed in (("one", 1), ("other", 2)):
-        export_object(small(seed), EXAMPLE, "x86-64-avx2", tmp_path / name, name=name)
+        export_object(small(seed), EXAMPLE, "x86-64", tmp_path / name, name=name)
     program = tmp_path / "threads.cpp"
     program.write_text("""
         #include <cstring>
@@ -95,6 +106,13 @@ def test_two_networks_in_one_program_on_many_threads(tmp_path):
                 *good = *good && !std::memcmp(first[which], y, sizeof y);
             }
         }
+        alignas(64) static unsigned char wide[ONE_PARALLEL_BYTES(8)];
+        static void at_once(void *context, int shares, one_task *task, void *state) {
+            std::vector<std::thread> threads;
+            for (int i = 0; i < shares; i++) threads.emplace_back(task, state, i);
+            for (auto &thread : threads) thread.join();
+            ++*static_cast<int *>(context);
+        }
         int main() {
             for (int i = 0; i < ONE_INPUT_FLOATS; i++) x[i] = i % 17 - 8;
             bool good[8];
@@ -106,6 +124,13 @@ def test_two_networks_in_one_program_on_many_threads(tmp_path):
                     i % 2 ? work<other::Network> : work<one::Network>, i % 2, 2000, &good[i]);
             for (auto &thread : threads) thread.join();
             for (bool one : good) if (!one) return 1;
+            for (int shares = 1, last = 0; shares <= 8; shares++) {
+                float y[5];
+                int steps = 0;
+                if (one_run_parallel(x, y, wide, shares, at_once, &steps)) return 4;
+                if (std::memcmp(first[0], y, sizeof y) || !steps || (last && steps != last)) return 5;
+                last = steps;
+            }
             try { one::Network().run(x, nullptr); } catch (const std::invalid_argument &) {
                 return std::memcmp(first[0], first[1], sizeof first[0]) ? 0 : 2;
             }
@@ -164,8 +189,8 @@ def test_the_same_network_gives_the_same_files(tmp_path):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_there_is_an_export_for_every_machine(machine, tmp_path):
-    export_object(small(), EXAMPLE, machine, tmp_path / "net")
+def test_there_is_an_export_for_every_machine_which_calls_nothing(machine, tmp_path):
+    export_object(small(), EXAMPLE, machine, tmp_path / "net", hook="wasm" not in machine)
     code = (tmp_path / "net" / "net.o").read_bytes()
     kinds = {"apple": (b"\xcf\xfa\xed\xfe", None), "wasm": (b"\0asm", None)}
     kinds |= {"x86-64": (b"\x7fELF", 62), "aarch64": (b"\x7fELF", 183)}
@@ -173,6 +198,7 @@ def test_there_is_an_export_for_every_machine(machine, tmp_path):
     magic, number = next(kinds[key] for key in kinds if key in machine)
     assert code[:4] == magic and number in (None, int.from_bytes(code[18:20], "little"))
     assert (tmp_path / "net" / "libnet.a").exists() == (magic == b"\x7fELF")
+    assert magic != b"\x7fELF" or not undefined(code)
     about = MACHINES[machine].about
     assert f"{machine} " in listed() and f"| `{machine}` | {about} | " in PAGE.read_text()
 
@@ -191,6 +217,8 @@ REFUSED = {
     "reserved": ({"name": "main"}, ParameterError, "name='main': must be a name in C"),
     "weights": ({"weights": "beside"}, ParameterError, "weights='beside': must be 'inside' or 'apart'"),
     "winograd": ({"winograd": "some"}, ParameterError, "winograd='some': must be true, false, or left out"),
+    "hook": ({"hook": 1}, ParameterError, "hook=1: must be true or false"),
+    "hook there": ({"hook": True, "target": "wasm32-simd128"}, ParameterError, "hook=True: must be left out"),
     "training": ({"model": small().train()}, EngineError, "training mode"),
     "operators": ({"model": Sort().eval()}, EngineError, "no kernel for aten::(sort|cumsum).*no kernel for"),
     "nothing": ({"model": nn.Identity().eval()}, EngineError, "computes nothing"),

@@ -7,11 +7,12 @@ for each the offset of its member, and their names (big-endian; System V ABI, ch
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 _MAGIC = b"!<arch>\n"
 
 
-def archive(name: str, data: bytes, symbols: list[str]) -> bytes:
+def archive(name: str, data: bytes, symbols: Sequence[str]) -> bytes:
     """Return an archive with the one member `name`, which defines `symbols`."""
     assert len(name) < 16, name
     names = b"".join(symbol.encode() + b"\0" for symbol in symbols)

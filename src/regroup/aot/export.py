@@ -35,6 +35,7 @@ from regroup.engine.frontend.inputs import of_example
 from regroup.errors import ParameterError
 from regroup.files.disk import make_directories, try_writing
 from regroup.files.sealed import is_earlier, write_sealed
+from regroup.kernels.machine.target import Target
 
 SIGN = "report.json"
 """File by which an earlier export is known."""
@@ -106,16 +107,23 @@ def object_files(
         UnknownNameError: there is no such target.
     """
     machine, settings = machine_of(target), Settings(**options)
-    cpu, name = settings.cpu(machine), settings.name
-    network = whole_network(model, example, cpu)
-    made = compile_network(network, cpu, f"{name}_run", apart=settings.apart)
-    found = report(network, made, machine.name)
+    cpus, name = settings.cpus(machine), settings.name
+    networks = [whole_network(model, example, cpu) for cpu in cpus]
+    parallel = machine.has_threads
+    made = compile_network(networks, name, apart=settings.apart, parallel=parallel, hook=settings.hook)
+    found = report(networks, made, machine.name)
     limits = settings.ram_bytes, settings.flash_bytes
-    require_fit(found, *limits, lambda ram: smaller_image(model, example, cpu, ram))
+    require_fit(found, *limits, lambda ram: _smaller(model, example, cpus, ram))
     files = _objects(made, machine, name)
-    files |= sources(network, made, machine, name, title or _title(model))
+    files |= sources(networks[0], made, machine, name, title or _title(model))
     files |= {"report.txt": str(found).encode(), SIGN: found.as_json().encode()}
-    return files | _samples(network, model, example), found
+    return files | _samples(networks[0], model, example), found
+
+
+def _smaller(model: Any, example: Any, cpus: Sequence[Target], ram: int) -> tuple[int, int] | None:
+    """Return height and width of images that fit whatever the CPU is, None if none is found."""
+    sides = [smaller_image(model, example, cpu, ram) for cpu in cpus]
+    return min((side for side in sides if side), default=None) if all(sides) else None
 
 
 def _check_directory(path: Path, overwrite: bool) -> None:
@@ -147,7 +155,7 @@ def _objects(made: Object, machine: Machine, name: str) -> dict[str, bytes]:
     if machine.is_wasm:
         files[f"{name}.wasm"] = linked(made.code, f"{name}_run")
     if made.code[:4] == b"\x7fELF":  # archives of other formats have another index
-        files[f"lib{name}.a"] = archive(f"{name}.o", made.code, [f"{name}_run"])
+        files[f"lib{name}.a"] = archive(f"{name}.o", made.code, made.symbols)
     return files
 
 

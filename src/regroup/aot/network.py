@@ -57,11 +57,13 @@ class Network:
         schedule: the steps.
         inputs: in the order in which the model takes them.
         outputs: in the order in which the model returns them.
+        target: the CPU that it is for.
     """
 
     schedule: Schedule
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    target: Target
 
 
 def whole_network(model: Any, example: Tensor | Sequence[Any] | Mapping[str, Any], target: Target) -> Network:
@@ -83,7 +85,8 @@ def whole_network(model: Any, example: Tensor | Sequence[Any] | Mapping[str, Any
         raise EngineError("the network computes nothing that could be object code")
     part, schedule = parts[0]
     assert schedule is not None
-    return Network(schedule, _inputs(inputs, recorded.graph, part.graph), _outputs(recorded, part.graph))
+    ports = _inputs(inputs, recorded.graph, part.graph), _outputs(recorded, part.graph)
+    return Network(schedule, *ports, target)
 
 
 def _refusal(reasons: Counter[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from regroup.aot.network import Network
@@ -111,12 +111,20 @@ class Report:
         return f"Of the weights, {self.winograd:,} are for Winograd's algorithm (winograd=false: none)."
 
 
-def report(network: Network, made: Object, machine: str) -> Report:
-    """Return what an export needs."""
-    arrangement = made.arrangement
+def report(networks: Sequence[Network], made: Object, machine: str) -> Report:
+    """Return what an export needs; of several CPUs, the steps are those of the one that needs most memory."""
+    winograd = sum(map(_winograd, made.arrangements)) if networks[0].target.winograd else None
+    found = [_steps(*each) for each in zip(networks, made.arrangements, strict=True)]
+    steps = max(found, key=lambda steps: max((step.bytes for step in steps), default=0))
+    buffers = 4 * sum(port.floats for port in (*networks[0].inputs, *networks[0].outputs))
+    weights = len(made.weights)
+    return Report(machine, made.code_bytes, weights, made.arena_bytes, buffers, steps, winograd)
+
+
+def _steps(network: Network, arrangement: Arrangement) -> tuple[StepReport, ...]:
     cycles = [sum(kernel.cycles for kernel in kernels) for kernels in arrangement.kernels]
     live = _live(network)
-    steps = tuple(
+    return tuple(
         StepReport(
             name,
             sum(problem.macs for problem in problems),
@@ -126,10 +134,6 @@ def report(network: Network, made: Object, machine: str) -> Report:
         )
         for i, (name, problems) in enumerate(zip(arrangement.names, arrangement.problems, strict=True))
     )
-    weights = len(made.weights)
-    buffers = 4 * sum(port.floats for port in (*network.inputs, *network.outputs))
-    winograd = _winograd(arrangement) if arrangement.target.winograd else None
-    return Report(machine, made.code_bytes, weights, made.arena_bytes, buffers, steps, winograd)
 
 
 def _winograd(arrangement: Arrangement) -> int:

@@ -38,6 +38,7 @@ class Machine:
         name: what people call it.
         cpu: for which the code is generated.
         about: what it is good for, in a line.
+        more: better CPUs, for which there is code in the same object.
         compiler: the C compiler that the Makefile takes if none is given.
         flags: what that compiler needs besides.
         runs_with: what programs are run with where this is another machine.
@@ -51,6 +52,7 @@ class Machine:
     flags: str = ""
     runs_with: str = ""
     board: Board | None = None
+    more: tuple[Target, ...] = ()
 
     @property
     def runs_here(self) -> bool:
@@ -58,6 +60,11 @@ class Machine:
         host = Target.host()
         same = host.triple.split("-")[0] == self.cpu.triple.split("-")[0] and "linux" in host.triple
         return same and host.lanes >= self.cpu.lanes and self.name.startswith("x86-64")
+
+    @property
+    def has_threads(self) -> bool:
+        """Its programs may have several."""
+        return self.board is None and not self.is_wasm
 
     @property
     def is_wasm(self) -> bool:
@@ -120,6 +127,12 @@ def _controller(name: str, cpu: Target, about: str, fpu: str, board: Board) -> M
 MACHINES: dict[str, Machine] = {
     machine.name: machine
     for machine in (
+        Machine(
+            "x86-64",
+            Target.avx2(),
+            "servers and PCs since 2013: code for AVX2 and for AVX-512, chosen from as it runs",
+            more=(Target.avx512(),),
+        ),
         Machine("x86-64-avx2", Target.avx2(), "servers and PCs since 2013 (AVX2 and FMA)"),
         Machine("x86-64-avx512", Target.avx512(), "servers since 2017 (AVX-512 F, VL, DQ, BW)"),
         Machine(

@@ -32,6 +32,8 @@ class Options:
     """With --to object: working memory that the machine has, such as 256k; none: any."""
     flash: str | None = None
     """With --to object: memory that it has for code and weights, such as 1M; none: any."""
+    hook: bool = False
+    """With --to object: a function besides that tells of each step; the example then times them."""
     image: int | None = None
     """Height and width of the input image; none: 224, or those of the run's images."""
     channels: int | None = None
@@ -128,7 +130,7 @@ def _options_of_the_form(options: Options, to: str) -> dict[str, Any]:
     return machine | read_options("to_options", options.to_options)
 
 
-def _of_the_machine(options: Options, to: str) -> dict[str, str]:
+def _of_the_machine(options: Options, to: str) -> dict[str, Any]:
     """Return what is said about the machine that object code is for.
 
     Raises:
@@ -136,8 +138,8 @@ def _of_the_machine(options: Options, to: str) -> dict[str, str]:
     """
     from regroup.errors import ConfigError
 
-    given = {name: getattr(options, name) for name in ("target", "ram", "flash")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(options, name) for name in ("target", "ram", "flash", "hook")}
+    given = {name: value for name, value in given.items() if value not in (None, False)}
     for name, value in given.items():
         if to != "object":
             raise ConfigError(name, value, f"left out for --to {to}", "it belongs to --to object")

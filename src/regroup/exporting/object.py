@@ -27,6 +27,7 @@ def object_code(
     ram: str | int | None = None,
     flash: str | int | None = None,
     winograd: bool | None = None,
+    hook: bool = False,
 ) -> Made:
     """Make a directory with the code, headers, an example that is built there, and what it needs of memory.
 
@@ -39,6 +40,7 @@ def object_code(
         flash: bytes for code and weights, likewise.
         winograd: do wide 3x3 convolutions in fewer multiply-adds, with weights that take 25/9 of the memory;
             None: unless `flash` is given or the machine is a microcontroller.
+        hook: with `net_run_hooked`, which calls a function before and after each step.
 
     Raises:
         ConfigError: no target, or more images at a time than one.
@@ -51,7 +53,8 @@ def object_code(
     if subject.batch not in (None, 1):
         raise ConfigError("batch", subject.batch, "1 or left out: object code does one image at a time")
     image = torch.randn(1, *subject.images.shape[1:], generator=torch.Generator().manual_seed(0))
-    options = {"name": name, "weights": packed, "ram": ram, "flash": flash, "winograd": winograd}
+    options = {"name": name, "weights": packed, "ram": ram, "flash": flash}
+    options |= {"winograd": winograd, "hook": hook}
     title = str(subject.about.get("network", ""))
     files, found = object_files(subject.model, image, target, title=title, **options)
     if "classes" in subject.about:

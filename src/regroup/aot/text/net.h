@@ -25,11 +25,13 @@ $ports
 enum {
     ${NAME}_OK = 0,
     ${NAME}_NULL_POINTER = $null_pointer, /* an argument is no address */
-    ${NAME}_UNALIGNED = $unaligned /* the arena${or_weights}: no multiple of ${NAME}_ALIGNMENT */
+    ${NAME}_UNALIGNED = $unaligned, /* the arena${or_weights}: no multiple of ${NAME}_ALIGNMENT */
+    ${NAME}_NO_CPU = $no_cpu, /* the CPU is none that there is code for, where that is looked at */
+    ${NAME}_NO_SHARES = $no_shares /* shares of a parallel call: fewer than one */
 };
 
-$prototype;
-
+int ${name}_run($prototype);
+$more
 #ifdef __cplusplus
 }
 #endif

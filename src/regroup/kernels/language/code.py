@@ -263,6 +263,15 @@ class Code(Builder):
             )
         return Value(self, self._globals[entries].split()[0], "ptr")
 
+    def text_constant(self, text: str) -> Value:
+        """Return a pointer to a constant text, with a zero at its end."""
+        data = text.encode() + b"\0"
+        if text not in self._globals:
+            name = f"@{self.name}.t{len(self._globals)}"
+            literal = "".join(f"\\{byte:02x}" for byte in data)
+            self._globals[text] = f'{name} = private unnamed_addr constant [{len(data)} x i8] c"{literal}"'
+        return Value(self, self._globals[text].split()[0], "ptr")
+
     def invoke(self, function: str, *values: Value) -> None:
         """Call another generated function."""
         self.lines.append(f"call void @{function}({', '.join(f'{v.type} {v}' for v in values)})")

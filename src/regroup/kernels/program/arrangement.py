@@ -183,4 +183,5 @@ def _halos(problems: Sequence[Problem]) -> list[Zeros]:
 
 
 def _symbol(kernel: Kernel) -> str:
-    return f"k_{hashlib.sha256(kernel.key.encode()).hexdigest()[:24]}"
+    key = f"{kernel.target.name} {kernel.key}"
+    return f"k_{hashlib.sha256(key.encode()).hexdigest()[:24]}"

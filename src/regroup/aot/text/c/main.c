@@ -11,8 +11,7 @@
 #include <string.h>
 
 #include "$name.h"
-
-static _Alignas(${NAME}_ALIGNMENT) unsigned char arena[${NAME}_ARENA_BYTES];
+${uses}static _Alignas(${NAME}_ALIGNMENT) unsigned char arena[$arena_size];
 $buffers
 static const struct {
     const char *name;
@@ -66,8 +65,7 @@ int main(int count, char **paths) {
     for (int i = 0; i < INPUTS; i++)
         if (!read_file(paths[1 + i], ports[i].numbers, ports[i].floats * sizeof(float)))
             return 1;
-    int status = ${name}_run($given);
-    if (status != ${NAME}_OK) {
+$run    if (status != ${NAME}_OK) {
         fprintf(stderr, "${name}_run: %d\n", status);
         return 1;
     }
@@ -77,5 +75,5 @@ int main(int count, char **paths) {
         else
             for (size_t j = 0; j < ports[i].floats; j++)
                 printf("%s %lu %.9g\n", ports[i].name, (unsigned long)j, (double)ports[i].numbers[j]);
-    return good ? 0 : 1;
+${at_end}    return good ? 0 : 1;
 }

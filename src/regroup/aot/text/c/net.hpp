@@ -16,9 +16,10 @@ $constructor
 
     /// Do one image. $sizes
     void run($parameters) {
-        switch (${name}_run($arguments)) {
+        switch ($function($arguments)) {
         case ${NAME}_OK: return;
         case ${NAME}_NULL_POINTER: throw std::invalid_argument("${name}_run: an argument is no address");
+        case ${NAME}_NO_CPU: throw std::runtime_error("${name}_run: there is no code for this CPU");
         default: throw std::invalid_argument("${name}_run: memory that is not aligned");
         }
     }
