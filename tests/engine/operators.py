@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from regroup.engine.frontend.capture import capture
 from regroup.engine.frontend.recognise import recognise
 from regroup.engine.graph import Torch
-from regroup.engine.operators import OPERATORS
+from regroup.engine.operators import OPERATORS, pixels
 from regroup.engine.operators.select import MOVES
 from regroup.errors import EngineError
 from regroup.ops.dynamic import dynamic_conv
@@ -69,7 +69,7 @@ class Call(nn.Module):
         return set(before.values()), {name for node, name in before.items() if node not in left}
 
 
-CLAIMED = tuple(sorted({*OPERATORS, *MOVES}))
+CLAIMED = tuple(sorted({*OPERATORS, *MOVES, *(f"aten::{name}" for name in pixels.MOVES)}))
 """Every operator that the engine takes from PyTorch: what is added there is swept."""
 
 OPINFO_NAMES = {
@@ -89,6 +89,12 @@ OPINFO_NAMES = {
     "hardtanh": ("nn.functional.hardtanh", "nn.functional.relu6"),
     "addmm": ("addmm", "nn.functional.linear"),
     "prelu": ("nn.functional.prelu",),
+    "native_group_norm": ("nn.functional.group_norm", "nn.functional.instance_norm"),
+    "native_layer_norm": ("nn.functional.layer_norm",),
+    "reflection_pad2d": ("nn.functional.pad",),
+    "replication_pad2d": ("nn.functional.pad",),
+    "pixel_shuffle": ("nn.functional.pixel_shuffle",),
+    "pixel_unshuffle": ("nn.functional.pixel_unshuffle",),
 }
 """Where PyTorch's samples have another name than the operator that they are recorded as."""
 
@@ -132,6 +138,14 @@ _TRANSPOSED = [
 
 None is negative: then the results for positive images say how far rounding may lead.
 """
+
+
+def channels_last(x: Tensor, numbers: Tensor) -> Tensor:
+    """Return what ConvNeXt's blocks do behind a permutation."""
+    weight = torch.ones(5, 12).to(x), torch.ones(12, 5).to(x)
+    turned = x.permute(0, 2, 3, 1)
+    y = F.linear(F.relu(F.linear(turned, weight[0], numbers[:5].to(x))), weight[1]) * numbers.to(x)
+    return (y + turned).permute(0, 3, 1, 2)
 
 
 def ours() -> list[Call]:
@@ -277,6 +291,48 @@ def ours() -> list[Call]:
             for mode in ("nearest", "nearest-exact", "bilinear", "bicubic")
         },
         "squeezed at once": lambda x: x.mean((2, 3), keepdim=True).squeeze((2, 3)),
+        **{
+            f"padded {mode}": lambda x, mode=mode: F.pad(x, (1, 2, 3, 0), mode)
+            for mode in ("reflect", "replicate")
+        },
+        "padded with a number and cropped": lambda x: F.pad(x, (1, -2, -1, 3), value=-0.5),
+        "pixels turned": lambda x: x.relu().flip(2, 3).roll((1, -2), (2, 3)),
+        "channels and pixels rolled": lambda x: x.roll((1, 1), (1, 2)),
+        "channels and pixels flipped": lambda x: x.flip(1, 2),
+        "rows apart": lambda x: x.relu().split(2, 2),
+        "columns apart": lambda x: x.split((1, 3, 2), 3),
+        "columns chosen": lambda x: x.relu().index_select(3, torch.tensor([5, 0, 0])),
+        "focus": lambda x: torch.cat([x[..., i:4:2, j::2] for i in (0, 1) for j in (0, 1)], 1),
+        "rows together": lambda x: F.avg_pool2d(torch.cat([x, x.relu(), x[:, :, :1]], 2), 3, 1, 1),
+        "columns together": lambda x: F.max_pool2d(torch.cat([x[..., :2], x.relu()], 3), 3, 1, 1),
+        "pixels of channels": lambda x: F.max_pool2d(F.pixel_shuffle(x.relu(), 2), 3, 1, 1),
+        "pixels of moved channels": lambda x: F.pixel_shuffle(x.relu().flip(1)[:, :9], 3),
+        "channels of pixels": lambda x: F.pixel_unshuffle(x[:, :, :4].relu().flip(1), 2).relu(),
+        **{
+            f"{name} over {dims}": lambda x, f=f, dims=dims: f(x, dims)
+            for dims in ((1,), (2,), (3,), (2, 3), (1, 2), (-1, -2))
+            for name, f in (
+                ("mean", lambda x, dims: x.mean(dims, keepdim=True)),
+                ("sum", lambda x, dims: x.sum(dims, keepdim=True)),
+                ("amax", lambda x, dims: x.amax(dims, keepdim=True)),
+            )
+        },
+        "sum flat": lambda x: x.sum((2, 3)),
+        "largest and where": lambda x: x.max(1, keepdim=True),
+        "largest": lambda x: x.relu().max(1, keepdim=True)[0] * x,
+        "largest of rows": lambda x: x.max(2, keepdim=True)[0],
+        "spatial attention": lambda x: x * (x.mean(1, keepdim=True) + x.amax(1, keepdim=True)).sigmoid(),
+        "attention by rows": lambda x: x * x.mean(3, keepdim=True).sigmoid() - x.mean(2, keepdim=True),
+        "less its mean": lambda x: x - x.mean((2, 3), keepdim=True),
+        "group norm": lambda x: F.relu(F.group_norm(x, 3, norm[2].to(x), norm[0].to(x))),
+        "group norm of one": lambda x: F.group_norm(x, 1, eps=1e-3),
+        "instance norm": lambda x: F.instance_norm(x.relu(), weight=norm[2].to(x), bias=norm[0].to(x)),
+        "layer norm": lambda x: F.layer_norm(x.movedim(1, -1), (12,), norm[2].to(x), norm[0].to(x)).movedim(
+            -1, 1
+        ),
+        "layer norm of all": lambda x: F.layer_norm(x, x.shape[1:]),
+        "channels last": lambda x: channels_last(x, per_channel.flatten()),
+        "pooled channels last": lambda x: x.permute(0, 2, 3, 1).relu().mean((1, 2)),
         "largest of cells": lambda x: F.adaptive_max_pool2d(x, (2, None)),
     }
     integers = torch.randint(0, 4, (10, 24, 3, 3), dtype=torch.int8)  # not negative, as `_TRANSPOSED`
@@ -308,6 +364,7 @@ def ours() -> list[Call]:
         "addmm of one": lambda x: torch.addmm(torch.ones(1).to(x), x, torch.ones(12, 5).to(x)),
         "batch norm": lambda x: F.batch_norm(x, *(n.to(x) for n in norm)),
         "per feature": lambda x: x * norm[0] + norm[2],
+        "layer norm": lambda x: F.layer_norm(x, (12,), norm[2].to(x), norm[0].to(x)),
         "image": lambda x: x.relu().view(-1, 3, 2, 2),
         "image of pixels": lambda x: x.relu()[..., None, None],
     }

@@ -188,6 +188,52 @@ def resize(rng: Random, exact: bool) -> p.Resize:
     return p.Resize(view(rng, *size, channels), view(rng, *out, channels), mode, corners, scale)
 
 
+def pick(rng: Random, exact: bool) -> p.Pick:
+    """Return pixels from anywhere, some filled with a constant."""
+    size, out, channels = sides(rng, 12), sides(rng, 12), rng.randint(1, 40)
+    filled = rng.choice((0, 0, 1))
+    rows, columns = (
+        tuple(rng.randrange(-filled * rng.randint(0, 1), n) for _ in range(count))
+        for n, count in zip(size, out, strict=True)
+    )
+    return p.Pick(
+        view(rng, *size, channels), view(rng, *out, channels), rows, columns, rng.choice((0.0, 1.5))
+    )
+
+
+def across(rng: Random, exact: bool) -> p.AcrossChannels:
+    """Return one channel of all."""
+    size = sides(rng, 9)
+    kind = rng.choice(("sum", "max") if exact else ("average", "sum", "max"))
+    return p.AcrossChannels(view(rng, *size, rng.randint(1, 70)), view(rng, *size, 1), kind)
+
+
+def layer_norm(rng: Random, exact: bool) -> p.LayerNorm:
+    """Return a norm of each pixel's channels."""
+    size, channels = sides(rng, 6), rng.randint(2, 70)
+    return p.LayerNorm(view(rng, *size, channels), view(rng, *size, channels), rng.choice((1e-5, 1e-3)))
+
+
+def moments(rng: Random, exact: bool) -> p.Moments:
+    """Return the moments of channels."""
+    channels = rng.randint(1, 300)
+    return p.Moments(view(rng, *sides(rng, 20), channels), View.vector(2 * channels))
+
+
+def norm_scales(rng: Random, exact: bool) -> p.NormScales:
+    """Return what the moments of groups make of those of channels."""
+    groups, each = rng.randint(1, 9), rng.randint(1, 40)
+    vector = View.vector(2 * groups * each)
+    return p.NormScales(vector, vector, groups, rng.choice((1e-5, 1e-3)))
+
+
+def modulate(rng: Random, exact: bool) -> p.Modulate:
+    """Return scales and shifts that were computed."""
+    size, channels = sides(rng, 9), rng.randint(1, 70)
+    x, y = view(rng, *size, channels), view(rng, *size, channels)
+    return p.Modulate(x, y, View.vector(2 * channels), rng.choice(EXACT))
+
+
 def pointwise(rng: Random, exact: bool) -> p.Pointwise:
     """Return elementwise work, or a copy in another order or layout."""
     size, channels = sides(rng, 18), rng.randint(1, 40)
@@ -302,6 +348,12 @@ MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "pool": pool,
     "adaptive": adaptive,
     "resize": resize,
+    "pick": pick,
+    "across": across,
+    "layer_norm": layer_norm,
+    "moments": moments,
+    "norm_scales": norm_scales,
+    "modulate": modulate,
     "pointwise": pointwise,
     "softmax": softmax,
     "response_norm": response_norm,

@@ -115,6 +115,8 @@ class Bench:
             inside = _inside(view, buffer)
             if name != "y":
                 tensors[name] = _numbers((view.channels, view.height, view.width), generator, exact)
+                if isinstance(problem, p.NormScales):
+                    tensors[name] = tensors[name].abs()  # no variance is negative
                 if name == "slope":
                     tensors[name] = parameters[problem.constants[-1]].view(-1, 1, 1)
                 if name == "choice":
@@ -169,7 +171,9 @@ class Bench:
 def _is_exact(problem: p.Problem) -> bool:
     averages = isinstance(problem, p.Pool | p.AdaptivePool) and problem.kind == "average"
     blends = isinstance(problem, p.Resize) and problem.mode == "bilinear"
-    return not (averages or blends or isinstance(problem, p.Softmax | p.LocalResponseNorm))
+    averages = averages or (isinstance(problem, p.AcrossChannels) and problem.kind == "average")
+    norms = p.Softmax | p.LocalResponseNorm | p.LayerNorm | p.Moments | p.NormScales
+    return not (averages or blends or isinstance(problem, norms))
 
 
 def _compiled(kernel: Kernel) -> tuple[int, object]:
@@ -191,6 +195,8 @@ def _names(problem: p.Problem) -> list[str]:
         names += ["residual"] if problem.epilogue.residual is not None else []
         names += ["gate"] if problem.epilogue.gate is not None else []
         names += ["slope"] if problem.epilogue.slope is not None else []
+    if isinstance(problem, p.Modulate):
+        names.append("scales")
     if isinstance(problem, p.Pointwise) and problem.factor is not None:
         names.append("factor")
     return [*names, "y"]

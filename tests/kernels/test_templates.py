@@ -13,8 +13,9 @@ from tests.kernels.run import main
 from tests.processes import in_fork
 
 _COUNTS = {"conv": 400, "grouped": 260, "depthwise": 220, "pointwise": 220, "pool": 160, "adaptive": 120}
+_COUNTS |= dict.fromkeys(("across", "layer_norm", "moments", "norm_scales", "modulate", "pick"), 30)
 _OTHERS = 104
-"""2,000 problems in all; `REGROUP_FUZZ=N` runs N of each kind instead, with other seeds."""
+"""2,180 problems in all; `REGROUP_FUZZ=N` runs N of each kind instead, with other seeds."""
 
 
 _FUZZ = int(os.environ.get("REGROUP_FUZZ", "0"))

@@ -1,4 +1,4 @@
-"""Resizing."""
+"""Pixels from elsewhere: resizing, and pixels picked one by one."""
 
 from __future__ import annotations
 
@@ -21,3 +21,18 @@ class Resize(Problem):
     mode: str = "nearest"
     align_corners: bool = False
     scale: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Pick(Problem):
+    """Pixel (i, j) of the output is pixel (`rows[i]`, `columns[j]`) of the input.
+
+    Attributes:
+        rows: for each row of `y`; a negative one is filled with `value`.
+        columns: for each column of `y`, likewise.
+        value: what fills.
+    """
+
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+    value: float = 0.0

@@ -12,6 +12,10 @@ from regroup.kernels.problems import (
     Conv,
     IntegerConv,
     Linear,
+    Modulate,
+    Moments,
+    NormScales,
+    Pick,
     Pointwise,
     Pool,
     Problem,
@@ -26,6 +30,7 @@ from regroup.kernels.templates import (
     halo,
     lanes,
     largest,
+    norms,
     pointwise,
     pool,
     resident,
@@ -65,8 +70,10 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             return [*pointwise.candidates(problem, target)]
         case Pool() | AdaptivePool():
             return pool.candidates(problem, target)
-        case Resize():
+        case Resize() | Pick():
             return [*resize.candidates(problem, target)]
+        case Moments() | NormScales() | Modulate():
+            return norms.candidates(problem, target)
         case BlockFloatingPoint() | ToIntegers():
             return blocks.candidates(problem, target)
         case IntegerConv():

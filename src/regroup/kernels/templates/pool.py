@@ -245,8 +245,9 @@ def window(
     count: int,
     initial: float,
     join: Callable[[Value, Value], Value],
+    of: Callable[[Value], Value] = lambda v: v,
 ) -> Value:
-    """Write loops that join a vector of channels over rows and columns known at run time.
+    """Write loops that join a function of vectors of channels over rows and columns known at run time.
 
     Each row is joined by itself, and each eight rows: long sums round less that way. Where the columns are
     constants, four joins go on at a time, to hide their latency.
@@ -255,7 +256,7 @@ def window(
     fresh = code.vec(initial)
 
     def at(y: Operand, x: Operand) -> Value:
-        return code.load(start + y * view.row_pitch + x * view.pixel_pitch, count)
+        return of(code.load(start + y * view.row_pitch + x * view.pixel_pitch, count))
 
     if not (isinstance(left, int) and isinstance(right, int)):
 

@@ -1,14 +1,16 @@
-"""Resizing: a table of source positions and weights for rows, one for columns."""
+"""Pixels from elsewhere: a table of source positions for rows, one for columns; for resizing, weights too."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from regroup.kernels.language.code import Code, Operand, Value
 from regroup.kernels.machine.target import Target
-from regroup.kernels.problems import Resize
+from regroup.kernels.problems import Pick, Problem, Resize
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
 from regroup.kernels.templates.parts.walk import address, vectors
 
@@ -37,8 +39,88 @@ class Positions:
         return cls(index, index, np.zeros(len(index), np.float32))
 
 
+class Picked(Kernel):
+    """Each output pixel is one of the input's or a constant, a row of outputs at a time.
+
+    Args:
+        problem: what is done.
+        target: the CPU.
+        rows: source of each row of outputs, negative where the constant fills it.
+        columns: of each column, likewise.
+        value: the constant.
+    """
+
+    template = "pick"
+
+    def __init__(
+        self,
+        problem: Problem,
+        target: Target,
+        rows: Sequence[int],
+        columns: Sequence[int],
+        value: float = 0.0,
+    ) -> None:
+        super().__init__(problem, target)
+        self.sources, self.value, y = (rows, columns), value, problem.y
+        self.items, self.rows = y.height, 1
+        self.tile = "1x1"
+        self.cycles = y.height * y.width * ceil_div(y.channels, target.lanes) * 3.0
+
+    def _emit(self, name: str) -> list[Code]:
+        code, views = self._open(name)
+        _, low, high, _ = code.arguments
+        rows, columns = (code.table(list(of)) for of in self.sources)
+        width = len(self.sources[1])
+        for y in code.each(low, high, name="row"):
+            top = code.load_int(rows, y)
+
+            def picked(y: Operand = y, top: Value = top) -> None:
+                for start, stop, there in _stretches(self.sources[1]):
+                    if there:
+                        self._pick(code, views, (y, top), (start, stop), columns)
+                    else:
+                        self._fill(code, views[1], y, (start, stop))
+
+            if min(self.sources[0]) >= 0:
+                picked()
+            else:
+                there = code.compare("sge", top, 0)
+                code.either(there, picked, lambda y=y: self._fill(code, views[1], y, (0, width)))
+        return [code]
+
+    def _pick(
+        self,
+        code: Code,
+        views: list[Value],
+        rows: tuple[Operand, Operand],
+        stretch: tuple[int, int],
+        columns: Value,
+    ) -> None:
+        x, y = self.problem.x, self.problem.y
+        for column in code.each(*stretch, name="column"):
+            source = address(x, views[0], rows[1], code.load_int(columns, column))
+            out = address(y, views[1], rows[0], column)
+            for c, count in vectors(code, y.channels):
+                code.store(code.load(source + c, count), out + c, count)
+
+    def _fill(self, code: Code, pointer: Value, row: Operand, stretch: tuple[int, int]) -> None:
+        view = self.problem.y
+        for column in code.each(*stretch, name="column"):
+            for c, count in vectors(code, view.channels):
+                code.store(code.vec(self.value), address(view, pointer, row, column) + c, count)
+
+
+def _stretches(sources: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
+    """Yield (start, stop, whether there are sources) for stretches that are alike."""
+    start = 0
+    for there, group in groupby(sources, lambda source: source >= 0):
+        stop = start + len(list(group))
+        yield start, stop, there
+        start = stop
+
+
 class Interpolate(Kernel):
-    """Resizing, a row of outputs at a time.
+    """Resizing by two in each direction, a row of outputs at a time.
 
     The weights of the lower and the right neighbours are packed as if they were parameters.
 
@@ -55,14 +137,11 @@ class Interpolate(Kernel):
         y = problem.y
         self.axes = tables(problem)
         self.items, self.rows = y.height, 1
-        self.linear = problem.mode == "bilinear"
-        self.packed = y.height + y.width if self.linear else 0
+        self.packed = y.height + y.width
         self.tile = "1x1"
-        self.cycles = y.height * y.width * ceil_div(y.channels, target.lanes) * (10.0 if self.linear else 3.0)
+        self.cycles = y.height * y.width * ceil_div(y.channels, target.lanes) * 10.0
 
     def _pack(self, parameters: Parameters) -> np.ndarray:
-        if not self.linear:
-            return super()._pack(parameters)
         return np.concatenate([axis.weight for axis in self.axes])
 
     def _emit(self, name: str) -> list[Code]:
@@ -86,14 +165,9 @@ class Interpolate(Kernel):
     ) -> None:
         view, out = self.resize.x, address(self.resize.y, views[1], *place)
         corners = [address(view, views[0], r, c) for r in rows for c in columns]
-        channels = vectors(code, self.resize.y.channels)
-        if not self.linear:
-            for c, count in channels:
-                code.store(code.load(corners[0] + c, count), out + c, count)
-            return
         down = code.broadcast(views[2] + place[0])
         right = code.broadcast(views[2] + place[1] + self.resize.y.height)
-        for c, count in channels:
+        for c, count in vectors(code, self.resize.y.channels):
             a, b, d, e = (code.load(corner + c, count) for corner in corners)
             upper = code.fma(b, right, a * (1.0 - right))
             lower = code.fma(e, right, d * (1.0 - right))
@@ -146,6 +220,13 @@ def _less_half(i: np.ndarray, step: np.float32) -> np.ndarray:
     return np.maximum((i.astype(np.float64) * np.float64(step) - 0.5).astype(np.float32), np.float32(0))
 
 
-def candidates(problem: Resize, target: Target) -> list[Interpolate]:
+def candidates(problem: Resize | Pick, target: Target) -> list[Kernel]:
     """Return the one way to do it, if the layouts allow."""
-    return [] if {problem.x.channel_pitch, problem.y.channel_pitch} != {1} else [Interpolate(problem, target)]
+    if {problem.x.channel_pitch, problem.y.channel_pitch} != {1}:
+        return []
+    if isinstance(problem, Pick):
+        return [Picked(problem, target, problem.rows, problem.columns, problem.value)]
+    if problem.mode == "bilinear":
+        return [Interpolate(problem, target)]
+    rows, columns = (axis.first.tolist() for axis in tables(problem))
+    return [Picked(problem, target, rows, columns)]

@@ -1,0 +1,138 @@
+"""Pixels in other places: slices, flips, rolls, splits of the image, pads of every mode are one `Pixels`.
+
+How they are recognised: operators that only move pixels are applied to the numbers of the pixels instead of
+to an image. What comes out says where each pixel comes from, whatever the operator's arguments mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regroup.engine.graph import Graph, Node, Ref, Shape, Value
+from regroup.engine.operator import Operator
+from regroup.engine.operators.select import Select
+from regroup.engine.placing.tasks import Tasks
+from regroup.engine.recognition import name_of, recognises_several
+from regroup.kernels import problems as kernels
+
+MOVES = (
+    "constant_pad_nd",
+    "flip",
+    "index_select",
+    "reflection_pad2d",
+    "replication_pad2d",
+    "roll",
+    "slice_copy.Tensor",
+    "split_copy.Tensor",
+    "split_with_sizes_copy",
+)
+"""Operators of PyTorch's that move pixels, or fill with a constant; the tests sweep them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels(Operator):
+    """Pixel (i, j) is pixel (rows[i], columns[j]) of the input; `value` where either is negative."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    value: float = 0.0
+
+    def evaluate(self, *inputs: Tensor) -> Tensor:
+        rows, columns = torch.tensor(self.rows), torch.tensor(self.columns)
+        found = inputs[0][:, :, rows.clamp(min=0)][..., columns.clamp(min=0)]
+        there = (rows >= 0)[:, None] & (columns >= 0)
+        return torch.where(there, found, self.value)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = inputs[0]
+        if max(self.rows) >= height or max(self.columns) >= width:
+            raise ValueError(f"rows up to {max(self.rows)}, columns up to {max(self.columns)}")
+        return (channels, len(self.rows), len(self.columns))
+
+    def lower(self, node: Node, tasks: Tasks) -> None:
+        where = self.rows, self.columns, self.value
+        tasks.by_channel(node, lambda x, y: kernels.Pick(x.view(), y.view(), *where))
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """A tensor whose pixels are those of `image` with the numbers `rows` and `columns`."""
+
+    image: Value
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    value: float = 0.0
+
+    @property
+    def op(self) -> Select | Pixels:
+        """What makes it of its image."""
+        channels, height, width = self.image.shape
+        if self.rows == tuple(range(height)) and self.columns == tuple(range(width)):
+            return Select(tuple(range(channels)))
+        return Pixels(self.rows, self.columns, self.value)
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number of every pixel, channel after channel; -1 is the constant."""
+        channels, height, width = self.image.shape
+        rows, columns = (torch.tensor(of, dtype=torch.float64) for of in (self.rows, self.columns))
+        plane = torch.arange(channels, dtype=torch.float64).view(-1, 1, 1) * (height * width)
+        return (plane + rows[:, None] * width + columns)[None]
+
+
+@recognises_several
+def recognise_moved_pixels(graph: Graph) -> None:
+    """Replace movements of pixels by `Pixels` of the image where they began; what is between dies unread."""
+    moved: dict[Value, _Moved] = {}
+    nodes = []
+    for node in graph.nodes:
+        results = _follow(node, moved)
+        if results is None:
+            nodes.append(node)
+            continue
+        moved |= {v: r for v, r in zip(node.outputs, results, strict=True) if min(r.rows + r.columns) >= 0}
+        nodes.extend(Node(r.op, (r.image,), (v,)) for v, r in zip(node.outputs, results, strict=True))
+    graph.nodes = nodes
+    graph.remove_dead()
+
+
+def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
+    """Return where the pixels of the outputs come from, or None if `node` does something else."""
+    if name_of(node) not in MOVES or len(node.inputs) != 1 or _is_zeros_around(node):
+        return None
+    source = node.inputs[0]
+    if not all(v.native and v.per == source.per and len(v.shape) == 3 for v in (source, *node.outputs)):
+        return None
+    _, height, width = source.shape
+    start = moved.get(source) or _Moved(source, tuple(range(height)), tuple(range(width)))
+    value = float(node.op.args[2]) if name_of(node) == "constant_pad_nd" and len(node.op.args) > 2 else 0.0
+    args = [start.numbers if isinstance(arg, Ref) else arg for arg in node.op.args]
+    if name_of(node) == "constant_pad_nd":
+        args[2:] = [-1.0]
+    result = node.op.function(*args, **node.op.kwargs)
+    found = [_read(start.image, r, value) for r in ([result] if isinstance(result, Tensor) else result)]
+    whole = [moved for moved in found if moved is not None]
+    return whole if len(whole) == len(found) else None
+
+
+def _is_zeros_around(node: Node) -> bool:
+    """Tell whether it is the padding that convolutions read by themselves (`operators/pad.py`)."""
+    if name_of(node) != "constant_pad_nd":
+        return False
+    return (len(node.op.args) < 3 or node.op.args[2] == 0) and min(node.op.args[1], default=0) >= 0
+
+
+def _read(image: Value, numbers: Tensor, value: float) -> _Moved | None:
+    """Return where the pixels with these numbers come from, if all channels and all rows agree."""
+    channels, _, width = image.shape
+    if numbers.dim() != 4 or numbers.shape[:2] != (1, channels) or not numbers.numel():
+        return None
+    first = numbers[0, 0].long()
+    rows = torch.where(first < 0, -1, first // width).amax(1)
+    columns = torch.where(first < 0, -1, first % width).amax(0)
+    found = _Moved(image, tuple(rows.tolist()), tuple(columns.tolist()), value)
+    there = (rows >= 0)[:, None] & (columns >= 0)
+    return found if torch.equal(torch.where(there, found.numbers, -1.0), numbers) else None
