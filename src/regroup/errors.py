@@ -84,6 +84,10 @@ class EngineWarning(UserWarning):
     """Most of a compiled network does not run as native code."""
 
 
+class ParallelError(RegroupError):
+    """Devices that cannot share a network, or no longer do: a process that ended, another plan elsewhere."""
+
+
 class UnknownNameError(ParameterError, KeyError):
     """A name that no registry knows."""
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from regroup.conversion.structure.labels import FIXED, Cells, Ints, Labels
+from regroup.conversion.structure.labels import Cells, Labels
 from regroup.conversion.structure.matching import (
     Moves,
     balanced,
@@ -39,6 +39,7 @@ from regroup.conversion.structure.trace import Trace
 from regroup.conversion.structure.walk import OrderCall, Walk
 from regroup.conversion.tying import permute, tensors_of, traces_of
 from regroup.ops.order import ChannelOrder, ChannelShuffle, shuffle
+from regroup.ops.tags import FIXED, Ints
 
 _INSIDE, _WHOLE = frozenset[str](), frozenset({"groups"})
 

@@ -32,10 +32,11 @@ import torch
 from torch import Tensor, nn
 
 import regroup.conversion.structure.arithmetic  # noqa: F401 (registers its rules)
-from regroup.conversion.structure.labels import Cells, Ints, Labels
+from regroup.conversion.structure.labels import Cells, Labels
 from regroup.conversion.structure.trace import Trace, trace
 from regroup.conversion.structure.walk import Walk
 from regroup.errors import ConversionError, ParameterError
+from regroup.ops.tags import Ints
 
 _CONFIGURATIONS = (
     frozenset[str](),

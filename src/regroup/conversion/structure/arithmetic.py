@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regroup.conversion.structure.labels import Ints, Tag
 from regroup.conversion.structure.movement import argument
 from regroup.conversion.structure.trace import Op, Value
 from regroup.conversion.structure.walk import CONVOLUTIONS, Walk, follows, groups_of, is_depthwise
+from regroup.ops.tags import Ints, Tag
 
 
 @follows(*CONVOLUTIONS)

@@ -14,52 +14,16 @@ not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Ints = NDArray[np.int64]
-FIXED = -1
-"""The label of positions that cannot move."""
+from regroup.ops.tags import FIXED, Ints, Tag
 
 _ROUNDS = 2  # neighbours whose looks tell labels of one home in one component apart
-
-
-@dataclass(frozen=True, eq=False)
-class Tag:
-    """What stands at the positions of one or more dimensions of a tensor.
-
-    Args:
-        dims: which dimensions, ascending; mostly one. Several are one order together, as (groups, channels
-            of a group) of a reshaped channel dimension.
-        label: of each position: the sizes of these dimensions.
-        sub: which part of what the label stands for; of the same shape.
-    """
-
-    dims: tuple[int, ...]
-    label: Ints
-    sub: Ints
-
-    def at(self, dims: Iterable[int]) -> Tag:
-        """Return the same for other dimensions, whose axes are put in ascending order."""
-        dims = tuple(dims)
-        if dims == self.dims:
-            return self
-        order = np.argsort(dims)
-        if (order == np.arange(len(dims))).all():
-            return Tag(dims, self.label, self.sub)
-        return Tag(tuple(sorted(dims)), self.label.transpose(order), self.sub.transpose(order))
-
-    @cached_property
-    def distinct(self) -> bool:
-        """Whether no two positions have the same slot."""
-        slots = np.stack([self.label.ravel(), self.sub.ravel()])
-        return len(np.unique(slots, axis=1).T) == self.label.size
 
 
 @dataclass(frozen=True)

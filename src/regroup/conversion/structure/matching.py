@@ -11,7 +11,8 @@ from collections import Counter
 
 import numpy as np
 
-from regroup.conversion.structure.labels import FIXED, Cells, Ints, Labels, Tag
+from regroup.conversion.structure.labels import Cells, Labels
+from regroup.ops.tags import FIXED, Ints, Tag
 
 
 class Moves:

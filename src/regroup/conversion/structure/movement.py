@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from regroup.conversion.structure.labels import Ints, Tag
-from regroup.conversion.structure.moves import joined, moved, reshaped, taken
 from regroup.conversion.structure.trace import Op, Value
 from regroup.conversion.structure.walk import Walk, follows
+from regroup.ops.tags import Ints, Tag, joined, moved, reshaped, taken
 
 
 def argument(op: Op, position: int, name: str, default: object = None) -> object:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from regroup.conversion.structure.labels import Ints, Labels, Tag
-from regroup.conversion.structure.moves import broadcast
+from regroup.conversion.structure.labels import Labels
 from regroup.conversion.structure.trace import Op, Trace, Value
+from regroup.ops.tags import Ints, Tag, broadcast
 
 Rule = Callable[["Walk", Op], None]
 _RULES: dict[str, Rule] = {}

@@ -1,4 +1,7 @@
-"""What operators that only move elements do to tags: reshape, take, permute, join.
+"""What stands where in a tensor, as tags, and what operators that only move elements do to them.
+
+A tag says of each position along one or more dimensions what stands there. Reshape, take, permute and join
+carry it along, so that a channel is known again however a network has written its channel order.
 
 >>> tag = Tag((1,), np.arange(2), np.zeros(2, np.int64))
 >>> reshaped([tag], (1, 2, 3), (1, 6))[0][0].label.tolist()
@@ -8,12 +11,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from regroup.conversion.structure.labels import FIXED, Ints, Tag
+Ints = NDArray[np.int64]
+FIXED = -1
+"""The label of positions that cannot move."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tag:
+    """What stands at the positions of one or more dimensions of a tensor.
+
+    Args:
+        dims: which dimensions, ascending; mostly one. Several are one order together, as (groups, channels
+            of a group) of a reshaped channel dimension.
+        label: of each position: the sizes of these dimensions.
+        sub: which part of what the label stands for; of the same shape.
+    """
+
+    dims: tuple[int, ...]
+    label: Ints
+    sub: Ints
+
+    def at(self, dims: Iterable[int]) -> Tag:
+        """Return the same for other dimensions, whose axes are put in ascending order."""
+        dims = tuple(dims)
+        if dims == self.dims:
+            return self
+        order = np.argsort(dims)
+        if (order == np.arange(len(dims))).all():
+            return Tag(dims, self.label, self.sub)
+        return Tag(tuple(sorted(dims)), self.label.transpose(order), self.sub.transpose(order))
+
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no two positions have the same slot."""
+        slots = np.stack([self.label.ravel(), self.sub.ravel()])
+        return len(np.unique(slots, axis=1).T) == self.label.size
 
 
 def compact(sub: Ints) -> Ints:
