@@ -83,7 +83,7 @@ def program(machine: Machine, path: str, words: Sequence[str], plugin: Path | No
 def measured(name: str, side: int, machine: Machine, folder: Path) -> dict[str, Any]:
     """Return what a network takes on a machine, once it is known to be right there."""
     model, x = made(name, side)
-    needs = export_object(model, x, machine.name, folder / "net", overwrite=True)
+    needs = export_object(model, x, machine.name, folder / "net", replace=True)
     found: dict[str, Any] = {"network": name, "target": machine.name, "side": side, "macs": needs.macs}
     found |= {"code": needs.code, "weights": needs.weights, "ram": needs.ram}
     place = folder / "net"

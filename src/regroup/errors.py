@@ -34,6 +34,13 @@ def first_line(error: BaseException) -> str:
     return printable(lines[0]) if lines else ""
 
 
+def first_cause(error: BaseException) -> str:
+    """Return what an error came from in the end: its kind and the first line of its message."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 class RegroupError(Exception):
     """Any error that regroup raises knowingly."""
 

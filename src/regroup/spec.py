@@ -22,6 +22,8 @@ from regroup.errors import SpecError
 if TYPE_CHECKING:
     from torch import nn
 
+_MOST = 1 << 31
+
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
@@ -185,7 +187,8 @@ def chain_cost(chain: Sequence[tuple[ConvSpec, int]], size: Size) -> Cost:
 def divisors(n: int, *also: int) -> list[int]:
     """Return the numbers of groups that `n` channels (and `also`) can be split into."""
     common = math.gcd(n, *also)
-    return [g for g in range(1, common + 1) if common % g == 0]
+    small = [g for g in range(1, math.isqrt(common) + 1) if common % g == 0]
+    return sorted({*small, *(common // g for g in small)})
 
 
 def _times(pair: Size) -> str:
@@ -206,6 +209,8 @@ def _int(name: str, value: object, least: int | None) -> int:
     number = integer(value)
     if number is None or (least is not None and number < least):
         raise SpecError(name, value, "an int" if least is None else f"an int of at least {least}")
+    if number >= _MOST:
+        raise SpecError(name, value, f"an int below {_MOST}")
     return number
 
 

@@ -36,11 +36,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "object.md"
 EXAMPLE = torch.randint(-3, 4, (2, 3, 12, 10)).float()
 
 
-@pytest.mark.parametrize(("machine", "weights"), [("x86-64", "inside"), ("aarch64", "apart")])
-def test_the_example_builds_and_gives_what_pytorch_gives(machine, weights, tmp_path):
+@pytest.mark.parametrize(("machine", "packed"), [("x86-64", "inside"), ("aarch64", "apart")])
+def test_the_example_builds_and_gives_what_pytorch_gives(machine, packed, tmp_path):
     """Alone with the times of steps, on threads of its own, and on those of OpenMP."""
     require(machine)
-    export_object(small(), EXAMPLE, machine, tmp_path / "net", weights=weights, hook=True)
+    export_object(small(), EXAMPLE, machine, tmp_path / "net", packed=packed, hook=True)
     make = ["make", "-B", "-C", tmp_path / "net", "check"]
     for options in ("THREADS=3 CFLAGS=-fopenmp", "THREADS=3", ""):
         flags, _, more = options.partition("CFLAGS=")
@@ -49,7 +49,7 @@ def test_the_example_builds_and_gives_what_pytorch_gives(machine, weights, tmp_p
         steps = re.findall(r"^step (\d+): [\d.]+ us, (conv|pool|linear)", printed, re.MULTILINE)
         assert [int(number) for number, _ in steps] == ([] if flags else list(range(len(steps))))
         assert bool(steps) != bool(flags)
-    files = ["net.weights"] if weights == "apart" else []
+    files = ["net.weights"] if packed == "apart" else []
     emulator = MACHINES[machine].runs_with.split()
     paths = [tmp_path / "net" / file for file in ("main", *files, "input.bin")]
     lines = [line for line in run([*emulator, *paths]).splitlines() if not line.startswith("step")]
@@ -80,8 +80,8 @@ def test_the_example_in_javascript_gives_what_pytorch_gives(tmp_path):
     done = subprocess.run(["node", wrong], capture_output=True, text=True, cwd=tmp_path)
     lines = ["0 inputs; there are 1", "input has 3 numbers, not 360", "2 inputs; there are 1", "true"]
     assert done.stdout.splitlines() == lines, done.stderr
-    with pytest.raises(ParameterError, match="weights='apart': must be 'inside' for wasm32-simd128"):
-        export_object(small(), EXAMPLE, "wasm32-simd128", tmp_path / "other", weights="apart")
+    with pytest.raises(ParameterError, match="packed='apart': must be 'inside' for wasm32-simd128"):
+        export_object(small(), EXAMPLE, "wasm32-simd128", tmp_path / "other", packed="apart")
 
 
 def test_two_networks_in_one_program_on_many_threads(tmp_path):
@@ -215,7 +215,7 @@ REFUSED = {
     "size": ({"ram": "much"}, ParameterError, "ram='much': must be a number of bytes"),
     "name": ({"name": "1net"}, ParameterError, "name='1net': must be a name in C"),
     "reserved": ({"name": "main"}, ParameterError, "name='main': must be a name in C"),
-    "weights": ({"weights": "beside"}, ParameterError, "weights='beside': must be 'inside' or 'apart'"),
+    "packed": ({"packed": "beside"}, ParameterError, "packed='beside': must be 'inside' or 'apart'"),
     "winograd": ({"winograd": "some"}, ParameterError, "winograd='some': must be true, false, or left out"),
     "hook": ({"hook": 1}, ParameterError, "hook=1: must be true or false"),
     "hook there": ({"hook": True, "target": "wasm32-simd128"}, ParameterError, "hook=True: must be left out"),
@@ -250,9 +250,9 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
     mine = tmp_path / "net" / "thesis.tex"
     mine.parent.mkdir()
     mine.write_text("years")
-    for overwrite, message in ((False, "empty or not there yet"), (True, "an earlier export")):
+    for replace, message in ((False, "empty or not there yet"), (True, "an earlier export")):
         with pytest.raises(ParameterError, match=message):
-            export_object(small(), EXAMPLE, "x86-64-avx2", mine.parent, overwrite=overwrite)
+            export_object(small(), EXAMPLE, "x86-64-avx2", mine.parent, replace=replace)
     with pytest.raises(ParameterError, match="must be a directory"):
         export_object(small(), EXAMPLE, "x86-64-avx2", mine)
     with pytest.raises((OSError, CheckpointError), match="thesis"):
@@ -261,10 +261,10 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
 
 
 def test_an_earlier_export_is_replaced_as_a_whole(tmp_path):
-    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", weights="apart")
+    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", packed="apart")
     with pytest.raises(ParameterError, match="empty or not there yet"):
         export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net")
-    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", overwrite=True)
+    export_object(small(), EXAMPLE, "x86-64-avx2", tmp_path / "net", replace=True)
     assert not (tmp_path / "net" / "net.weights").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 

@@ -12,9 +12,12 @@ from regroup.cli import main
 from regroup.conversion.plan import LayerPlan, Plan
 from regroup.errors import CheckpointError
 from regroup.files.lock import Lock
+from regroup.loading import ImageInput
 from regroup.loading.converted import save_converted
 from regroup.loading.trained import Trained
+from regroup.networks import anywhere
 from tests.conversion import clock
+from tests.data.malformed import encoded, picture
 
 FEW = ("--images", "32", "--epochs", "0", "--budget", "macs=0.8", "--choice", "activation", "--quiet")
 
@@ -79,6 +82,51 @@ def test_what_was_put_beside_a_converted_network_is_not_lost(run, converted, tmp
     assert (out / "notes.txt").read_text() == "mine" and regroup.load(out)
 
 
+def test_it_is_shown_images_as_it_was_measured_and_says_on_which(monkeypatch, tmp_path, capsys):
+    """Of a network whose images are prepared in no usual way; the figures of the report are found again."""
+    cfg = {"input_size": (3, 16, 16), "crop_pct": 0.9, "crop_mode": "squash", "interpolation": "nearest"}
+    cfg |= {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    known = anywhere.create_any_model
+
+    def create(*name, **options):
+        model = known(*name, **options)
+        model.pretrained_cfg = model.pretrained_cfg | cfg
+        return model
+
+    monkeypatch.setattr(anywhere, "create_any_model", create)
+    monkeypatch.chdir(tmp_path)
+    for label in ("cat", "dog"):
+        for n in range(12):
+            path = tmp_path / "data" / label / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(picture(size=(40 + n, 30)), "PNG"))
+    model = regroup.create_model("resnet_small", num_classes=2)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    wanted = ImageInput.of(create("resnet_small"))
+    assert (wanted.crop, wanted.resample) == ("squash", "nearest")
+    argv = ("resnet_small", "--weights", "w.pth", "--data", "data", *FEW)
+    assert call("convert", *argv, "--images", "16", "--out", "small") == 0
+    assert regroup.loaded("small").input == wanted
+    stage = json.loads((tmp_path / "small" / "report.json").read_text())["stages"][-1]
+    monkeypatch.chdir(tmp_path / "data")
+    capsys.readouterr()
+    assert call("evaluate", "../small", "--no-time", "--no-compiled", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["loss"], found["top1"]) == (pytest.approx(stage["loss"]), stage["top1"])
+
+
+def test_what_was_converted_is_no_run_to_go_on_from(run, converted, tmp_path, capsys):
+    for argv, status, says in (
+        (("convert", str(converted)), 2, "must be a network that is not converted already; convert the run"),
+        (("train", "--weights", str(converted)), 1, "holds a network of the kind 'converted', whose layers"),
+    ):
+        assert call(*argv, "--out", str(tmp_path / "new"), "--quiet") == status
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and says in said[0]
+    assert call("convert", str(run), "--batch", str(10**18), "--out", str(tmp_path / "new")) == 2
+    assert "batch=1000000000000000000: must be an int from 1" in capsys.readouterr().err
+
+
 def test_the_page_says_what_became_of_every_layer(converted):
     page = (converted / "report.html").read_text()
     figures = json.loads((converted / "report.json").read_text())
@@ -113,7 +161,7 @@ def test_a_damaged_one_is_refused(converted, tmp_path):
 
 def test_learned_orders_of_channels_that_are_not_there_are_refused(tmp_path):
     dense = Trained.on(regroup.load_data("digits"), "resnet_small", {}, None, None)
-    model, name = dense.rebuild(tmp_path), "stages.2.0.conv2.conv"
+    model, name = dense.build(), "stages.2.0.conv2.conv"
     channels = list(range(model.get_submodule(name).in_channels))
     half = len(channels) // 2
     groups = [channels[::2], channels[1::2]], [channels[:half], channels[half:]]

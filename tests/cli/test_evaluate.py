@@ -45,6 +45,8 @@ def test_the_figures_are_those_of_training_and_of_python(run, capsys):
     native = figures(capsys, run, "--batch-size", 100, "--seconds", 0.01)
     assert native["compiled"] and not plain["compiled"] and native["top1"] == plain["top1"]
     assert 0 < native["seconds_per_image"]["low"] <= native["seconds_per_image"]["high"]
+    few = figures(capsys, run, "--batch-size", 400, "--seconds", 0.01)
+    assert few["batch_size"] == 400 and few["top1"] == plain["top1"]  # of 359 images
     everything = figures(capsys, run / "best", "--split", "all", "--no-time")
     assert (
         everything["images"] == 1797 == 359 + figures(capsys, run, "--split", "train", "--no-time")["images"]

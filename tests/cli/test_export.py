@@ -40,7 +40,7 @@ def test_a_run_becomes_a_file_that_says_its_classes(net, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     assert call("export", net, "--out", tmp_path / "net.pt2", "--replace", "--batch", 1, "--no-check") == 0
     assert capsys.readouterr().out == (
-        f"{tmp_path / 'net.pt2'}: pt2, for batches of 1 images of (1, 8, 8); not checked: not asked for\n"
+        f"{tmp_path / 'net.pt2'}: pt2, for one image at a time of (1, 8, 8); not checked: not asked for\n"
     )
 
 
@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line(more, status, says, net, capsys, tmp_path, monkey
 
 def test_object_code_by_the_name_of_the_machine(net, tmp_path, capsys):
     assert call("export", net, "--target", "aarch64", "--out", tmp_path / "arm") == 0
-    assert "object, for any number of images of (1, 8, 8)" in capsys.readouterr().out
+    assert "object, for one image at a time of (1, 8, 8)" in capsys.readouterr().out
     assert '"resnet_small with grouped:groups=2"' in (tmp_path / "arm" / "net.h").read_text()
     assert call("export", net, "--target", "list", "--out", tmp_path / "none") == 0
     assert "cortex-m55       microcontrollers" in capsys.readouterr().out

@@ -25,6 +25,7 @@ from regroup.networks import create_model
 from regroup.ops.order import ChannelOrder, ChannelShuffle
 from regroup.profiling.clock import Ratio, Timing
 from regroup.training.data import TensorSplit
+from regroup.training.identity import Identity
 from tests.conversion import clock as known_clock
 from tests.conversion.linear import correlated
 
@@ -65,11 +66,14 @@ def test_budgets_are_kept_and_the_original_is_untouched(budget):
 @pytest.mark.usefixtures("clock")
 def test_a_dry_run_changes_nothing_and_is_gone_on_from(tmp_path):
     model, batches, said = network(), [correlated(16, 3, 16)], []
-    memory = MemoryFile(tmp_path / "work" / "memory.json", "mine")
+    mine, path = Identity({"budget": {"time": 0.7}}), tmp_path / "work" / "memory.json"
+    memory = MemoryFile(path, mine)
     dry = convert(model, batches, "time=0.7", QUICK, dry_run=True, memory=memory)
-    again = MemoryFile(tmp_path / "work" / "memory.json", "mine")
+    again = MemoryFile(path, mine)
     assert again.resumed and again.cells == dry.table and again.options == dry.options
-    assert not MemoryFile(tmp_path / "work" / "memory.json", "another's").resumed
+    other = MemoryFile(path, Identity({"budget": {"time": 0.6}}))
+    assert not other.resumed and not other.cells
+    assert list(map(str, other.differences)) == ["budget time (0.6, was 0.7)"]
     wet = convert(model, batches, "time=0.7", QUICK, memory=again, say=said.append)
     assert not [line for line in said if line.startswith("assessed")]
     assert dry.layers == [] and dry.share is None and dry.options == wet.options

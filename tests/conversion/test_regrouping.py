@@ -11,6 +11,7 @@ from regroup.conversion.choosing import choices
 from regroup.conversion.damage import apart, divergence
 from regroup.conversion.norms import reestimate
 from regroup.conversion.regrouping import Method, regroup_layers
+from regroup.conversion.statistics import heard
 from regroup.errors import ParameterError, UnknownNameError
 from regroup.networks import create_model
 from tests.conversion.linear import correlated, hidden_groups
@@ -109,6 +110,23 @@ def test_blocks_come_nearer_to_the_original():
     assert all(fit.after < fit.before for fit in fits)
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_blocks_are_fitted_to_as_many_images_as_there_is_memory_for():
+    original, all_images = small(), list(correlated(48, 3, 16).split(16))
+    blocks, found = blocks_of(original, inner(original))[:1], []
+    model = copy.deepcopy(original)
+    regroup_layers(model, original, dict.fromkeys(inner(original), 4), all_images, Method("contiguous"))
+    seen = {}
+    with heard({"": original.get_submodule(blocks[0])}, after=lambda *run: seen.update(run=run[1:])):
+        original(all_images[0])
+    each = 4 * (seen["run"][0][0][0].numel() + seen["run"][1][0].numel())
+    for memory, batches in ((24 * each, all_images), (1 << 30, [torch.cat(all_images)[:24]])):
+        fitted = copy.deepcopy(model)
+        (fit,) = reconstruct(fitted, original, blocks, batches, BlockConfig(steps=3, memory=memory))
+        assert fit.images == 24
+        found.append(fit.after)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)  # rounded otherwise in other batches
 
 
 def test_a_fit_that_does_not_help_is_taken_back():

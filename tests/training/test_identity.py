@@ -79,6 +79,8 @@ DATA = {
     "mean": lambda images: replace(images, mean=(0.41,)),
     "std": lambda images: replace(images, std=(0.21,)),
     "part": lambda images: replace(images, part=0.9),
+    "crop": lambda images: replace(images, crop="squash"),
+    "resample": lambda images: replace(images, resample="nearest"),
     "augmentation": lambda images: replace(images, augmentation=Augmentation("crop")),
     "fewer": lambda images: data(count=80),
 }

@@ -47,7 +47,7 @@ def export_object(
     target: str,
     directory: str | os.PathLike[str],
     *,
-    overwrite: bool = False,
+    replace: bool = False,
     **options: Any,
 ) -> Report:
     """Write `model` as object code for another machine, which runs there without Python.
@@ -62,8 +62,8 @@ def export_object(
         example: an input, as for `regroup.compile`; the code is for images of its size, one at a time.
         target: name of the machine (`regroup.aot.targets.MACHINES`).
         directory: to be written.
-        overwrite: replace an earlier export in `directory`, with all that was put there since.
-        options: of `regroup.aot.settings.Settings`: name="net", weights="inside" or "apart", ram=, flash=,
+        replace: `directory` may be an earlier export, which goes with all that was put there since.
+        options: of `regroup.aot.settings.Settings`: name="net", packed="inside" or "apart", ram=, flash=,
             winograd=.
 
     Returns:
@@ -77,7 +77,7 @@ def export_object(
         OSError: nor can the one above it.
     """
     path = Path(directory)
-    _check_directory(path, overwrite)
+    _check_directory(path, replace)
     files, found = object_files(model, example, target, **options)
     make_directories(path.absolute().parent)
     write_sealed(path.absolute(), files, replace=True)
@@ -126,17 +126,16 @@ def _smaller(model: Any, example: Any, cpus: Sequence[Target], ram: int) -> tupl
     return min((side for side in sides if side), default=None) if all(sides) else None
 
 
-def _check_directory(path: Path, overwrite: bool) -> None:
+def _check_directory(path: Path, replace: bool) -> None:
     """Raise an error for a directory that cannot be written, before there is anything to write."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise ParameterError("directory", str(path), "a directory, or not there yet")
     if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise ParameterError(
-                "directory", str(path), "empty or not there yet", "give another one, or overwrite it"
-            )
+        if not replace:
+            remedy = "give another one, or say replace=True"
+            raise ParameterError("directory", str(path), "empty or not there yet", remedy)
         if not is_earlier(path, SIGN):
-            raise ParameterError("directory", str(path), "an earlier export where it is overwritten")
+            raise ParameterError("directory", str(path), "an earlier export where it is replaced")
     there = next(p for p in path.absolute().parents if p.exists())
     try_writing(there)
 

@@ -24,7 +24,7 @@ _WHOLE = 8
 def smaller_image(
     model: Callable[..., Any], example: Any, target: Target, ram: int
 ) -> tuple[int, int] | None:
-    """Return height and width of larger images that fit in `ram` bytes, None if none is found.
+    """Return height and width of the largest smaller images that fit in `ram` bytes, None if none is found.
 
     Args:
         model: what is to be exported.
@@ -34,7 +34,7 @@ def smaller_image(
     """
     if not isinstance(example, Tensor) or example.dim() != 4:
         return None
-    low, high = 0, _STEPS  # the largest that fits lies between
+    low, high = 0, _STEPS  # the largest that fits lies between; the one given does not
     while high - low > 1:
         middle = (low + high) // 2
         if _fits(model, example, _side(example, middle), target, ram):

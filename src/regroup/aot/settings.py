@@ -35,8 +35,8 @@ class Settings:
 
     Attributes:
         name: prefix of all names in C, so that several networks can be in one program.
-        weights: "inside" the object as constants, or "apart" in `net.weights`, to be mapped or flashed by the
-            caller and given to `net_run`.
+        packed: where the weights are: "inside" the object as constants, or "apart" in `net.weights`, to be
+            mapped or flashed by the caller and given to `net_run`.
         ram: bytes of working memory that the machine has: a number, or such as "256k"; any by default.
         flash: bytes of memory for code and weights, likewise.
         winograd: do wide 3x3 convolutions in 4/9 of the multiply-adds, with weights that take 25/9 of the
@@ -49,7 +49,7 @@ class Settings:
     """
 
     name: str = "net"
-    weights: str = "inside"
+    packed: str = "inside"
     ram: str | int | None = None
     flash: str | int | None = None
     winograd: bool | None = None
@@ -60,8 +60,8 @@ class Settings:
         if taken or not _NAME.fullmatch(self.name):
             allowed = "a name in C of lower-case letters, digits and _, such as net"
             raise ParameterError("name", self.name, allowed)
-        if self.weights not in ("inside", "apart"):
-            raise ParameterError("weights", self.weights, "'inside' or 'apart'")
+        if self.packed not in ("inside", "apart"):
+            raise ParameterError("packed", self.packed, "'inside' or 'apart'")
         if self.winograd is not None and not isinstance(self.winograd, bool):
             raise ParameterError("winograd", self.winograd, "true, false, or left out")
         if not isinstance(self.hook, bool):
@@ -81,7 +81,7 @@ class Settings:
     @property
     def apart(self) -> bool:
         """The weights are beside the object."""
-        return self.weights == "apart"
+        return self.packed == "apart"
 
     def cpus(self, machine: Machine) -> list[Target]:
         """Return the CPUs of a machine, with Winograd's algorithm or without.
@@ -91,7 +91,7 @@ class Settings:
         """
         if machine.is_wasm and self.apart:
             allowed = f"'inside' for {machine.name}, whose memory begins empty"
-            raise ParameterError("weights", self.weights, allowed)
+            raise ParameterError("packed", self.packed, allowed)
         if machine.is_wasm and self.hook:
             raise ParameterError("hook", self.hook, f"left out for {machine.name}: browsers have a profiler")
         flash_counts = self.flash is not None

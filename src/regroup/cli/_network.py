@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor, nn
 
     from regroup.loading import ImageInput, Loaded
@@ -39,7 +41,8 @@ class Chosen:
     """A network in eval mode, without learned layers, for images of so many channels; and where it is from.
 
     What is `loaded` from a directory has images of its own; an ONNX file says their `size`, or leaves it
-    open, and may say how many there always are (`batch`), and give `probabilities` instead of scores.
+    open, and may say how many there always are (`batch`), and give `probabilities` instead of scores. What
+    the files of the user's are that may define it, `plugins` says.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Chosen:
     size: tuple[int, int] | None = None
     batch: int | None = None
     probabilities: bool = False
+    plugins: tuple[ModuleType, ...] = ()
 
     def ready(self, model: nn.Module) -> nn.Module:
         """Return the network, or what it was compiled to, as images (N, C, H, W) of any N -> scores."""
@@ -65,6 +69,21 @@ class Chosen:
         if self.loaded:
             return self.loaded.input
         return ImageInput.of(self.model, None if self.size is None else (self.channels, *self.size))
+
+    def data(self, given: str | None) -> str:
+        """Return the data set or folder that is given, or else the one that the network was trained on.
+
+        Raises:
+            ConfigError: none is given, and the network says none.
+        """
+        from regroup.errors import ConfigError
+
+        known = self.loaded and self.loaded.data
+        if not (source := given or known):
+            raise ConfigError(
+                "data", given, "a data set or a folder", "the network does not say what it was trained on"
+            )
+        return source
 
     def namings(self, count: int) -> tuple[tuple[str, ...], ...]:
         """Return the names of its classes, as far as they are known: what people call them first.
@@ -149,10 +168,15 @@ def choose(
         CheckpointError: the directory is no finished run, or the weights cannot be used.
     """
     from regroup.cli._plugins import load_plugins
+
+    modules = load_plugins(plugins)
+    check_number("channels", channels)
+    return replace(_chosen(name, channels, weights, pretrained), plugins=modules)
+
+
+def _chosen(name: str, channels: int | None, weights: Path | None, pretrained: bool) -> Chosen:
     from regroup.errors import UnknownNameError
 
-    load_plugins(plugins)
-    check_number("channels", channels)
     given = {"channels": channels, "weights": weights and str(weights), "pretrained": pretrained or None}
     if name.endswith(".onnx"):
         return _of_onnx(Path(name), given)

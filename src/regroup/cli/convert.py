@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from regroup.cli._network import Chosen
     from regroup.conversion.convert import ConvertConfig
-    from regroup.conversion.memory import MemoryFile
     from regroup.loading.trained import Trained
     from regroup.training import DataSet, TrainConfig
+
+MEMORY, TRAINING = "memory.json", "training"
+"""What is gone on from, in the directory of a conversion that is under way."""
 
 _EXAMPLE = {"model": "resnet_small", "data": "glyphs", "epochs": 8, "batch_size": 128, "lr": 0.1}
 """What is trained first where no network is named."""
@@ -79,6 +81,7 @@ def run(options: Options) -> int:
     from regroup.files.lock import Lock
 
     check_number("threads", options.threads)
+    check_number("batch", options.batch)
     budget = parse_budget(",".join(options.budget))
     _check_out(options.out)
     place = options.out.absolute()  # "." has no name
@@ -101,23 +104,29 @@ def _converted(
     import json
 
     from regroup.conversion.convert import convert
+    from regroup.conversion.identity import identify
+    from regroup.conversion.memory import MemoryFile
     from regroup.loading.converted import save_converted
     from regroup.profiling.machine import machine
     from regroup.report.converted import figures, page
+    from regroup.training.data import from_anywhere
     from regroup.training.directory import prepare
 
     _check_work(work)
     chosen, dense, data = _network_and_data(options, work)
     prepare(work)
-    memory = _memory(options, chosen, data, work)
+    memory = MemoryFile(work / MEMORY, identify(chosen.model, data, budget, config, chosen.plugins))
     if memory.resumed:
         say(f"going on from {work}")
+    elif memory.differences:
+        say(f"{work} is of another conversion: {', '.join(map(str, memory.differences[:3]))}")
     found = convert(chosen.model, data, budget, config, dry_run=options.dry_run, say=say, memory=memory)
     print(json.dumps(figures(found), indent=1) if options.json else found)
     if options.dry_run or not found.pays:
         return 0
     said = page(found, dense.name, str(machine()))
-    save_converted(options.out, found.model, dense, found.plan, figures(found), said)
+    source = from_anywhere(chosen.data(options.data))
+    save_converted(options.out, found.model, dense, found.plan, figures(found), said, source)
     _remove(work)
     if not options.json:
         print(f"{options.out}: regroup.load and every command take it; {options.out / 'report.html'}")
@@ -153,7 +162,7 @@ def _training(options: Options, work: Path) -> TrainConfig:
         batch_size=128,
         seed=options.seed,
         device="cpu",
-        output=work / "training",
+        output=work / TRAINING,
         resume=True,
         display="quiet" if options.quiet or options.json else "auto",
     )
@@ -178,25 +187,20 @@ def _network_and_data(options: Options, work: Path) -> tuple[Chosen, Trained, Da
             "a network that is trained: a run of `regroup train`, or a name with --pretrained or --weights"
         )
         raise ConfigError("model", name, allowed)
-    if named and options.data is None:
-        raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
-    data = _shown(options, chosen, options.data or _EXAMPLE["data"])
-    if named:
-        return chosen, Trained.on(data, name, {}, None, None), data
-    return chosen, dense_of(Path(name)), data
+    dense = None if named else dense_of(Path(name))
+    data = _shown(options, chosen)
+    return chosen, dense or Trained.on(data, name, {}, None, None), data
 
 
-def _shown(options: Options, chosen: Chosen, source: str) -> DataSet:
+def _shown(options: Options, chosen: Chosen) -> DataSet:
     import torch
 
-    from regroup.loading.shown import data_of_run, shown
+    from regroup.loading.shown import shown
 
-    wanted = chosen.input
+    source, wanted = chosen.data(options.data), chosen.input
     chosen.check(torch.zeros(1, *wanted.shape))
     with torch.inference_mode():
         count = chosen.model(torch.zeros(1, *wanted.shape)).shape[1]
-    if options.data is None and options.model is not None:
-        source = data_of_run(Path(options.model))
     return shown(
         source,
         wanted,
@@ -219,20 +223,6 @@ def _example(options: Options, work: Path) -> Path:
         more: dict[str, Any] = {"output": run, "seed": options.seed, "display": display, "device": "cpu"}
         train.run(train.Options(**_EXAMPLE, **more, weight_decay=5e-4, resume=(run,)))
     return run
-
-
-def _memory(options: Options, chosen: Chosen, data: DataSet, work: Path) -> MemoryFile:
-    """Return what is known of this conversion: of this network, these images and these options."""
-    import hashlib
-
-    from regroup.conversion.memory import MemoryFile
-    from regroup.profiling.machine import machine
-    from regroup.training.identity import digest_of_state
-
-    free = ("out", "dry_run", "json", "quiet", "plugin", "epochs", "lr", "wait")  # of what layers can become
-    said = sorted((name, str(value)) for name, value in vars(options).items() if name not in free)
-    parts = (digest_of_state(chosen.model), data.train.digest(), said, str(machine()))
-    return MemoryFile(work / "memory.json", hashlib.sha256(repr(parts).encode()).hexdigest()[:32])
 
 
 def _check_out(out: Path) -> None:
@@ -271,10 +261,10 @@ def _check_work(work: Path) -> None:
 
     if not work.exists() and not work.is_symlink():
         return
-    for name in ("memory.json", "probe"):  # of a conversion that was killed as it wrote
+    for name in (MEMORY, "probe"):  # of a conversion that was killed as it wrote
         remove_partial(work, name)
     names = [path.name for path in work.iterdir()] if work.is_dir() else [work.name]
-    others = sorted(set(names) - {"memory.json", "training"})
+    others = sorted(set(names) - {MEMORY, TRAINING})
     if others:
         remedy = f"{others[0]} is not of `regroup convert`: move it, or choose another --out"
         raise ConfigError("out", str(work), "absent, or what an interrupted conversion left", remedy)

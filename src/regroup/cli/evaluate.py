@@ -28,7 +28,7 @@ class Options:
     model: tyro.conf.Positional[str]
     """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
     data: str | None = None
-    """Data set: a name such as digits or cifar10, or a folder of images; none: that of the run."""
+    """Data set: a name such as digits or cifar10, or a folder of images; none: what it was trained on."""
     split: Literal["test", "train", "all"] = "test"
     """Of the data set: what is not trained on, what is, or both, as of a folder that is all for testing."""
     pretrained: bool = False
@@ -99,9 +99,9 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
 
     import torch
 
-    from regroup.loading.shown import data_of_run, joined, shown
+    from regroup.loading.shown import shown
 
-    source, wanted = options.data or data_of_run(Path(options.model)), chosen.input
+    source, wanted = chosen.data(options.data), chosen.input
     example = torch.zeros(chosen.batch or 1, *wanted.shape)
     chosen.check(example)
     with torch.inference_mode():
@@ -115,10 +115,9 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
         by_order=not known,
         bad_images=options.bad_images,
         download=options.download,
+        testing=None if options.split == "train" else options.split,
     )
-    if options.split == "all":
-        return joined(data), data.notes
-    return (data if options.split == "test" else replace(data, test=data.train)), data.notes
+    return (replace(data, test=data.train) if options.split == "train" else data), data.notes
 
 
 def _made_ready(
@@ -129,7 +128,7 @@ def _made_ready(
 
     if not options.compiled or device.type != "cpu":
         return chosen.ready(chosen.model.to(device)).eval(), False
-    shape = (chosen.batch or min(loader.batch_size, len(loader.split)), *loader.data.shape)
+    shape = (chosen.batch or loader.batch_size, *loader.data.shape)
     quiet = options.quiet or options.json
     return chosen.ready(compiled(chosen, shape, quiet=quiet, threads=options.threads)), True
 
@@ -147,9 +146,9 @@ def _timed(model: nn.Module, loader: Loader, options: Options, device: torch.dev
     """Return the time of a whole batch."""
     import torch
 
-    from regroup.profiling.clock import measure
+    from regroup.profiling.clock import batch_of, measure
 
-    images = next(iter(loader)).images
+    images = batch_of(next(iter(loader)).images, options.batch_size)
 
     def call() -> object:
         with torch.inference_mode():
@@ -164,12 +163,9 @@ def _to_json(
     from regroup.profiling.machine import machine
     from regroup.training.processes import find_device
 
-    images = min(options.batch_size, found.images)
-    each = None
+    each, size = None, options.batch_size
     if timing is not None:
-        each = {n: getattr(timing, n) / images for n in ("median", "low", "high")} | {
-            "verdict": timing.verdict
-        }
+        each = {n: getattr(timing, n) / size for n in ("median", "low", "high")} | {"verdict": timing.verdict}
     return {
         "network": chosen.name,
         "random_weights": _is_random(chosen, options),
@@ -177,7 +173,7 @@ def _to_json(
         "split": options.split,
         **found.to_json(),
         "seconds_per_image": each,
-        "batch_size": images,
+        "batch_size": size,
         "compiled": native,
         "machine": machine(find_device(options.device)).to_dict(),
     }
@@ -205,12 +201,12 @@ def _print(
     for name, text in found.told().items():
         print(f"{name:<17}  {printable(text)}")
     if timing is not None:
-        images = min(options.batch_size, found.images)
-        middle, least, most = (readable(s / images) for s in (timing.median, timing.low, timing.high))
+        size = options.batch_size
+        middle, least, most = (readable(s / size) for s in (timing.median, timing.low, timing.high))
         doubt = "" if timing.verdict == "quiet" else f", {timing.verdict}"
         print(f"time for an image  {middle}  ({least} .. {most}{doubt})")
         how = "compiled" if native else "in PyTorch"
-        say(f"timed {how}, in batches of {images}, on {machine(find_device(options.device))}")
+        say(f"timed {how}, in batches of {size}, on {machine(find_device(options.device))}")
     if _is_random(chosen, options):
         print("(random weights: give --pretrained or --weights)")
 

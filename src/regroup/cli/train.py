@@ -217,14 +217,13 @@ def _is_first() -> bool:
 def _to_json(options: Options) -> dict[str, Any]:
     """Return the options by which the run can be gone on with, from whatever working directory."""
     from regroup.loading.named import told
-    from regroup.training.data import data_sets
+    from regroup.training.data import from_anywhere
 
     values = {**asdict(options), "output": None, "resume": None}
     values["weights"] = None if options.weights is None else str(options.weights.absolute())
     values["teacher"] = None if options.teacher is None else told(options.teacher)
     values["plugin"] = [str(path.absolute()) for path in options.plugin]
-    if options.data not in data_sets:
-        values["data"] = str(Path(options.data).expanduser().absolute())
+    values["data"] = from_anywhere(options.data)
     return values
 
 

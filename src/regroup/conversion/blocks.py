@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regroup.conversion.statistics import evaluated
+from regroup.conversion.statistics import evaluated, heard
 from regroup.training.data.randomness import generator
 
 _HELD = 4  # one part in so many of the images only judges
@@ -34,12 +34,14 @@ class Fit:
         name: of the block.
         before: squared distance to the original's outputs over their variance, on images not fitted to.
         after: likewise; at most `before`, for else the block is put back.
+        images: that were looked at.
         reason: why it was left alone; "" if it was not.
     """
 
     name: str
     before: float = 0.0
     after: float = 0.0
+    images: int = 0
     reason: str = ""
 
 
@@ -52,12 +54,15 @@ class BlockConfig:
         lr: its learning rate, which falls to 0 along a cosine.
         batch_size: images in a step.
         seed: of their order.
+        memory: bytes that what a block is given and should give may take: where that is less than all images
+            need, the first of them are looked at.
     """
 
     steps: int = 200
     lr: float = 1e-3
     batch_size: int = 32
     seed: int = 0
+    memory: int = 1 << 30
 
 
 def blocks_of(model: nn.Module, layers: Iterable[str]) -> list[str]:
@@ -113,10 +118,10 @@ def reconstruct(
 def _fitted(
     model: nn.Module, original: nn.Module, name: str, batches: Sequence[Tensor], config: BlockConfig
 ) -> Fit:
-    given, wanted = _seen(model, name, batches), _seen(original, name, batches)
-    if given is None or wanted is None:
+    inputs, count = _given(model, name, batches, config.memory)
+    targets = _gave(original, name, batches, count)
+    if inputs is None or targets is None:
         return Fit(name, reason="it takes or gives something else than one tensor, or does not run once")
-    inputs, targets = given[0], wanted[1]
     block, judged = model.get_submodule(name), max(1, len(inputs) // _HELD)
     scale = float(targets.var()) or 1.0
 
@@ -134,7 +139,7 @@ def _fitted(
     if not after < before:
         block.load_state_dict(state)
         after = before
-    return Fit(name, before, after)
+    return Fit(name, before, after, len(inputs))
 
 
 def _descend(block: nn.Module, inputs: Tensor, targets: Tensor, scale: float, config: BlockConfig) -> None:
@@ -157,36 +162,54 @@ def _descend(block: nn.Module, inputs: Tensor, targets: Tensor, scale: float, co
         parameter.requires_grad_(flag).grad = None
 
 
-def _seen(model: nn.Module, name: str, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Return what a block is given and gives for all images, if that is a tensor each, and it runs once."""
-    given: list[Tensor] = []
-    gave: list[Tensor] = []
+def _given(model: nn.Module, name: str, batches: Iterable[Tensor], memory: int) -> tuple[Tensor | None, int]:
+    """Return what a block is given for as many images as there is memory for, and how many these are.
+
+    It is None where that is no tensor, or the block does not run once.
+    """
+    kept: list[Tensor] = []
+    count, plain = 1 << 62, True
+
+    def before(name: str, args: tuple, named: dict) -> None:
+        nonlocal plain
+        plain &= len(args) == 1 and not named and isinstance(args[0], Tensor)
+        if plain:
+            kept.append(args[0][: max(0, count - sum(map(len, kept)))].clone())
+
+    def after(name: str, args: tuple, output: object) -> None:
+        nonlocal count
+        if plain and isinstance(output, Tensor):
+            both = sum(x.numel() * x.element_size() for x in (args[0], output))
+            count = max(_HELD, memory * len(args[0]) // max(1, both))
+
+    runs = _run(model, name, batches, lambda: sum(map(len, kept)) >= count, before=before, after=after)
+    return (torch.cat(kept)[:count] if plain and len(kept) == runs else None), count
+
+
+def _gave(model: nn.Module, name: str, batches: Iterable[Tensor], count: int) -> Tensor | None:
+    """Return what a block gives for so many images; None where that is no tensor, or it does not run once."""
+    kept: list[Tensor] = []
     plain = True
 
-    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        nonlocal plain
-        plain &= len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
-        if plain:
-            given.append(args[0].clone())
-
-    def after(module: nn.Module, args: tuple, output: object) -> None:
+    def after(name: str, args: tuple, output: object) -> None:
         nonlocal plain
         plain &= isinstance(output, Tensor)
         if isinstance(output, Tensor):
-            gave.append(output.clone())
+            kept.append(output[: max(0, count - sum(map(len, kept)))].clone())
 
-    block = model.get_submodule(name)
-    handles = [
-        block.register_forward_pre_hook(before, with_kwargs=True),
-        block.register_forward_hook(after),
-    ]
-    total = 0
-    try:
-        with torch.no_grad():
-            for images in batches:
-                model(images)
-                total += 1
-    finally:
-        for handle in handles:
-            handle.remove()
-    return (torch.cat(given), torch.cat(gave)) if plain and len(given) == total else None
+    runs = _run(model, name, batches, lambda: sum(map(len, kept)) >= count, after=after)
+    return torch.cat(kept) if plain and len(kept) == runs else None
+
+
+def _run(
+    model: nn.Module, name: str, batches: Iterable[Tensor], enough: Callable[[], bool], **listeners: Callable
+) -> int:
+    """Run a network on one batch after the other, until it is enough; return how often."""
+    runs = 0
+    with torch.no_grad(), heard({name: model.get_submodule(name)}, **listeners):
+        for images in batches:
+            model(images)
+            runs += 1
+            if enough():
+                break
+    return runs

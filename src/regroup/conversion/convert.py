@@ -44,7 +44,7 @@ from regroup.conversion.plan import LayerPlan, Plan, orders_in
 from regroup.conversion.regrouping import Method, Regrouped, regroup_layers
 from regroup.errors import ConfigError, ConversionError, first_line
 from regroup.ops.counting import count_macs
-from regroup.profiling.clock import Ratio, ratio
+from regroup.profiling.clock import Ratio, batch_of, ratio
 from regroup.profiling.cost import cost
 from regroup.training import DataSet, TrainConfig, evaluate, train
 from regroup.training.data import Loader
@@ -208,7 +208,7 @@ def convert(
     original = copy.deepcopy(model).cpu().eval()
     batches = calibration(data, config.images) if isinstance(data, DataSet) else list(data)
     _check(original, batches)
-    images = torch.cat(batches)[: config.batch]
+    images = batch_of(torch.cat(batches), config.batch)
     options, left = candidates(original, images, config.scope)
     say(f"{len(options)} of {len(options) + len(left)} convolutions may change; assessing what into")
     if not options:

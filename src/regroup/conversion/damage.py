@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from regroup.conversion.statistics import evaluated
+from regroup.conversion.statistics import evaluated, heard
 
 
 def apart(
@@ -60,14 +60,10 @@ def divergence(model: nn.Module, original: nn.Module, batches: Iterable[Tensor])
 def _outputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
 
-    def keep(name: str):
-        return lambda module, inputs, output: found.append((name, output.clone()))
+    def keep(name: str, inputs: tuple, output: Tensor) -> None:
+        found.append((name, output.clone()))
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
-    try:
-        with evaluated(model), torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = {name: model.get_submodule(name) for name in layers}
+    with evaluated(model), torch.no_grad(), heard(modules, after=keep):
+        model(images)
     return found

@@ -12,10 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from regroup.conversion.budget import Cell
 from regroup.files.disk import make_directories, write_file
 from regroup.files.documents import DocumentError, read_document
+from regroup.training.identity import Difference, Identity
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class _Document:
-    identity: str
+    identity: dict[str, Any]
     cells: dict[str, dict[str, Cell]]
     options: dict[str, str] | None
     foreseen: float
@@ -54,20 +56,23 @@ class MemoryFile(Memory):
 
     Args:
         path: of the file.
-        identity: of the conversion: model, data and settings. What is there of another is not used.
+        identity: of the conversion: see `regroup.conversion.identity`. What is there of another is not used.
 
     Attributes:
         resumed: whether there was something of this conversion.
+        differences: from the one of which there was something else.
     """
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(self, path: Path, identity: Identity) -> None:
         super().__init__()
         self.path, self.identity, self.resumed = path, identity, False
+        self.differences: list[Difference] = []
         try:
             found = read_document(path, _Document)
         except (OSError, DocumentError):  # nothing there, or nothing that can be used
             return
-        if found.identity == identity:
+        self.differences = Identity(found.identity).differences(identity)
+        if not self.differences:
             self.cells, self.options, self.foreseen = dict(found.cells), found.options, found.foreseen
             self.resumed = True
 
@@ -80,6 +85,6 @@ class MemoryFile(Memory):
         self._write()
 
     def _write(self) -> None:
-        document = asdict(_Document(self.identity, self.cells, self.options, self.foreseen))
+        document = asdict(_Document(dict(self.identity.fields), self.cells, self.options, self.foreseen))
         make_directories(self.path.parent)
         write_file(self.path, json.dumps(document, indent=1).encode())

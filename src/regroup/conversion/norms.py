@@ -1,5 +1,8 @@
 """Means and variances of batch norms, estimated anew: what layers before them give has changed.
 
+A norm gets the mean of the batches' means, and of the variances within each batch. That the means of batches
+vary is not in it: so batches should be of images drawn at random, and not small.
+
 >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
 >>> images = torch.randn(64, 3, 8, 8)
 >>> reestimate(model, [images])
@@ -7,8 +10,7 @@
 >>> model(images).mean((0, 2, 3)).abs().max().item() < 1e-5
 True
 
-Source: for pruned networks, Li et al., EagleEye,
-ECCV 2020 (arXiv:2007.02491).
+Source: for pruned networks, Li et al., EagleEye, ECCV 2020 (arXiv:2007.02491).
 """
 
 from __future__ import annotations

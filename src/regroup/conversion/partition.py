@@ -68,5 +68,5 @@ class Partition:
 
 
 def _order(order: Tensor, channels: int) -> ChannelOrder | None:
-    plain = len(order) == channels and bool((order == torch.arange(channels)).all())
+    plain = len(order) == channels and bool((order == torch.arange(channels, device=order.device)).all())
     return None if plain else ChannelOrder(order, learned=True)

@@ -19,7 +19,7 @@ from regroup.conversion.folding import is_order
 from regroup.conversion.partition import Partition
 from regroup.conversion.regrouping import Regrouped
 from regroup.conversion.replace import convolutions_of, put
-from regroup.conversion.statistics import evaluated
+from regroup.conversion.statistics import evaluated, heard
 from regroup.files.documents import require
 from regroup.ops.order import ChannelOrder, is_permutation
 from regroup.spec import ConvSpec
@@ -65,8 +65,9 @@ class LayerPlan:
         once = part.outputs.flatten().sort().values.tolist() == list(range(spec.out_channels))
         require(once and len(part.inputs) == len(part.outputs), f"outputs of {self.name}", "?", "each once")
         width = part.inputs.shape[1]
-        weight = torch.zeros(spec.out_channels, width, *spec.kernel_size)
-        return part.build(spec, weight, torch.zeros(spec.out_channels) if self.bias else None)
+        empty = conv.weight.new_zeros  # on the meta device perhaps: a plan from a file may ask for anything
+        weight = empty(spec.out_channels, width, *spec.kernel_size)
+        return part.build(spec, weight, empty(spec.out_channels) if self.bias else None)
 
 
 def _table(layer: LayerPlan, name: str, channels: int) -> Tensor:
@@ -74,7 +75,7 @@ def _table(layer: LayerPlan, name: str, channels: int) -> Tensor:
     alike = len({len(row) for row in rows}) == 1 and len(rows[0]) > 0
     inside = all(0 <= channel < channels for row in rows for channel in row)
     require(alike and inside, f"{name} of {layer.name}", "?", f"equal groups of channels below {channels}")
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ class Plan:
             elif isinstance(there, ChannelOrder):
                 count = len(there.order)
                 require(len(order) == count, f"orders of {name}", order, f"{count} channels")
-                there.order.copy_(torch.tensor(order))
+                there.order.copy_(torch.tensor(order, device=there.order.device))
             else:
-                once = is_permutation(torch.tensor(order), len(order))
+                once = is_permutation(torch.tensor(order, device="cpu"), len(order))
                 require(once, f"orders of {name}", order, "each channel once")
                 put(model, name, ChannelOrder(order))
 
@@ -151,23 +152,15 @@ def check_orders(model: nn.Module, images: Tensor) -> None:
         DocumentError: one does not; of its channels some do not exist.
     """
 
-    def check(name: str, order: Tensor, channels: int) -> None:
+    def check(name: str, inputs: tuple[Tensor, ...], named: dict) -> None:
+        order, channels = found[name].order, inputs[0].shape[1]
         inside = bool(((order >= 0) & (order < channels)).all())
         require(inside, f"order of {name}", order.tolist(), f"of channels below {channels}")
 
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, ChannelOrder)]
-    if not found:
-        return
-    handles = [
-        m.register_forward_pre_hook(lambda m, inputs, name=name: check(name, m.order, inputs[0].shape[1]))
-        for name, m in found
-    ]
-    try:
-        with evaluated(model), torch.no_grad():
+    found = {name: m for name, m in model.named_modules() if isinstance(m, ChannelOrder)}
+    if found:
+        with evaluated(model), torch.no_grad(), heard(found, before=check):
             model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def orders_in(model: nn.Module) -> list[str]:

@@ -18,11 +18,11 @@ Statistician 37(3), 1983. Source of random places: He, Zhang, Sun, Channel pruni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -189,24 +189,55 @@ def visit(
     """
     done = 0
 
-    def hook(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, *, name: str) -> None:
+    def after(name: str, inputs: tuple[Tensor, ...], output: Any) -> None:
         nonlocal done
+        conv = layers[name]
         assert isinstance(conv, nn.Conv2d)
         call(Run(name, done, conv, inputs[0], output))
         done += 1
         if done == runs:
             raise _Enough
 
-    layers = [(name, model.get_submodule(name)) for name in names]
-    handles = [layer.register_forward_hook(partial(hook, name=name)) for name, layer in layers]
-    try:
+    layers = {name: model.get_submodule(name) for name in names}
+    with suppress(_Enough), heard(layers, after=after):
         model(images)
-    except _Enough:
-        pass
+    return done
+
+
+@contextmanager
+def heard(
+    modules: Mapping[str, nn.Module],
+    *,
+    before: Callable[[str, tuple, dict], None] | None = None,
+    after: Callable[[str, tuple, Any], None] | None = None,
+) -> Iterator[None]:
+    """Hear of each run of modules inside the block.
+
+    Args:
+        modules: by name.
+        before: called with the name and the arguments, before the module runs.
+        after: called with the name, the arguments and what the module gave, before what follows changes that.
+    """
+    handles = []
+    try:
+        for name, module in modules.items():
+            if before is not None:
+                hook = partial(_before, before, name)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            if after is not None:
+                handles.append(module.register_forward_hook(partial(_after, after, name)))
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return done
+
+
+def _before(call: Callable, name: str, module: nn.Module, inputs: tuple, named: dict) -> None:
+    call(name, inputs, named)
+
+
+def _after(call: Callable, name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+    call(name, inputs, output)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def object_code(
     if subject.batch not in (None, 1):
         raise ConfigError("batch", subject.batch, "1 or left out: object code does one image at a time")
     image = torch.randn(1, *subject.images.shape[1:], generator=torch.Generator().manual_seed(0))
-    options = {"name": name, "weights": packed, "ram": ram, "flash": flash}
+    options = {"name": name, "packed": packed, "ram": ram, "flash": flash}
     options |= {"winograd": winograd, "hook": hook}
     title = str(subject.about.get("network", ""))
     files, found = object_files(subject.model, image, target, title=title, **options)
@@ -62,11 +62,10 @@ def object_code(
     machine = MACHINES[target]
     needs = f"it needs {found.flash:,} bytes of flash and {found.ram:,} of memory (report.txt)"
     if machine.runs_here and packed == "inside":
-        return Made(
-            files, _runner(files[f"{name}.o"], f"{name}_run", found.arena, subject.model(image)), needs
-        )
+        run = _runner(files[f"{name}.o"], f"{name}_run", found.arena, subject.model(image))
+        return Made(files, run, needs, batch=1)
     how = "node check.mjs" if machine.is_wasm else "make check"
-    return Made(files, reason=f"`{how}` does that where it runs; {needs}")
+    return Made(files, reason=f"`{how}` does that where it runs; {needs}", batch=1)
 
 
 def _runner(code: bytes, symbol: str, arena_bytes: int, scores: Tensor) -> Callable[[Tensor], Tensor]:

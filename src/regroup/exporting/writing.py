@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_line
+from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_cause, first_line
 from regroup.files.disk import make_directories, try_writing, write_file
 from regroup.files.sealed import is_earlier, write_sealed
 from regroup.ops.accelerate import decelerate
@@ -54,11 +54,13 @@ class Made:
         content: of the file; or several files by name, which become a sealed directory.
         run: images -> scores, by what was made; None if that cannot be run here.
         reason: why not.
+        batch: how many images there always are, where the form decides it.
     """
 
     content: bytes | Mapping[str, bytes]
     run: Callable[[Tensor], Tensor] | None = None
     reason: str = ""
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ class Exported:
     reason: str = ""
 
     def __str__(self) -> str:
-        number = "any number of" if self.batch is None else f"batches of {self.batch}"
-        text = f"{self.path}: {self.to}, for {number} images of {self.shape}; "
+        number = "any number of images" if self.batch is None else f"batches of {self.batch} images"
+        number = "one image at a time" if self.batch == 1 else number
+        text = f"{self.path}: {self.to}, for {number} of {self.shape}; "
         if not self.checked:
             return f"{text}not checked: {self.reason}"
         known = f"error {self.error:.2g} of the scores, PyTorch's own {self.own_error:.2g}"
@@ -165,13 +168,16 @@ def export(
     _check_options(name, make, options)
     path = _place(Path(path), name, replace=replace)
     plain = _of_one_input(decelerate(deploy(copy.deepcopy(model).cpu())).eval())
+    _check_numbers(plain, path)
     size = batch or 2  # of one image, the number would be taken for fixed
     _scores(plain, torch.zeros(size, *images.shape[1:]), path)
     subject = Subject(plain, torch.zeros(size, *images.shape[1:]), batch, about or {})
     made = _made(name, make, subject, path, options)
     written = len(made.content) if isinstance(made.content, bytes) else sum(map(len, made.content.values()))
     shape = tuple(images.shape[1:])
-    found = Exported(path, name, written, shape, batch, reason=made.reason if check else "not asked for")
+    found = Exported(
+        path, name, written, shape, batch or made.batch, reason=made.reason if check else "not asked for"
+    )
     if check and made.run is not None:
         batches = _BATCHES if batch is None else (batch,)
         errors = _compared(plain, made.run, [_random(count, shape) for count in batches], path)
@@ -257,6 +263,16 @@ def _check_earlier(path: Path, name: str) -> None:
         )
 
 
+def _check_numbers(model: nn.Module, path: Path) -> None:
+    """Require of a network that it computes in float32."""
+    found = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+    if found:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+        raise ExportError(
+            path, f"the network has weights of {names}: give model.float(), what is exported is float32"
+        )
+
+
 def _scores(model: nn.Module, images: Tensor, path: Path) -> Tensor:
     """Return what a network makes of images; it must take such, and give one tensor."""
     try:
@@ -285,7 +301,7 @@ def _made(name: str, make: Way, subject: Subject, path: Path, options: Mapping[s
         raise ExportError(path, f"{name} needs {error.name}, which is not installed") from error
     except Exception as error:  # exporters raise whatever the network makes them trip over
         remedy = "" if subject.batch else "; perhaps for a fixed number of images (batch=1)"
-        reason = f"the network cannot be written as {name} ({type(error).__name__}: {first_line(error)})"
+        reason = f"the network cannot be written as {name} ({first_cause(error)})"
         raise ExportError(path, reason + remedy) from error
 
 

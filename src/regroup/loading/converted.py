@@ -14,10 +14,10 @@ from regroup.errors import CheckpointError, ConfigError, first_line
 from regroup.files.disk import make_directories
 from regroup.files.documents import DocumentError, build
 from regroup.files.sealed import write_sealed
-from regroup.loading.kinds import Loaded, kind
+from regroup.loading.kinds import Loaded, kind, kind_in
 from regroup.loading.trained import Trained
 from regroup.strategies.learning import learned_modules
-from regroup.training.checkpoint import load_checkpoint, load_state, section_files
+from regroup.training.checkpoint import load_checkpoint, section_files
 from regroup.training.directory import published
 
 
@@ -27,15 +27,23 @@ class Converted:
 
     Args:
         network: the dense network.
+        data: name of the data set, or the folder, that it was converted with.
         kind: of the directory: see `regroup.loading`.
     """
 
     network: dict[str, Any]
+    data: str | None = None
     kind: Literal["converted"] = "converted"
 
 
 def save_converted(
-    path: Path, model: nn.Module, dense: Trained, plan: Plan, report: dict[str, Any], page: str
+    path: Path,
+    model: nn.Module,
+    dense: Trained,
+    plan: Plan,
+    report: dict[str, Any],
+    page: str,
+    data: str | None = None,
 ) -> None:
     """Write a converted network as the sealed directory `path`, in place of what was there.
 
@@ -46,12 +54,13 @@ def save_converted(
         plan: what became of it.
         report: figures, as JSON values.
         page: the same for people, as HTML.
+        data: name of the data set, or the folder, that it was converted with.
 
     Raises:
         CheckpointError: it could not be written.
     """
     content = section_files("model", model.state_dict())
-    content |= section_files("network", asdict(Converted(dense.to_json())))
+    content |= section_files("network", asdict(Converted(dense.to_json(), data)))
     content |= section_files("plan", plan.to_json()) | section_files("report", report)
     content["report.html"] = page.encode("utf-8", "backslashreplace")
     try:
@@ -74,18 +83,20 @@ def converted(path: Path) -> Loaded:
         dense = Trained.from_json(document.network)
     except DocumentError as error:
         raise CheckpointError(path, f"does not say which network it holds: {error}") from None
-    model = dense.rebuild(path)
-    try:
-        plan.apply(model)
-    except (ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(path, f"its plan is of another network ({first_line(error)})") from error
-    load_state(path, model, saved.get("model"))
+
+    def convert(model: nn.Module) -> None:
+        try:
+            plan.apply(model)
+        except (ValueError, OverflowError, RuntimeError) as error:
+            raise CheckpointError(path, f"its plan is of another network ({first_line(error)})") from error
+
+    model = dense.rebuild(path, saved.get("model"), convert)
     try:
         check_orders(model, torch.zeros(1, *dense.input.shape))
     except (ValueError, RuntimeError) as error:  # one image tells which channels there are
         raise CheckpointError(path, f"its channel orders do not fit ({first_line(error)})") from error
     name = f"{dense.name}, {len(plan.layers)} layers converted"
-    return Loaded(model, tuple(dense.classes), dense.input, name, document.kind, path)
+    return Loaded(model, tuple(dense.classes), dense.input, name, document.kind, path, document.data)
 
 
 def dense_of(directory: Path) -> Trained:
@@ -97,12 +108,15 @@ def dense_of(directory: Path) -> Trained:
     """
     path = published(directory)
     saved = load_checkpoint(path)
+    if kind_in(saved.get("network")) == "converted":
+        remedy = "convert the run that it was made of, within another budget"
+        raise ConfigError("model", str(directory), "a network that is not converted already", remedy)
     try:
         found = Trained.from_json(saved.get("network"))
     except DocumentError as error:
         allowed = "a run of `regroup train`"
         raise ConfigError("model", str(directory), allowed, first_line(error)) from None
-    if learned_modules(found.rebuild(path)):
+    if learned_modules(found.rebuild(path, saved.get("weights"))):
         allowed = "a network whose groupings are not learned"
         raise ConfigError("model", str(directory), allowed, f"this one has {found.strategy}")
     return found

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from regroup.errors import DataError
 from regroup.files.documents import require
+from regroup.training.data import images
+from regroup.training.data.images import Crop, Resample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,8 +66,7 @@ class ImageInput:
         mean: of each channel, with pixels in 0 .. 1; it is subtracted.
         std: of each channel; what remains is divided by it.
         part: how much of each side of an image in a file is shown.
-        crop: of the largest middle of the right proportions ("center"), of the whole image, whose proportions
-            change ("squash"), or of the whole image with bars beside it ("border").
+        crop: what is shown of an image of other proportions.
         resample: name of Pillow's filter for other sizes.
     """
 
@@ -73,8 +74,8 @@ class ImageInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     part: float = 1.0
-    crop: Literal["center", "squash", "border"] = "center"
-    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
+    crop: Crop = "center"
+    resample: Resample = "bicubic"
 
     @classmethod
     def of(cls, model: nn.Module, shape: tuple[int, int, int] | None = None) -> ImageInput:
@@ -97,7 +98,8 @@ class ImageInput:
     @classmethod
     def on(cls, data: DataSet) -> ImageInput:
         """Return how a data set's test images are shown to a network."""
-        return cls(data.shape, tuple(data.mean), tuple(data.std), data.part)
+        shown = data.part, data.crop, data.resample
+        return cls(data.shape, tuple(data.mean), tuple(data.std), *shown)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,8 +112,6 @@ class ImageInput:
         Raises:
             DataError: no image can be read there.
         """
-        from regroup.training.data import images
-
         if self.shape[0] not in (1, 3):
             reason = f"an image file has 1 or 3 channels; the network's images have {self.shape[0]}"
             raise DataError(path, reason)
@@ -120,8 +120,6 @@ class ImageInput:
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """Return what is shown of a picture, mode L or RGB: uint8, (its channels, height, width)."""
-        from regroup.training.data import images
-
         if self.crop == "border":
             fill = tuple(round(255 * level) for level in self.mean)
             return images.letterbox(picture, self.size, self.part, fill, resample=self.resample)

@@ -35,6 +35,7 @@ class Loaded:
         name: what it is, in words, such as "resnet_small with grouped:groups=4".
         kind: of the directory.
         path: of the sealed directory.
+        data: name of the data set, or the folder, that it was trained with; None: it does not say.
     """
 
     model: nn.Module = field(repr=False)
@@ -43,6 +44,7 @@ class Loaded:
     name: str
     kind: str
     path: Path
+    data: str | None = None
 
 
 kinds: Registry[Callable[[Path], Loaded]] = Registry("kind", "regroup.loading")
@@ -120,5 +122,10 @@ def kind_of(path: Path) -> str:
         content = parse(read_file(file, most=LARGEST))
     except (OSError, DocumentError):
         return _OLDEST  # whose reader says what is wrong with it
-    name = content.get("kind", _OLDEST) if isinstance(content, dict) else _OLDEST
+    return kind_in(content)
+
+
+def kind_in(document: object) -> str:
+    """Return the kind that the content of `network.json` says, or that of those that say none."""
+    name = document.get("kind", _OLDEST) if isinstance(document, dict) else _OLDEST
     return name if isinstance(name, str) else _OLDEST

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from regroup.errors import CheckpointError, ConfigError
+from regroup.errors import ConfigError
 from regroup.loading.inputs import ImageInput
 from regroup.training.data import DataSet, Split, load_data
-from regroup.training.data.dataset import BadImages
-from regroup.training.directory import Record
+from regroup.training.data.dataset import BadImages, Testing, digest_of
 
 _SHOWN = 3  # of many classes in a message
-
-
-def data_of_run(path: Path) -> str:
-    """Return the data set or folder that a run was trained on.
-
-    Args:
-        path: of the run, of its best or of its weights.
-
-    Raises:
-        ConfigError: it is none, or does not say so.
-    """
-    for place in (path, path.parent):
-        try:
-            record = Record.read(place)
-        except CheckpointError:
-            continue
-        if record is not None and record.command is not None and isinstance(record.command.get("data"), str):
-            return record.command["data"]
-    raise ConfigError("data", None, "a data set or a folder, for what is no run of `regroup train`")
 
 
 def shown(
@@ -46,6 +25,7 @@ def shown(
     by_order: bool = False,
     bad_images: BadImages = "error",
     download: bool = False,
+    testing: Testing | None = None,
 ) -> DataSet:
     """Return a data set as a network is to be shown it; its classes are the network's.
 
@@ -59,16 +39,19 @@ def shown(
         by_order: take the data's classes for the network's, one by one, where their names are others.
         bad_images: as for `load_data`.
         download: likewise.
+        testing: likewise; "all": the test split is of all images.
 
     Raises:
         ConfigError: the data set has a class that the network does not know.
         UnknownNameError, DataError: as `load_data`.
     """
-    data = load_data(source, wanted.size, bad_images=bad_images, download=download)
+    data = load_data(source, wanted.size, bad_images=bad_images, download=download, testing=testing)
     numbers, notes = _numbers(data, count, namings, by_order)
     own = namings[0] if namings else data.classes
     same = replace(wanted, mean=data.mean, std=data.std) == ImageInput.on(data)
     train, test = (Shown(split, numbers, None if same else wanted) for split in (data.train, data.test))
+    if testing == "all" and data.train is not data.test:
+        test = _Both(train, test)
     return replace(
         data,
         classes=tuple(own),
@@ -78,6 +61,8 @@ def shown(
         mean=wanted.mean,
         std=wanted.std,
         part=wanted.part,
+        crop=wanted.crop,
+        resample=wanted.resample,
         notes=(*data.notes, *notes),
     )
 
@@ -111,10 +96,8 @@ class Shown(Split):
     def name(self, index: int) -> str:
         return self.split.name(index)
 
-
-def joined(data: DataSet) -> DataSet:
-    """Return a data set whose test images are all of its images."""
-    return replace(data, test=_Both(data.train, data.test))
+    def digest(self) -> str:
+        return digest_of(self.labels, self.split.digest(), self._wanted)
 
 
 class _Both(Split):
@@ -142,6 +125,9 @@ class _Both(Split):
     def name(self, index: int) -> str:
         first, second = self._splits
         return first.name(index) if index < len(first) else second.name(index - len(first))
+
+    def digest(self) -> str:
+        return digest_of(*(split.digest() for split in self._splits))
 
 
 def _numbers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,21 +13,19 @@ from torch import nn
 
 from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
-from regroup.errors import CheckpointError, ConfigError, NetworkError, UnknownNameError, first_line
+from regroup.errors import CheckpointError, ConfigError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
 from regroup.loading.inputs import ImageInput, require_images
-from regroup.loading.kinds import Loaded, kind
+from regroup.loading.kinds import Loaded, kind, kind_in
 from regroup.loading.named import named
+from regroup.loading.rebuilding import rebuilt
 from regroup.networks import anywhere
-from regroup.ops.shapes import without_numbers
 from regroup.training.checkpoint import load_checkpoint, load_state
-from regroup.training.directory import published
+from regroup.training.data.images import Crop, Resample
+from regroup.training.directory import Record, published
 
 if TYPE_CHECKING:
     from regroup.training import DataSet
-
-MOST_NUMBERS = 1 << 31
-"""Parameters and buffers that the network of a run may have: eight gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class Trained:
         mean: of each channel, with pixels in 0 .. 1.
         std: of each channel.
         part: of an image, how much of each side is shown to the network.
+        crop: what is shown of an image of other proportions.
+        resample: how images of other sizes are made.
         kind: of a directory with this description: see `regroup.loading`.
     """
 
@@ -55,6 +56,8 @@ class Trained:
     mean: list[float]
     std: list[float]
     part: float
+    crop: Crop = "center"
+    resample: Resample = "bicubic"
     kind: Literal["trained"] = "trained"
 
     @classmethod
@@ -62,8 +65,9 @@ class Trained:
         cls, data: DataSet, model: str, options: dict[str, Any], strategy: str | None, where: str | None
     ) -> Trained:
         """Return the description of a network that is trained on `data`."""
-        images = list(data.classes), list(data.shape), list(data.mean), list(data.std), data.part
-        return cls(model, options, strategy, where, *images)
+        images = list(data.classes), list(data.shape), list(data.mean), list(data.std)
+        shown = data.part, data.crop, data.resample
+        return cls(model, options, strategy, where, *images, *shown)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""
@@ -81,33 +85,35 @@ class Trained:
         require_images(found.shape, found.mean, found.std, found.part)
         return found
 
-    def rebuild(self, path: Path) -> nn.Module:
-        """Return the network, to load into it what `path` holds; say nothing.
+    def rebuild(
+        self, path: Path, state: object, change: Callable[[nn.Module], object] | None = None
+    ) -> nn.Module:
+        """Return the network with the weights that `path` holds; say nothing.
+
+        Args:
+            path: a directory.
+            state: the weights by name.
+            change: made to the network before it gets them; a CheckpointError says that it cannot be.
 
         Raises:
-            CheckpointError: there is no such network.
+            CheckpointError: there is no such network, or they are another one's.
         """
-        try:
-            with torch.random.fork_rng(devices=[]):  # who loads a network does not begin other numbers by it
-                self._check_size()
-                return self.build(seed=None)
-        except Exception as error:  # constructors raise whatever wrong options make them trip over
-            reason = f"its network cannot be built ({type(error).__name__}: {first_line(error)})"
-            if isinstance(error, UnknownNameError):
-                reason += "; if a file of yours defines it, import that first (--plugin)"
-            raise CheckpointError(path, reason) from error
 
-    def _check_size(self) -> None:
-        """Count what the network would take before it takes it: options from a file may ask for anything."""
-        with without_numbers():
-            model = anywhere.create_any_model(
-                self.model, num_classes=len(self.classes), in_chans=self.shape[0], **self.options
-            )
-        numbers = sum(value.numel() for value in model.state_dict().values())
-        if numbers > MOST_NUMBERS:
-            raise NetworkError(
-                "model", self.model, f"of at most {MOST_NUMBERS} parameters", f"it has {numbers}"
-            )
+        def make() -> nn.Module:
+            try:
+                model = self.build(seed=None)
+            except CheckpointError:
+                raise
+            except Exception as error:  # constructors raise whatever wrong options make them trip over
+                reason = f"its network cannot be built ({type(error).__name__}: {first_line(error)})"
+                if isinstance(error, UnknownNameError):
+                    reason += "; if a file of yours defines it, import that first (--plugin)"
+                raise CheckpointError(path, reason) from error
+            if change is not None:
+                change(model)
+            return model
+
+        return rebuilt(path, make, state)
 
     def build(
         self,
@@ -207,7 +213,8 @@ class Trained:
     def input(self) -> ImageInput:
         """The images that the network was trained on."""
         channels, height, width = self.shape
-        return ImageInput((channels, height, width), tuple(self.mean), tuple(self.std), self.part)
+        shown = self.part, self.crop, self.resample
+        return ImageInput((channels, height, width), tuple(self.mean), tuple(self.std), *shown)
 
     @property
     def name(self) -> str:
@@ -232,6 +239,9 @@ class _Run:
         """
         path = published(directory)
         saved = load_checkpoint(path)
+        if (kind := kind_in(saved.get("network"))) != "trained":
+            reason = f"holds a network of the kind {kind!r}, whose layers no other has"
+            raise CheckpointError(path, f"{reason}: in Python, train regroup.load({str(directory)!r})")
         try:
             return cls(path, Trained.from_json(saved.get("network")), saved.get("weights"))
         except DocumentError as error:
@@ -255,6 +265,16 @@ def trained(path: Path) -> Loaded:
     """
     saved = _Run.read(path)
     found = saved.network
-    model = found.rebuild(path)
-    load_state(path, model, saved.weights)
-    return Loaded(model, tuple(found.classes), found.input, found.name, found.kind, path)
+    model = found.rebuild(path, saved.weights)
+    classes = tuple(found.classes)
+    return Loaded(model, classes, found.input, found.name, found.kind, path, _data_of(path.absolute().parent))
+
+
+def _data_of(directory: Path) -> str | None:
+    """Return the data set or folder that a run was trained on, if its `run.json` says so."""
+    with suppress(CheckpointError):
+        record = Record.read(directory)
+        if record is not None and record.command is not None:
+            data = record.command.get("data")
+            return data if isinstance(data, str) else None
+    return None

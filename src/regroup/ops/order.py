@@ -33,7 +33,7 @@ def shuffle(channels: int, groups: int) -> Tensor:
 def inverse(order: Tensor) -> Tensor:
     """Return the order that undoes a permutation."""
     result = torch.empty_like(order)
-    result[order] = torch.arange(len(order))
+    result[order] = torch.arange(len(order), device=order.device)
     return result
 
 
@@ -44,7 +44,9 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 
 def is_permutation(order: Tensor, channels: int) -> bool:
     """Tell whether `order` uses each of `channels` channels exactly once."""
-    return len(order) == channels and bool((order.sort().values == torch.arange(channels)).all())
+    return len(order) == channels and bool(
+        (order.sort().values == torch.arange(channels, device=order.device)).all()
+    )
 
 
 class ChannelOrder(nn.Module):

@@ -90,6 +90,15 @@ class Ratio:
         return "faster" if self.high < 1 else "no difference shown"
 
 
+def batch_of(images: torch.Tensor, count: int) -> torch.Tensor:
+    """Return so many images to be timed: where there are fewer, the same again.
+
+    >>> batch_of(torch.arange(3), 5).tolist()
+    [0, 1, 2, 0, 1]
+    """
+    return images[torch.arange(count, device=images.device) % len(images)]
+
+
 def measure(
     function: Callable[[], object],
     *,

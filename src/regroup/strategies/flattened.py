@@ -16,6 +16,9 @@ from regroup.spec import ConvSpec, Cost, Size, chain_cost
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import DenseWeights
 
+_MOST = 64
+"""Stages: more layers than that in the place of one have no use."""
+
 
 @strategy("flattened", paper="arXiv:1412.5474")
 class Flattened(Strategy):
@@ -35,8 +38,8 @@ class Flattened(Strategy):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if self.stages < 1:
-            raise StrategyError("stages", self.stages, "an int of at least 1")
+        if not 1 <= self.stages <= _MOST:
+            raise StrategyError("stages", self.stages, f"an int from 1 to {_MOST}")
 
     @classmethod
     def variants(cls) -> tuple[Strategy, ...]:

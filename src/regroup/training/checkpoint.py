@@ -156,7 +156,16 @@ def load_state(path: Path, model: nn.Module, state: object) -> None:
     Raises:
         CheckpointError: something differs; the model is then as it was.
     """
-    here = model.state_dict()
+    check_state(path, model.state_dict(), state)
+    model.load_state_dict(state)  # type: ignore[arg-type]
+
+
+def check_state(path: Path, here: Mapping[str, torch.Tensor], state: object) -> None:
+    """Require of a state dict read from `path` that each name, shape and type is as in `here`.
+
+    Raises:
+        CheckpointError: something differs.
+    """
     if not isinstance(state, dict):
         raise CheckpointError(path, "holds no state dict")
     missing, foreign = here.keys() - state.keys(), state.keys() - here.keys()
@@ -167,7 +176,6 @@ def load_state(path: Path, model: nn.Module, state: object) -> None:
         was, now = _kind(value), _kind(here[name])
         if was != now:
             raise CheckpointError(path, f"is of another model: {name} is {was}, not {now}")
-    model.load_state_dict(state)
 
 
 def section_files(name: str, value: object) -> dict[str, bytes]:

@@ -111,14 +111,12 @@ def identify(
 ) -> Identity:
     """Return the identity of the run that `train` makes of these; arguments as there, before training."""
     origin = origin or Origin()
-    classes = (
-        _classes(model) | {type(data.train), type(data.test)} | (_classes(teacher) if teacher else set())
-    )
-    code = sorted(classes, key=lambda c: (c.__module__, c.__qualname__)) + list(origin.code)
+    models = (model,) if teacher is None else (model, teacher)
+    code = [*classes_of(*models, data=data), *origin.code]
     fields = {
         "network": dict(origin.said),
         "config": config.result(),
-        "data": _data(data),
+        "data": describe_data(data),
         "processes": processes,
         "teacher": None if teacher is None else {"weights": digest_of_state(teacher), **structure(teacher)},
         "weights": origin.weights or "of the seed",
@@ -147,8 +145,11 @@ def digest_of_state(model: nn.Module) -> str:
     return seen.hexdigest()[:32]
 
 
-def _classes(model: nn.Module) -> set[type]:
-    return {cls for module in model.modules() for cls in type(module).__mro__}
+def classes_of(*models: nn.Module, data: DataSet) -> list[type]:
+    """Return the classes by whose code networks and a data set's splits are made."""
+    found = {type(data.train), type(data.test)}
+    found |= {cls for model in models for module in model.modules() for cls in type(module).__mro__}
+    return sorted(found, key=lambda c: (c.__module__, c.__qualname__))
 
 
 def _attributes(module: nn.Module) -> list[Any]:
@@ -162,14 +163,16 @@ def _tensors(module: nn.Module) -> list[Any]:
     return [[name, str(value.dtype), list(value.shape), value.requires_grad] for name, value in own]
 
 
-def _data(data: DataSet) -> dict[str, Any]:
+def describe_data(data: DataSet) -> dict[str, Any]:
+    """Return what tells a data set, as JSON values."""
+    reading = {"mean": list(data.mean), "std": list(data.std), "part": data.part}
     return {
         "task": data.task,
         "shape": list(data.shape),
         "classes": list(data.classes) if len(data.classes) <= 20 else len(data.classes),
         "train": len(data.train),
         "test": len(data.test),
-        "reading": {"mean": list(data.mean), "std": list(data.std), "part": data.part},
+        "reading": {**reading, "crop": data.crop, "resample": data.resample},
         "augmentation": asdict(data.augmentation),
         "contents": _digest_of_data(data),
     }
@@ -180,10 +183,18 @@ def _digest_of_data(data: DataSet) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        whole = f"{name}{key}" if name else _PREFIXES.get(key, key)
-        if isinstance(inner, dict):
-            yield from _leaves(inner, whole if not name else f"{whole} ")
+def _leaves(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every field that has no others in it, by what people call it, and its value."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _below(value, _PREFIXES.get(name, f"{name} "))
         else:
-            yield (whole.strip() or key), inner
+            yield name, value
+
+
+def _below(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _below(inner, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", inner

@@ -15,4 +15,5 @@ from regroup.training.data.dataset import TensorSplit as TensorSplit
 from regroup.training.data.loader import Batch as Batch
 from regroup.training.data.loader import Loader as Loader
 from regroup.training.data.sources import data_sets as data_sets
+from regroup.training.data.sources import from_anywhere as from_anywhere
 from regroup.training.data.sources import load_data as load_data

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from regroup.errors import DataError
 from regroup.spec import Size
 from regroup.training.data.augmentation import NO_AUGMENTATION, Augmentation
+from regroup.training.data.images import Crop, Resample
 from regroup.training.data.randomness import permutation
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 BadImages = Literal["error", "skip"]
 """What to do about images that cannot be read."""
+
+Testing = Literal["test", "all"]
+"""Images that a network is tested with which is trained already: a test split, or all that there are."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -148,6 +152,8 @@ class DataSet:
         augmentation: how the training split is varied unless the user says otherwise.
         notes: what the user should be told: images skipped, files ignored, splits made up.
         part: of an image in a file, how much of each side the test split shows: see `images.fit`.
+        crop: what it shows of an image of other proportions.
+        resample: how it makes images of other sizes.
         task: what networks are to say of the images, a name of `regroup.training.tasks`.
 
     Raises:
@@ -164,6 +170,8 @@ class DataSet:
     augmentation: Augmentation = NO_AUGMENTATION
     notes: tuple[str, ...] = ()
     part: float = 1.0
+    crop: Crop = "center"
+    resample: Resample = "bicubic"
     task: str = "classify"
 
     def __post_init__(self) -> None:

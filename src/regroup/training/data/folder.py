@@ -26,6 +26,7 @@ from regroup.training.data.dataset import (
     BadImages,
     DataSet,
     RememberingSplit,
+    Testing,
     digest_of,
 )
 from regroup.training.data.images import SUFFIXES, ImageFacts, fit, read_image
@@ -64,6 +65,7 @@ class Files(NamedTuple):
         classes: name of each class, by label.
         files: all of them.
         notes: what the user should be told.
+        all_test: whether there is nothing to train on, and need not be.
     """
 
     name: str
@@ -71,10 +73,16 @@ class Files(NamedTuple):
     classes: list[str]
     files: list[Listed]
     notes: list[str]
+    all_test: bool = False
 
 
 def folder(
-    image: Size | None = None, *, root: Path, bad_images: BadImages = "error", channels: int = 3
+    image: Size | None = None,
+    *,
+    root: Path,
+    bad_images: BadImages = "error",
+    testing: Testing | None = None,
+    channels: int = 3,
 ) -> DataSet:
     """Return the data set in the folder `root`; `load_data` calls this for a path.
 
@@ -84,6 +92,7 @@ def folder(
         image: (height, width); None is the size of the images if all have the same, else 224 x 224.
         root: the folder.
         bad_images: "error" lists all that cannot be read in one error; "skip" leaves them out and notes it.
+        testing: as for `load_data`.
         channels: 3 for colour, 1 for grey.
 
     Raises:
@@ -91,8 +100,9 @@ def folder(
             (`BadImagesError`) images that cannot be read.
         ConfigError: `channels` is neither 1 nor 3.
     """
-    classes, files, notes = _list_files(root)
-    return from_files(Files(root.resolve().name, root, classes, files, notes), image, bad_images, channels)
+    name = root.resolve().name
+    files = _all_test(name, root, testing) if testing else None
+    return from_files(files or Files(name, root, *_list_files(root)), image, bad_images, channels)
 
 
 def from_files(
@@ -110,18 +120,17 @@ def from_files(
         notes.append(_summary(f"{len(bad)} of {len(facts)} images cannot be read and are skipped", bad))
     usable = [file for file in files.files if file.name not in bad]
     digests = [fact.digest for fact in facts if not fact.problem]
-    _check_classes(root, files.classes, usable, notes)
+    if not files.all_test:
+        _check_classes(root, files.classes, usable, notes)
     height, width = image or _common_size(facts)
-    train, test = (
-        FolderSplit(
-            root,
-            [file for file in usable if file.test == which],
-            [digest for file, digest in zip(usable, digests, strict=True) if file.test == which],
-            (channels, height, width),
-            bad_images,
-        )
-        for which in (False, True)
-    )
+
+    def split(which: bool) -> FolderSplit:
+        some = [file for file in usable if file.test == which]
+        known = [digest for file, digest in zip(usable, digests, strict=True) if file.test == which]
+        return FolderSplit(root, some, known, (channels, height, width), bad_images)
+
+    test = split(True)
+    train = test if files.all_test else split(False)
     return DataSet(
         name=files.name,
         classes=tuple(files.classes),
@@ -192,6 +201,25 @@ class FolderSplit(RememberingSplit):
             except DataError as further:
                 self.replaced[self.name(other)] = further.reason
         raise error
+
+
+def _all_test(name: str, root: Path, testing: Testing) -> Files | None:
+    """Return the images to test with where none are to be trained on; None where there are both."""
+    names = _sub_folders(root)
+    tests = [each for each in _TEST_NAMES if each in names]
+    if tests and set(names) <= set(_TEST_NAMES):
+        place = root / tests[0]
+    elif testing == "all" and not tests:
+        place = root / "train" if "train" in names else root
+    else:
+        return None
+    classes = _sub_folders(place)
+    if not classes:
+        raise DataError(place, "has no sub-folder; put the images of each class into a folder of its name")
+    files, ignored = _walk(root, place, classes)
+    notes = [f"{each!r} is left unused; {tests[0]!r} is the test split" for each in tests[1:]]
+    listed = [Listed(file, label, True) for file, label in files]
+    return Files(name, root, classes, listed, notes + ignored, all_test=True)
 
 
 def _list_files(root: Path) -> tuple[list[str], list[Listed], list[str]]:

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,13 @@ from regroup.spec import Size
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Crop = Literal["center", "squash", "border"]
+"""What is shown of an image: the largest middle of the right proportions ("center"); the whole, whose
+proportions change ("squash"); the whole with bars beside it ("border")."""
+
+Resample = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's filters for images of other sizes."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"}
@@ -110,7 +117,7 @@ def inspect_image(path: Path) -> ImageFacts:
 
 
 def fit(
-    image: Image.Image, size: Size, part: float = 1.0, *, squash: bool = False, resample: str = "bicubic"
+    image: Image.Image, size: Size, part: float = 1.0, *, squash: bool = False, resample: Resample = "bicubic"
 ) -> Tensor:
     """Return the middle of an image, as uint8 (channels, height, width) of `size`.
 
@@ -132,7 +139,7 @@ def fit(
 
 
 def letterbox(
-    image: Image.Image, size: Size, part: float, fill: tuple[int, ...], *, resample: str = "bicubic"
+    image: Image.Image, size: Size, part: float, fill: tuple[int, ...], *, resample: Resample = "bicubic"
 ) -> Tensor:
     """Return all of an image with bars beside it, then the middle of that: uint8 (channels, height, width).
 
@@ -160,7 +167,7 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     return ((pixels / 255 - shift) / scale)[None]
 
 
-def _filter(name: str) -> Image.Resampling:
+def _filter(name: Resample) -> Image.Resampling:
     from PIL import Image
 
     return Image.Resampling[name.upper()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from regroup.errors import ConfigError, DataError
 from regroup.registry import Registry
 from regroup.spec import Size
-from regroup.training.data.dataset import BadImages, DataSet
+from regroup.training.data.dataset import BadImages, DataSet, Testing
 
 data_sets: Registry[Callable[..., DataSet]] = Registry(
     "data", package="regroup.training.data", entry_point="regroup.data_sets"
@@ -24,6 +24,7 @@ def load_data(
     bad_images: BadImages = "error",
     download: bool = False,
     root: str | Path = "data",
+    testing: Testing | None = None,
     **options: object,
 ) -> DataSet:
     """Return a data set by name, or of a folder of images.
@@ -39,6 +40,9 @@ def load_data(
         bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
         download: fetch a data set of torchvision that is not in `root`.
         root: where data sets of torchvision lie.
+        testing: what is to be tested with, where nothing is to be trained: then a folder needs no images to
+            train on, and where it has none, or all are asked for and it has no test split, all of them are
+            the test split, and nothing else is.
         options: what the source takes beyond these, such as `channels` or `classes` of "glyphs".
 
     Raises:
@@ -47,7 +51,7 @@ def load_data(
         DataError: the images cannot be used; names each file with its reason.
     """
     size = _size(image)
-    common = {"bad_images": bad_images, "download": download, "root": Path(root)}
+    common = {"bad_images": bad_images, "download": download, "root": Path(root), "testing": testing}
     if bad_images not in ("error", "skip"):
         raise ConfigError("bad_images", bad_images, "'error' or 'skip'")
     name = str(source)
@@ -61,6 +65,11 @@ def load_data(
     if isinstance(source, Path) or "/" in source or source.startswith("."):
         raise DataError(source, "there is no such folder")
     return data_sets[source](size)  # raises, with the nearest names
+
+
+def from_anywhere(source: str) -> str:
+    """Return what `load_data` understands from any working directory: a name, or a folder's whole path."""
+    return source if source in data_sets else str(Path(source).expanduser().absolute())
 
 
 def _call(name: str, make: Callable[..., DataSet], size: Size | None, common: dict, options: dict) -> DataSet:
