@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import timm
 import torch
@@ -85,3 +87,52 @@ def test_the_summary_names_every_layer():
     assert text.splitlines()[0] == "replaced 1 of 20 convolutions by grouped:groups=4"
     assert "layer1.0.conv1" in text
     assert "left: not chosen by where" in text
+
+
+@pytest.mark.parametrize(
+    ("conv", "size"),
+    [
+        (nn.Conv1d(8, 12, 5, padding=4, dilation=2), (20,)),
+        (nn.Conv1d(8, 12, 4, padding="same"), (20,)),
+        (nn.Conv3d(8, 12, (3, 1, 3), stride=(1, 2, 1), padding=(1, 0, 1)), (4, 6, 5)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["dense", "grouped", "separable", "condensed", "mixed:kernels=1+2"])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_sound_and_video_are_regrouped_likewise(conv, size, name):
+    model = nn.Sequential(conv, nn.ReLU()).eval()
+    x = torch.randn(2, 8, *size)
+    before = model(x)
+    changes = regroup.replace(model, name, where="0")
+    if changes.replaced:
+        assert model(x).shape == before.shape
+    else:
+        assert "mixed" in name and "kernels=(1, 2): must be centred" in changes.left["0"]
+
+
+def test_linear_layers_on_tokens_are_taken_where_they_alone_are_chosen():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.conv = nn.Linear(12, 8), nn.Conv1d(8, 8, 3, padding=1)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            y = self.conv(self.query(x).transpose(1, 2)).transpose(1, 2)
+            return self.attention(y, y, y)[0]
+
+    model, x = Block().eval(), torch.randint(-8, 8, (2, 5, 12)).float()
+    for parameter in model.query.parameters():
+        parameter.data = torch.randint_like(parameter, -8, 8)
+    expected, weight, bias = model.query(x), model.query.weight, model.query.bias
+    assert regroup.replace(copy.deepcopy(model), "dense", where="*").replaced == ["conv"]
+    changes = regroup.replace(model, "dense", where=nn.Linear)
+    assert str(changes).startswith("replaced 1 of 2 linear layers by dense")
+    assert "MultiheadAttention reads its weights" in changes.left["attention.out_proj"]
+    assert torch.equal(model.query(x), expected)
+    for tokens in (x[0, 0], x[0], x[:, :, None], x[:0]):
+        assert torch.equal(model.query(tokens), nn.functional.linear(tokens, weight, bias))
+    assert model(x).shape == (2, 5, 8)
+    with pytest.raises(ConfigError, match="where"):
+        regroup.replace(model, "dense", where=lambda name, layer: layer.stride == (7,))

@@ -8,23 +8,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from regroup.errors import SpecError
-from regroup.ops.layers import ACTIVATIONS, Concat, block_diagonal, conv, explicit, norm_act, resize_to
+from regroup.ops.layers import ACTIVATIONS, Concat, block_diagonal, conv, explicit, flat, norm_act, resize_to
 from regroup.spec import ConvSpec
 
 
-@pytest.mark.parametrize("padding", [(-1, -1), (-2, 1), (1, -2), (0, 0), (2, 3)])
+@pytest.mark.parametrize("padding", [(-1, -1), (-2, 1), (1, -2), (0, 0), (2, 3), ((2, -1), (0, 3))])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_negative_padding_crops(padding, groups):
+def test_negative_and_one_sided_padding_is_that_of_a_padded_image(padding, groups):
     spec = ConvSpec(4, 6, 3, stride=(1, 2), padding=padding, dilation=(2, 1), bias=True)
     layer = conv(spec, groups)
     x = torch.randint(-3, 4, (2, 4, 11, 12)).float()
     for parameter in layer.parameters():
         parameter.data = torch.randint_like(parameter, -3, 4)
     weight, bias = layer.parameters()
-    rows, columns = padding
-    expected = F.conv2d(
-        F.pad(x, (columns, columns, rows, rows)), weight, bias, spec.stride, 0, (2, 1), groups
-    )
+    padded = F.pad(x, flat(list(zip(spec.before, spec.after, strict=True))))
+    expected = F.conv2d(padded, weight, bias, spec.stride, 0, (2, 1), groups)
     assert torch.equal(layer(x), expected)
     assert torch.equal(explicit(layer, x), expected)
     assert tuple(layer(x).shape[2:]) == spec.output_size((11, 12))
@@ -64,7 +62,7 @@ def test_norm_and_activation_by_name():
 
 def test_resizing_is_nearest_for_exact_multiples_else_bilinear():
     x = torch.rand(1, 2, 3, 4)
-    assert resize_to(x, (3, 4)) is x
-    assert torch.equal(resize_to(x, (6, 8)), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert resize_to(x, [3, 4]) is x
+    assert torch.equal(resize_to(x, [6, 8]), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
     expected = F.interpolate(x, (7, 7), mode="bilinear", align_corners=False)
-    assert torch.equal(resize_to(x, (7, 7)), expected)
+    assert torch.equal(resize_to(x, [7, 7]), expected)

@@ -246,8 +246,10 @@ def test_random_convolutions_reach_every_corner():
     from hypothesis import find
 
     for corner in (
-        lambda s: s.padding[0] < 0 and s.bias,
-        lambda s: s.kernel_size[0] != s.kernel_size[1] and s.stride[0] == 3,
+        lambda s: s.before[0] < 0 and s.bias,
+        lambda s: s.dims == 2 and s.kernel_size[0] != s.kernel_size[1] and s.stride[0] == 3,
         lambda s: s.in_channels == 1 and s.dilation == (2, 2),
+        lambda s: s.dims == 1 and s.looks_back == (True,),
+        lambda s: s.dims == 3 and s.kernel_size == (3, 1, 2),
     ):
         assert corner(find(conv_specs(), corner))

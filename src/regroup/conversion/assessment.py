@@ -77,13 +77,15 @@ def candidates(model: nn.Module, images: Tensor, scope: Scope) -> tuple[dict[str
     return {n: o for n, o in options.items() if not left[n]}, {n: why for n, why in left.items() if why}
 
 
-def _why_not(name: str, conv: nn.Conv2d, scope: Scope) -> str:
+def _why_not(name: str, conv: nn.Module, scope: Scope) -> str:
     if any(fnmatch.fnmatch(name, pattern) for pattern in scope.exclude):
         return "it is excluded"
     return why_left(conv, _unfit)
 
 
-def _unfit(conv: nn.Conv2d) -> str:
+def _unfit(conv: nn.Module) -> str:
+    if not isinstance(conv, nn.Conv2d):
+        return f"{type(conv).__name__}: only convolutions of images are converted"
     ConvSpec.of(conv)  # whose errors say what is unusual about it
     return f"it has {conv.groups} groups already" if conv.groups > 1 else ""
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import ConfigError
+from regroup.ops.layers import flat
 from regroup.spec import ConvSpec
 from regroup.training.data.randomness import generator
 
@@ -142,8 +143,7 @@ def patches(x: Tensor, spec: ConvSpec, where: Tensor) -> Tensor:
         spec: of the convolution.
         where: (n, 3), image, row and column of each output.
     """
-    (top, left) = spec.padding
-    windows = F.pad(x, (left, left, top, top))
+    windows = F.pad(x, flat(list(zip(spec.before, spec.after, strict=True))))
     for axis in (0, 1):
         span = spec.dilation[axis] * (spec.kernel_size[axis] - 1) + 1
         windows = windows.unfold(2 + axis, span, spec.stride[axis])  # a view: nothing is copied

@@ -79,7 +79,7 @@ class ScaledBlock(nn.Module):
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = maximum(x, (self.stride, self.stride))
+        x = maximum(x, [self.stride, self.stride])
         y = self.act(self.conv2(self.conv1(x)))
         return self.act(self.conv3(y) + self.shortcut(x))
 

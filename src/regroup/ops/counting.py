@@ -24,8 +24,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regroup.ops.formulas import macs_of
+from regroup.ops.layers import CONVOLUTIONS
 from regroup.ops.shapes import result_of
-from regroup.spec import Cost
+from regroup.spec import Cost, Extent
 
 
 class UncountedWarning(UserWarning):
@@ -148,14 +149,14 @@ def _is_composite(func: torch._ops.OpOverload) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
-def count(module: nn.Module, size: tuple[int, int], in_channels: int | None = None) -> Cost:
+def count(module: nn.Module, size: Extent, in_channels: int | None = None) -> Cost:
     """Return the parameters of a module and the MACs it executes on one image of `size`.
 
     Runs a copy of the module in eval mode on shapes alone (the meta device): no time, no memory.
 
     Args:
         module: takes (1, in_channels, *size).
-        size: (height, width).
+        size: of the image, (height, width); a number for each dimension.
         in_channels: of the input; by default those of the first convolution or linear layer.
 
     Warns:
@@ -187,7 +188,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> int:
 
 def _first_channels(module: nn.Module) -> int:
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, CONVOLUTIONS):
             return layer.in_channels
         if isinstance(layer, nn.Linear):
             return layer.in_features

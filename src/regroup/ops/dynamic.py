@@ -21,19 +21,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import SpecError
-from regroup.ops.layers import crop_and_conv, norm_act
+from regroup.ops.layers import CONVOLUTIONS, CONVOLVE, NORMS, norm_act, pad_and_conv, per_channel
 from regroup.ops.one_operator import is_one_operator
 from regroup.ops.scripting import NotScriptable
-from regroup.spec import ConvSpec, Size
+from regroup.spec import ConvSpec, Extent
 
 WEIGHT_COST, PIXEL_COST = 32, 8
 """What gathering a weight, or copying an input pixel, takes in MACs: measured on one core with AVX-512."""
+TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
 GATHERED_WEIGHTS = 2**19
 """Weights to gather at a time: as many as the second-level cache holds (2 MiB in float32)."""
 
 
 class Saliency(nn.Module):
-    """Say how much each head needs each channel of each image: (N, C, H, W) -> (N, heads, C), all >= 0.
+    """Say how much each head needs each channel of each image: (N, C, *size) -> (N, heads, C), all >= 0.
 
     s_h = ReLU(V_h ReLU(U_h m) + b_h) with m the means of the channels. U_h has C / squeeze rows, and twice as
     many where C < 80. Source: Dynamic Group Convolution (arXiv:2007.04242), section 3.2, and its official
@@ -43,19 +45,21 @@ class Saliency(nn.Module):
         channels: C.
         heads: number of heads.
         squeeze: ratio of channels to hidden units of a head.
+        dims: spatial dimensions of the inputs.
     """
 
-    def __init__(self, channels: int, heads: int, squeeze: int = 16) -> None:
+    def __init__(self, channels: int, heads: int, squeeze: int = 16, dims: int = 2) -> None:
         super().__init__()
-        hidden = hidden_units(channels, squeeze)
-        self.reduce = nn.Conv2d(channels, heads * hidden, 1, bias=False)
-        self.expand = nn.Conv2d(heads * hidden, heads * channels, 1, groups=heads)
+        hidden, convolution = hidden_units(channels, squeeze), CONVOLUTIONS[dims - 1]
+        self.axes = tuple(range(2, 2 + dims))
+        self.reduce = convolution(channels, heads * hidden, 1, bias=False)
+        self.expand = convolution(heads * hidden, heads * channels, 1, groups=heads)
         nn.init.kaiming_normal_(self.reduce.weight)
         nn.init.kaiming_normal_(self.expand.weight)
         nn.init.ones_(self.expand.bias)  # type: ignore[bad-argument-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        means = x.mean((2, 3), keepdim=True)
+        means = x.mean(self.axes, keepdim=True)
         return F.relu(self.expand(F.relu(self.reduce(means)))).view(x.shape[0], -1, x.shape[1])
 
 
@@ -84,13 +88,13 @@ def largest(saliency: Tensor, number: int) -> Tensor:
     return keys.topk(number, dim=-1, sorted=False).indices
 
 
-def scales_weights(spec: ConvSpec, heads: int, size: Size) -> bool:
+def scales_weights(spec: ConvSpec, heads: int, size: Extent) -> bool:
     """Tell whether an image has fewer weights to multiply by saliencies than inputs, a copy for each head."""
     weights, pixels = spec.out_channels * spec.taps, heads * math.prod(size)
     return WEIGHT_COST * weights < PIXEL_COST * pixels
 
 
-def gathers(spec: ConvSpec, heads: int, kept: int, size: Size) -> bool:
+def gathers(spec: ConvSpec, heads: int, kept: int, size: Extent) -> bool:
     """Tell whether gathering `kept` inputs for each head is quicker than multiplying the others by zero.
 
     On small maps it is not: gathering the weights of one image takes longer than using them.
@@ -99,7 +103,7 @@ def gathers(spec: ConvSpec, heads: int, kept: int, size: Size) -> bool:
         spec: of the layer.
         heads: number of heads.
         kept: inputs that each head keeps.
-        size: (height, width) of the input.
+        size: of the input.
     """
     weights = WEIGHT_COST * spec.out_channels * spec.taps
     pixels = PIXEL_COST * heads * math.prod(size)
@@ -114,8 +118,8 @@ class DynamicGroupConv(NotScriptable, nn.Module):
     W_kc * (s_hc x_c). Only these are multiplied, image by image, wherever that is quicker (`gathers`).
     Source: Dynamic Group Convolution (arXiv:2007.04242), section 3; the official code multiplies zeros.
 
-    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q); `weight` is (heads * in_channels,
-    out_channels / heads, R, S), so that the weights of one input lie together.
+    Shapes: (N, in_channels, *size) -> (N, out_channels, *out); `weight` is (heads * in_channels,
+    out_channels / heads, *taps), so that the weights of one input lie together.
 
     Args:
         spec: of the layer as seen from outside.
@@ -136,20 +140,20 @@ class DynamicGroupConv(NotScriptable, nn.Module):
         if not 1 <= kept <= spec.in_channels:
             raise SpecError("kept", kept, f"within 1 ... in_channels={spec.in_channels}")
         self.spec, self.heads, self.kept = spec, heads, kept
-        self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
+        self.norm = NORMS[spec.dims - 1](spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
-        self.saliency = Saliency(spec.in_channels, heads, squeeze)
+        self.saliency = Saliency(spec.in_channels, heads, squeeze, spec.dims)
         whole = spec.with_channels(heads * spec.in_channels, spec.out_channels)
-        self.crop, layer = crop_and_conv(whole, heads)
-        self.padding: Size = layer.padding  # type: ignore[bad-assignment]
+        self.pad, layer = pad_and_conv(whole, heads)
+        self.padding: Extent = layer.padding  # type: ignore[bad-assignment]
         self.weight = nn.Parameter(packed(layer.weight.detach(), heads))
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(x))
         saliency = self.saliency(x)
-        size = x.shape[2], x.shape[3]
-        x = self.crop(x)
+        size = tuple(x.shape[2:])
+        x = self.pad(x)
         if not torch.compiler.is_compiling() and is_one_operator():
             window = self.spec.stride, self.padding, self.spec.dilation
             return self._finished(
@@ -168,9 +172,11 @@ class DynamicGroupConv(NotScriptable, nn.Module):
         return self._finished(self._with_scaled_inputs(x, saliency))
 
     def _finished(self, y: Tensor) -> Tensor:
-        """Shuffle the outputs, (N, heads * K / heads, P, Q), and add the bias."""
+        """Shuffle the outputs, (N, heads * K / heads, *out), and add the bias."""
         y = y.unflatten(1, (self.heads, -1)).transpose(1, 2).flatten(1, 2)
-        return y if self.bias is None else y + self.bias.view(self.heads, -1).t().reshape(-1, 1, 1)
+        if self.bias is None:
+            return y
+        return y + per_channel(self.bias.view(self.heads, -1).t().reshape(-1), self.spec.dims)
 
     def _by_chunks(self, convolve: Callable[..., Tensor], inputs: int, *tensors: Tensor) -> Tensor:
         """Convolve as many images at a time as have weights for `inputs` inputs that fit in the cache."""
@@ -181,14 +187,14 @@ class DynamicGroupConv(NotScriptable, nn.Module):
 
     def _gathered(self, x: Tensor, saliency: Tensor, index: Tensor) -> Tensor:
         """Convolve what is kept, each head of each image being a group of its own."""
-        n, channels, height, width = x.shape
-        scale = saliency.gather(2, index).flatten()[:, None, None]
+        n, channels, *size = x.shape
+        scale = per_channel(saliency.gather(2, index).flatten(), len(size))
         first = torch.arange(n, device=x.device)[:, None, None] * channels
         inputs = x.flatten(0, 1).index_select(0, (index + first).flatten())
         first = torch.arange(self.heads, device=x.device)[:, None] * channels
         weight = self.weight.index_select(0, (index + first).flatten())
-        if scales_weights(self.spec, self.heads, (height, width)):
-            weight = weight * scale[..., None]
+        if scales_weights(self.spec, self.heads, tuple(size)):
+            weight = weight * scale[:, None]
         else:
             inputs = inputs * scale
         weight = weight.unflatten(0, (n * self.heads, self.kept))
@@ -196,50 +202,50 @@ class DynamicGroupConv(NotScriptable, nn.Module):
 
     def _with_scaled_weights(self, x: Tensor, saliency: Tensor) -> Tensor:
         """Convolve all inputs of each image with weights of its own."""
-        kernel = self._of_heads() * saliency[..., None, None, None]
+        kernel = self._of_heads() * saliency.view(*saliency.shape, 1, *(1,) * self.spec.dims)
         kernel = kernel.transpose(2, 3).flatten(0, 2)
         return self._conv(x.flatten(0, 1)[None], kernel, len(x)).unflatten(1, (len(x), -1)).flatten(0, 1)
 
     def _with_scaled_inputs(self, x: Tensor, saliency: Tensor) -> Tensor:
         """Convolve, for all images at once, a copy of the inputs for each head."""
-        copies = (x[:, None] * saliency[..., None, None]).flatten(1, 2)
+        copies = (x[:, None] * saliency.view(*saliency.shape, *(1,) * self.spec.dims)).flatten(1, 2)
         return self._convolve(copies, self._of_heads())
 
     def _of_heads(self) -> Tensor:
-        """Return the weights as (heads, C, K / heads, R, S)."""
+        """Return the weights as (heads, C, K / heads, *taps)."""
         return self.weight.unflatten(0, (self.heads, -1))
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolve (B, G * inputs, H, W) in G groups with weights (G, inputs, outputs, R, S).
+        """Convolve (B, G * inputs, *size) in G groups with weights (G, inputs, outputs, *taps).
 
         Where there are more weights than pixels, nothing must copy the weights into another order. A
         convolution backward takes them in theirs, and turned by half a turn: as the image is for it.
 
         Returns:
-            (B, G * outputs, P, Q).
+            (B, G * outputs, *out).
         """
         groups, spec = len(weight), self.spec
         if not torch.onnx.is_in_onnx_export() and spec.taps == 1 and max(self.padding) == 0 and len(x) == 1:
-            pixels = x[0, :, :: spec.stride[0], :: spec.stride[1]]
-            y = torch.bmm(weight[..., 0, 0].transpose(1, 2), pixels.flatten(1).unflatten(0, (groups, -1)))
+            pixels = x[0][(slice(None), *(slice(None, None, step) for step in spec.stride))]
+            matrices = weight.flatten(2).transpose(1, 2)
+            y = torch.bmm(matrices, pixels.flatten(1).unflatten(0, (groups, -1)))
             return y.flatten(0, 1).unflatten(1, pixels.shape[1:])[None]
-        size = x.shape[2], x.shape[3]
-        if self._keeps_size and not scales_weights(spec, self.heads, size):
-            turned = x.flip(2, 3)
-            y = F.conv_transpose2d(
-                turned, weight.flatten(0, 1), None, 1, self.padding, 0, groups, spec.dilation
-            )
-            return y.flip(2, 3)
+        if self._keeps_size and not scales_weights(spec, self.heads, tuple(x.shape[2:])):
+            axes, transposed = tuple(range(2, x.dim())), TRANSPOSED[spec.dims - 1]
+            kernel, padding = weight.flatten(0, 1), self.padding
+            y = transposed(x.flip(axes), kernel, None, 1, padding, 0, groups, spec.dilation)  # type: ignore[bad-argument-type]
+            return y.flip(axes)
         return self._conv(x, weight.transpose(1, 2).flatten(0, 1), groups)
 
     def _conv(self, x: Tensor, kernel: Tensor, groups: int) -> Tensor:
-        return F.conv2d(x, kernel, None, self.spec.stride, self.padding, self.spec.dilation, groups)
+        spec = self.spec
+        function = CONVOLVE[spec.dims - 1]
+        return function(x, kernel, None, spec.stride, self.padding, spec.dilation, groups)  # type: ignore[bad-argument-type]
 
     @property
     def _keeps_size(self) -> bool:
         spec = self.spec
-        reach = ((k - 1) * d for k, d in zip(spec.kernel_size, spec.dilation, strict=True))
-        return spec.stride == (1, 1) and tuple(reach) == tuple(2 * p for p in self.padding)
+        return set(spec.stride) == {1} and spec.span == tuple(2 * p for p in self.padding)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, heads={self.heads}, kept={self.kept}"
@@ -265,24 +271,24 @@ def dynamic_conv(
     This is what `DynamicGroupConv` means, not how it runs.
 
     Args:
-        x: (N, C, H, W).
+        x: (N, C, *size).
         saliency: (N, heads * C).
-        weight: (heads * C, K / heads, R, S).
+        weight: (heads * C, K / heads, *taps).
         kept: inputs that each head keeps.
-        stride: (height, width).
-        padding: (height, width).
-        dilation: (height, width).
+        stride: of each dimension.
+        padding: of each dimension.
+        dilation: of each dimension.
 
     Returns:
-        (N, K, P, Q), head after head.
+        (N, K, *out), head after head.
     """
     scores = saliency.unflatten(1, (-1, x.shape[1]))
     index = largest(scores, kept)
     scores = torch.zeros_like(scores).scatter(2, index, scores.gather(2, index))
-    kernels = weight.unflatten(0, (-1, x.shape[1])) * scores[..., None, None, None]
-    kernels = kernels.transpose(2, 3).flatten(1, 2)
+    kernels = weight.unflatten(0, (-1, x.shape[1])) * scores.view(*scores.shape, *(1,) * (x.dim() - 1))
+    kernels, convolve = kernels.transpose(2, 3).flatten(1, 2), CONVOLVE[x.dim() - 3]
     images = zip(x.split(1), kernels, strict=True)
-    return torch.cat([F.conv2d(image, kernel, None, stride, padding, dilation) for image, kernel in images])
+    return torch.cat([convolve(image, kernel, None, stride, padding, dilation) for image, kernel in images])  # type: ignore[bad-argument-type]
 
 
 @dynamic_conv.register_fake
@@ -290,9 +296,9 @@ def _(x: Tensor, saliency: Tensor, weight: Tensor, kept: int, *geometry: Sequenc
     outputs = saliency.shape[1] // x.shape[1] * weight.shape[1]
     kernel = weight.new_empty(outputs, *x.shape[1:2], *weight.shape[2:])
     stride, padding, dilation = geometry
-    return F.conv2d(x, kernel, None, stride, padding, dilation)
+    return CONVOLVE[x.dim() - 3](x, kernel, None, stride, padding, dilation)  # type: ignore[bad-argument-type]
 
 
 def packed(weight: Tensor, heads: int) -> Tensor:
-    """Return a kernel (K, C, R, S) of `heads` heads as (heads * C, K / heads, R, S)."""
+    """Return a kernel (K, C, *taps) of `heads` heads as (heads * C, K / heads, *taps)."""
     return weight.unflatten(0, (heads, -1)).transpose(1, 2).flatten(0, 1).contiguous()

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from regroup.errors import ParameterError
 from regroup.ops.backends import backends, choose
 from regroup.ops.functional import call_of
+from regroup.ops.layers import CONVOLUTIONS
 from regroup.ops.passes import PASSES, Call, Pass
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def explain(model: nn.Module, x: Tensor, *, json: bool = False) -> str | list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import SpecError
-from regroup.ops.layers import conv, norm_act
+from regroup.ops.layers import NORMS, conv, norm_act
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec
 
@@ -71,7 +71,7 @@ class IndexedGroupConv(nn.Module):
         self.index: Tensor
         self.register_buffer("index", spread(spec.in_channels, kept, groups))
         guard_index(self, spec.in_channels)
-        self.norm = nn.BatchNorm2d(groups * kept) if norm else nn.Identity()
+        self.norm = NORMS[spec.dims - 1](groups * kept) if norm else nn.Identity()
         self.act = norm_act(groups * kept, False, act)
         self.conv = conv(spec.with_channels(groups * kept, spec.out_channels), groups)
         self.shuffle = ChannelShuffle(groups)

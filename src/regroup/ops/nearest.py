@@ -4,7 +4,7 @@
 >>> (left @ right).round().tolist()
 [[2.0, 4.0], [1.0, 2.0]]
 
-Nearest is meant by the sum of squares (Frobenius). Kernels are (K, C, R, S): outputs, inputs, height, width.
+Nearest is meant by the sum of squares (Frobenius). Kernels are (K, C, *taps): outputs, inputs, height, width.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from regroup.spec import ConvSpec, Size
+from regroup.ops.layers import flat
+from regroup.spec import ConvSpec, Extent
 
 
 def diagonal_blocks(weight: Tensor, groups: int) -> Tensor:
-    """Return the grouped kernel (K, C / groups, R, S) nearest to a dense one: what lies in its groups."""
+    """Return the grouped kernel (K, C / groups, *taps) nearest to a dense one: what lies in its groups."""
     blocks = weight.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
     each = torch.arange(groups, device=weight.device)
     return blocks[each, :, each].flatten(0, 1)
@@ -44,22 +45,31 @@ def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left / roots[..., None, :], right * roots[..., :, None]
 
 
-def separated(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return l (K, C), v (K, R) and h (K, S) with l[k, c] v[k, r] h[k, s] near to w[k, c, r, s].
+def separated(weight: Tensor) -> list[Tensor]:
+    """Return l (K, C), v (K, R), h (K, S), ... with l[k, c] v[k, r] h[k, s] ... near to w[k, c, r, s, ...].
 
-    The start is the truncated higher-order SVD; then each of the three is fitted to the other two in turns,
-    which never takes it further away. v and h have norm 1, so that kernels of one tap are exact.
+    There is one for the channels, and one for each dimension of the kernel. The start is the truncated
+    higher-order SVD; then each is fitted to the others in turns, which never takes it further away. All but l
+    have norm 1, so that kernels of one tap are exact.
 
     Source: De Lathauwer, De Moor, Vandewalle, On the best rank-1 and rank-(R1, ..., RN) approximation of
     higher-order tensors, SIAM J. Matrix Anal. 21(4), 2000.
     """
-    rows, columns = (weight.movedim(axis, 1).flatten(2) for axis in (2, 3))
-    v, h = (torch.linalg.eigh(side @ side.mT).eigenvectors[..., -1] for side in (rows, columns))
+    axes = "crst"[: weight.dim() - 1]
+    sides = [weight.movedim(axis, 1).flatten(2) for axis in range(2, weight.dim())]
+    lengths = {
+        a: torch.linalg.eigh(s @ s.mT).eigenvectors[..., -1] for a, s in zip(axes[1:], sides, strict=True)
+    }
+
+    def fitted(axis: str) -> Tensor:
+        others = [a for a in axes if a != axis]
+        terms = ",".join([f"k{axes}", *(f"k{a}" for a in others)])
+        return torch.einsum(f"{terms}->k{axis}", weight, *(lengths[a] for a in others))
+
     for _ in range(20):
-        lateral = _unit(torch.einsum("kcrs,kr,ks->kc", weight, v, h))
-        v = _unit(torch.einsum("kcrs,kc,ks->kr", weight, lateral, h))
-        h = _unit(torch.einsum("kcrs,kc,kr->ks", weight, lateral, v))
-    return torch.einsum("kcrs,kr,ks->kc", weight, v, h), v, h
+        for axis in axes:
+            lengths[axis] = _unit(fitted(axis))
+    return [fitted("c"), *(lengths[axis] for axis in axes[1:])]
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -69,13 +79,23 @@ def _unit(vectors: Tensor) -> Tensor:
     return torch.where(norms > 0, vectors / norms, first)
 
 
-def recentred(weight: Tensor, kernel_size: Size) -> Tensor:
-    """Return the kernel of another size with the same centre: cut, or with zeros around it."""
-    rows, columns = ((new - old) // 2 for new, old in zip(kernel_size, weight.shape[2:], strict=True))
-    return F.pad(weight, (columns, columns, rows, rows))
+def recentred(weight: Tensor, spec: ConvSpec, kernel_size: int | Extent) -> Tensor:
+    """Return the kernel of another size where `spec.with_kernel` puts it: cut, or with zeros around.
+
+    Args:
+        weight: of the convolution, or of some of its channels.
+        spec: of the convolution.
+        kernel_size: the other size.
+    """
+    other = spec.with_kernel(kernel_size)
+    before, after = (
+        [(new - old) // d for new, old, d in zip(b, a, spec.dilation, strict=True)]
+        for a, b in ((spec.before, other.before), (spec.after, other.after))
+    )
+    return F.pad(weight, flat(list(zip(before, after, strict=True))))
 
 
-def coarsened(weight: Tensor, spec: ConvSpec, phases: Size, pooled: Size) -> Tensor:
+def coarsened(weight: Tensor, spec: ConvSpec, phases: Extent, pooled: Extent) -> Tensor:
     """Return the kernel on a coarser grid that is nearest to a dense kernel on the fine one.
 
     On the coarse grid a pixel is the mean of `pooled` pixels of the input, and each output is copied to
@@ -87,11 +107,14 @@ def coarsened(weight: Tensor, spec: ConvSpec, phases: Size, pooled: Size) -> Ten
     Args:
         weight: the dense kernel.
         spec: of the dense convolution, centred.
-        phases: output pixels (rows, columns) that each coarse output is copied to.
-        pooled: input pixels (rows, columns) in a coarse input; 1 where the coarse grid skips pixels.
+        phases: output pixels of each dimension that each coarse output is copied to.
+        pooled: input pixels of each dimension in a coarse input; 1 where the coarse grid skips pixels.
     """
-    rows, columns = (_shares(spec, axis, phases[axis], pooled[axis]).to(weight) for axis in (0, 1))
-    return torch.einsum("ar,kcrs,bs->kcab", rows, weight, columns)
+    shares = [_shares(spec, axis, phases[axis], pooled[axis]).to(weight) for axis in range(spec.dims)]
+    fine, coarse = "rst"[: spec.dims], "abd"[: spec.dims]
+    first, *others = map("".join, zip(coarse, fine, strict=True))
+    terms = ",".join([first, f"kc{fine}", *others])
+    return torch.einsum(f"{terms}->kc{coarse}", shares[0], weight, *shares[1:])
 
 
 def _shares(spec: ConvSpec, axis: int, phases: int, pooled: int) -> Tensor:

@@ -50,7 +50,7 @@ def is_permutation(order: Tensor, channels: int) -> bool:
 
 
 class ChannelOrder(nn.Module):
-    """Apply a channel order: (N, C, H, W) -> (N, len(order), H, W).
+    """Apply a channel order: (N, C, *size) -> (N, len(order), *size).
 
     Args:
         order: for each output channel the input channel that it takes.
@@ -77,8 +77,7 @@ class ChannelShuffle(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

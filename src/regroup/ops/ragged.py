@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import SpecError
-from regroup.ops.layers import conv, crop_and_conv
+from regroup.ops.layers import Convolution, conv, convolution_of, pad_and_conv, per_channel
 from regroup.ops.order import ChannelOrder, inverse
 from regroup.spec import ConvSpec
 
@@ -37,7 +37,7 @@ def ragged_conv(spec: ConvSpec, groups: Groups, weight: Tensor, bias: Tensor | N
     Args:
         spec: of the layer.
         groups: an output that no group names, or whose group has no inputs, is 0 or its bias.
-        weight: (K, C, R, S), of which the connections inside groups are taken.
+        weight: (K, C, *taps), of which the connections inside groups are taken.
         bias: (K,) or None.
 
     Raises:
@@ -51,8 +51,7 @@ def ragged_conv(spec: ConvSpec, groups: Groups, weight: Tensor, bias: Tensor | N
     if not whole or len({(len(i), len(o)) for i, o in used}) > 1:
         return RaggedGroupConv(spec, groups).take(weight, bias)
     layer = conv(spec, len(used))
-    (grouped,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
-    _fill(grouped, used, weight, bias)
+    _fill(convolution_of(layer), used, weight, bias)
     read, written = ([c for group in used for c in group[side]] for side in (0, 1))
     orders = ChannelOrder(read, learned=True), ChannelOrder(inverse(torch.tensor(written)), learned=True)
     before, after = (
@@ -67,7 +66,7 @@ class RaggedGroupConv(nn.Module):
 
     Groups of the same shape share one grouped convolution.
 
-    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q).
+    Shapes: (N, in_channels, *size) -> (N, out_channels, *out).
 
     Args:
         spec: of the layer.
@@ -84,9 +83,9 @@ class RaggedGroupConv(nn.Module):
         alike = list(self.members.values())
         self.gather = ChannelOrder([c for like in alike for inputs, _ in like for c in inputs], learned=True)
         self.widths = [len(like) * width for (width, _), like in self.members.items()]
-        self.crop, _ = crop_and_conv(spec)
+        self.pad, _ = pad_and_conv(spec)
         self.convs = nn.ModuleList(
-            crop_and_conv(spec.with_channels(len(like) * c, len(like) * k), len(like))[1]
+            pad_and_conv(spec.with_channels(len(like) * c, len(like) * k), len(like))[1]
             for (c, k), like in self.members.items()
         )
         written = [k for like in alike for _, outputs in like for k in outputs]
@@ -95,28 +94,27 @@ class RaggedGroupConv(nn.Module):
         self.place = ChannelOrder(inverse(torch.tensor(written + self.unreached)), learned=True)
 
     def take(self, weight: Tensor, bias: Tensor | None) -> RaggedGroupConv:
-        """Take the weights out of a dense kernel (K, C, R, S), and return this module."""
+        """Take the weights out of a dense kernel (K, C, *taps), and return this module."""
         for layer, like in zip(self.convs, self.members.values(), strict=True):
-            assert isinstance(layer, nn.Conv2d)
-            _fill(layer, like, weight, bias)
+            _fill(convolution_of(layer), like, weight, bias)
         if bias is not None:
             self.constant = nn.Parameter(bias[self.unreached])
         return self.to(weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         n, size = x.shape[0], self.spec.output_size(x.shape[2:])
-        parts = self.crop(self.gather(x)).split(self.widths, 1)
+        parts = self.pad(self.gather(x)).split(self.widths, 1)
         results = [layer(part) for layer, part in zip(self.convs, parts, strict=True)]
         if self.unreached:
             values = x.new_zeros(len(self.unreached)) if self.constant is None else self.constant.to(x.dtype)
-            results.append(values[:, None, None].expand(n, -1, *size))
+            results.append(per_channel(values, len(size)).expand(n, -1, *size))
         return self.place(torch.cat(results, 1))
 
     def extra_repr(self) -> str:
         return str(self.spec)
 
 
-def _fill(layer: nn.Conv2d, groups: Groups, weight: Tensor, bias: Tensor | None) -> None:
+def _fill(layer: Convolution, groups: Groups, weight: Tensor, bias: Tensor | None) -> None:
     layer.weight = nn.Parameter(torch.cat([weight[list(outputs)][:, list(i)] for i, outputs in groups]))
     if bias is not None:
         layer.bias = nn.Parameter(bias[[k for _, outputs in groups for k in outputs]])

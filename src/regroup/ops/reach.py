@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import ParameterError
+from regroup.spec import Extent
 
 
 def full(out_channels: int, in_channels: int) -> Tensor:
@@ -83,7 +84,7 @@ def positive(module: nn.Module) -> nn.Module:
     return result
 
 
-def measured_reach(module: nn.Module, in_channels: int, size: tuple[int, int]) -> Tensor:
+def measured_reach(module: nn.Module, in_channels: int, size: Extent) -> Tensor:
     """Return the reach of any module by the support of its Jacobian: (out_channels, in_channels).
 
     In a `positive` copy no two paths can cancel and no ReLU is shut; then output channel k depends on input
@@ -92,7 +93,7 @@ def measured_reach(module: nn.Module, in_channels: int, size: tuple[int, int]) -
     Args:
         module: takes (1, in_channels, *size) and gives (1, out_channels, ...).
         in_channels: of the input.
-        size: (height, width) of the input.
+        size: of the input, a number for each dimension.
     """
     x = (torch.rand(1, in_channels, *size, dtype=torch.float64) + 0.5).requires_grad_()
     y = positive(module)(x).flatten(2).sum((0, 2))

@@ -8,12 +8,14 @@ torch.Size([1, 8, 5, 5])
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from regroup.errors import SpecError
 from regroup.ops.indexed import guard_index
-from regroup.ops.layers import conv, norm_act
+from regroup.ops.layers import NORMS, conv, norm_act
 from regroup.ops.order import ChannelShuffle
 from regroup.spec import ConvSpec
 
@@ -25,7 +27,7 @@ class ScatteredGroupConv(nn.Module):
     it is 0, or the bias. Source: CondenseNet V2 (arXiv:2104.04382), section 3.2, and its official converted
     layer, which multiplies by a matrix of zeros and ones; the addition does no multiplication.
 
-    Shapes: (N, in_channels, H, W) -> (N, out_channels, P, Q).
+    Shapes: (N, in_channels, *size) -> (N, out_channels, *out).
 
     Args:
         spec: of the layer as seen from outside.
@@ -42,24 +44,22 @@ class ScatteredGroupConv(nn.Module):
         super().__init__()
         if not 1 <= kept <= spec.out_channels:
             raise SpecError("kept", kept, f"within 1 ... out_channels={spec.out_channels}")
-        self.outputs = spec.out_channels
+        self.outputs, self.each = spec.out_channels, [-1] + [1] * spec.dims
         self.index: Tensor
         self.register_buffer("index", torch.arange(groups * kept) % spec.out_channels)
         guard_index(self, spec.out_channels)
-        self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
+        self.norm = NORMS[spec.dims - 1](spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
-        inner = ConvSpec(
-            spec.in_channels, groups * kept, spec.kernel_size, spec.stride, spec.padding, spec.dilation
-        )
+        inner = replace(spec, out_channels=groups * kept, bias=False)
         self.conv = conv(inner, groups)
         self.shuffle = ChannelShuffle(spec.in_channels // groups)
         self.bias = nn.Parameter(torch.zeros(spec.out_channels)) if spec.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.conv(self.shuffle(self.act(self.norm(x))))
-        n, _, height, width = parts.shape
+        shape = [parts.shape[0], self.outputs] + list(parts.shape[2:])  # noqa: RUF005 - as TorchScript reads it
         if self.bias is None:
-            start = parts.new_zeros(n, self.outputs, height, width)
+            start = parts.new_zeros(shape)
         else:
-            start = self.bias.to(parts.dtype)[:, None, None].expand(n, -1, height, width)
+            start = self.bias.to(parts.dtype).view(self.each).expand(shape)
         return start.index_add(1, self.index, parts)

@@ -27,7 +27,12 @@ from regroup.ops.layers import resize_to
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-UNTRACEABLE: tuple[Callable[..., Any], ...] = (resolution.nearest, resolution.maximum, resize_to)
+UNTRACEABLE: tuple[Callable[..., Any], ...] = (
+    resolution.average,
+    resolution.nearest,
+    resolution.maximum,
+    resize_to,
+)
 """Functions that look at sizes, which FX cannot: a tracer takes them whole (its `autowrap_functions`)."""
 
 

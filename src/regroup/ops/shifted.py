@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import StrategyError
-from regroup.ops.layers import conv, convolve
+from regroup.ops.layers import CONVOLVE, conv, convolution_of, convolve, per_channel, split_padding
 from regroup.ops.one_operator import is_one_operator
-from regroup.spec import ConvSpec
+from regroup.spec import ConvSpec, Extent
 
 FITS = ("squares", "divergence")
 NEWTON_STEPS = 12
@@ -31,7 +31,7 @@ NEWTON_STEPS = 12
 
 @dataclass(frozen=True)
 class ShiftedForm:
-    """How a kernel (K, C, R, S) becomes integers (K, C, R, S) and shifts (K, ceil(C / block), R, S).
+    """How a kernel (K, C, *taps) becomes integers (K, C, *taps) and shifts (K, ceil(C / block), *taps).
 
     A block is up to `block` neighbouring inputs of one output at one tap; the last of a depth may be shorter.
 
@@ -106,11 +106,12 @@ class ShiftedForm:
 
     def dequantise(self, integers: Tensor, shifts: Tensor) -> Tensor:
         """Return the kernel that integers and shifts stand for, in the type of the shifts."""
-        spread = shifts.unsqueeze(2).expand(-1, -1, self.block, -1, -1).flatten(1, 2)
+        taps = (-1,) * (shifts.dim() - 2)
+        spread = shifts.unsqueeze(2).expand(-1, -1, self.block, *taps).flatten(1, 2)
         return integers.to(shifts.dtype) * spread[:, : integers.shape[1]]
 
     def activations(self, x: Tensor, groups: int = 1) -> Tensor:
-        """Return activations (N, C, H, W) as `block_floating_point` of each group's depth, if so wanted."""
+        """Return activations (N, C, *size) as `block_floating_point` of each group's depth, if so wanted."""
         if self.mantissa is None:
             return x
         if is_one_operator():
@@ -121,9 +122,13 @@ class ShiftedForm:
 
 
 def _in_blocks(weight: Tensor, block: int) -> Tensor:
-    """Return a kernel (K, C, R, S) as (K, blocks, block, R, S); zeros fill the last block."""
-    filled = F.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % block))
-    return filled.unflatten(1, (-1, block))
+    """Return a kernel (K, C, *taps) as (K, blocks, block, *taps); zeros fill the last block."""
+    return _filled(weight, block).unflatten(1, (-1, block))
+
+
+def _filled(x: Tensor, block: int) -> Tensor:
+    """Put zeros after the last channel, so that there are whole blocks of them."""
+    return F.pad(x, (*(0, 0) * (x.dim() - 2), 0, -x.shape[1] % block))
 
 
 def _integers(values: Tensor, bits: int, clamp: bool) -> Tensor:
@@ -137,7 +142,7 @@ def _integers(values: Tensor, bits: int, clamp: bool) -> Tensor:
 def least_squares(values: Tensor, integers: Tensor) -> Tensor:
     """Return the shift a that makes sum (v - a q)^2 least in each block: sum v q / sum q^2, or 0.
 
-    Shapes: (K, blocks, block, R, S) twice -> (K, blocks, R, S).
+    Shapes: (K, blocks, block, *taps) twice -> (K, blocks, *taps).
     """
     squares = integers.square().sum(2)
     return (values * integers).sum(2) / squares.clamp(min=1)
@@ -151,9 +156,9 @@ def least_divergence(values: Tensor, integers: Tensor, start: Tensor, there: Ten
     RMSprop from 0.1. A block whose integers are all alike leaves a open; it keeps `start`.
 
     Args:
-        values: (K, blocks, block, R, S).
+        values: (K, blocks, block, *taps).
         integers: likewise.
-        start: shifts to start from, (K, blocks, R, S).
+        start: shifts to start from, (K, blocks, *taps).
         there: which of the values exist; the others fill up the last block.
     """
     q, shift = integers.double(), start.double()
@@ -171,12 +176,12 @@ def least_divergence(values: Tensor, integers: Tensor, start: Tensor, there: Ten
 
 
 def block_floating_point(x: Tensor, block: int, mantissa: int, exponent: int) -> Tensor:
-    """Return activations (N, C, H, W) in block floating point: at each pixel, `block` channels share E.
+    """Return activations (N, C, *size) in block floating point: at each pixel, `block` channels share E.
 
     E = floor(log2 of the largest |x|, within -2^(exponent-1) ... 2^(exponent-1) - 1); values are rounded to
     multiples of 2^(E - mantissa + 2) and do not saturate. Source: the official code's Activation.py.
     """
-    filled = F.pad(x.detach(), (0, 0, 0, 0, 0, -x.shape[1] % block)).unflatten(1, (-1, block))
+    filled = _filled(x.detach(), block).unflatten(1, (-1, block))
     bound = 2 ** (exponent - 1)
     largest = filled.float().abs().amax(2).clamp(2.0**-bound, 2.0 ** (bound - 1))
     power = _power_by_search(largest, exponent) if torch.onnx.is_in_onnx_export() else _power(largest)
@@ -252,32 +257,34 @@ def shifted_conv(
     """Convolve as a `ShiftedConv` whose activations are in block floating point does, as one operator.
 
     Args:
-        x: (N, C, H, W).
-        integers: (K, C / groups, R, S).
-        shifts: (K, blocks of a group, R, S).
+        x: (N, C, *size).
+        integers: (K, C / groups, *taps).
+        shifts: (K, blocks of a group, *taps).
         bias: (K,).
         form: `ShiftedForm.numbers`.
-        stride: (height, width).
-        padding: (height, width).
-        dilation: (height, width).
+        stride: of each dimension.
+        padding: of each dimension.
+        dilation: of each dimension.
         groups: of the convolution.
 
     Returns:
-        (N, K, P, Q).
+        (N, K, *out).
     """
     made = ShiftedForm.of(form)
     weight = made.dequantise(integers, shifts)
-    return F.conv2d(made.activations(x, groups), weight, bias, stride, padding, dilation, groups)
+    x, convolution = made.activations(x, groups), CONVOLVE[x.dim() - 3]
+    return convolution(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[bad-argument-type]
 
 
 @shifted_conv.register_fake
 def _(x: Tensor, integers: Tensor, shifts: Tensor, bias: Tensor | None, *rest: int | Sequence[int]) -> Tensor:
     *_, stride, padding, dilation, groups = rest
-    return F.conv2d(x, shifts.new_empty(integers.shape), bias, stride, padding, dilation, groups)  # type: ignore[bad-argument-type]
+    weight, convolution = shifts.new_empty(integers.shape), CONVOLVE[x.dim() - 3]
+    return convolution(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[bad-argument-type]
 
 
 class ShiftedConv(nn.Module):
-    """A convolution whose kernel is integers times shifts: (N, C, H, W) -> (N, K, P, Q).
+    """A convolution whose kernel is integers times shifts: (N, C, *size) -> (N, K, *out).
 
     The integers are frozen parameters; shifts, bias and the channel shift can be trained, which is the
     adaptation of the paper's first version. The kernel is computed from them in every pass; the engine, which
@@ -292,7 +299,7 @@ class ShiftedConv(nn.Module):
     def __init__(self, spec: ConvSpec, form: ShiftedForm, groups: int = 1) -> None:
         super().__init__()
         self.spec, self.form, self.groups = spec, form, groups
-        (layer,) = (m for m in conv(spec, groups).modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(conv(spec, groups))
         integers, shifts = form.quantise(layer.weight.detach())
         self.integers = nn.Parameter(integers, requires_grad=False)
         self.shifts = nn.Parameter(shifts)
@@ -304,7 +311,7 @@ class ShiftedConv(nn.Module):
     def of(
         cls, spec: ConvSpec, form: ShiftedForm, weight: Tensor, bias: Tensor | None = None, groups: int = 1
     ) -> ShiftedConv:
-        """Return the convolution nearest to one with this kernel (K, C / groups, R, S) and bias (K,)."""
+        """Return the convolution nearest to one with this kernel (K, C / groups, *taps) and bias (K,)."""
         result = cls(spec, form, groups).to(weight)
         integers, shifts = form.quantise(weight.detach())
         with torch.no_grad():
@@ -319,16 +326,17 @@ class ShiftedConv(nn.Module):
         return self.form.dequantise(self.integers, self.shifts)
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_one_operator() and self.form.mantissa is not None and min(self.spec.padding) >= 0:
-            y = self._as_one_operator(x)
+        own, rest = split_padding(self.spec)
+        if is_one_operator() and self.form.mantissa is not None and not any(map(any, rest)):
+            y = self._as_one_operator(x, own)
         else:
             x = self.form.activations(x, self.groups)
             y = convolve(x, self.kernel(), self.bias, self.spec, self.groups)
         return channel_shift(y, self.channel_scale, self.channel_offset)
 
-    def _as_one_operator(self, x: Tensor) -> Tensor:
+    def _as_one_operator(self, x: Tensor, padding: Extent) -> Tensor:
         spec, form = self.spec, self.form
-        window = spec.stride, spec.padding, spec.dilation, self.groups
+        window = spec.stride, padding, spec.dilation, self.groups
         return torch.ops.regroup.shifted_conv(x, self.integers, self.shifts, self.bias, form.numbers, *window)
 
     def extra_repr(self) -> str:
@@ -340,4 +348,5 @@ def channel_shift(y: Tensor, scale: Tensor | None, offset: Tensor | None) -> Ten
     """Scale and offset each channel, if there are numbers to do it by."""
     if scale is None or offset is None:
         return y
-    return y * scale.view(-1, 1, 1) + offset.view(-1, 1, 1)
+    dims = y.dim() - 2
+    return y * per_channel(scale, dims) + per_channel(offset, dims)

@@ -19,11 +19,12 @@ trained dense convolution, as near as can be. `regroup.testing.check_strategy` h
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,10 @@ from torch import Tensor, nn
 from regroup.errors import ParameterError, StrategyError, unknown_name
 from regroup.lazy import later
 from regroup.ops.counting import count
+from regroup.ops.layers import Convolution
 from regroup.ops.reach import measured_reach
 from regroup.registry import Registry
-from regroup.spec import ConvSpec, Cost, Size, divisors
+from regroup.spec import ConvSpec, Cost, Extent, divisors
 from regroup.strategies.starting import DenseWeights, Start, measured
 
 S = typing.TypeVar("S", bound="Strategy")
@@ -53,6 +55,8 @@ class Strategy:
     """By which the command line, the report and the registry know it."""
     paper: ClassVar[str]
     """Where it was published: an arXiv number or a citation."""
+    dims: ClassVar[tuple[int, ...]] = (2,)
+    """Numbers of spatial dimensions in which its definition holds; `check` and `build` refuse others."""
     period: ClassVar[int] = 1
     """Outputs after which its effective kernel repeats itself: 2 where a part has half the resolution."""
 
@@ -65,15 +69,15 @@ class Strategy:
         """Raise StrategyError, or SpecError, if this strategy cannot honour `spec`."""
 
     def build(self, spec: ConvSpec) -> nn.Module:
-        """Return a module (N, in_channels, H, W) -> (N, out_channels, *spec.output_size((H, W))).
+        """Return a module (N, in_channels, *size) -> (N, out_channels, *spec.output_size(size)).
 
         Raises:
             StrategyError: `check` says that `spec` cannot be honoured.
         """
         raise NotImplementedError(f"{type(self).__name__} has no build(spec)")
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
-        """Return parameters and MACs for an input of `size` (height, width); by default, counted."""
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
+        """Return parameters and MACs for an input of `size`; by default, counted."""
         return count(self.build(spec), size, spec.in_channels)
 
     def reach(self, spec: ConvSpec) -> Tensor:
@@ -102,7 +106,7 @@ class Strategy:
         """
         return f"{self.name} does not say how it starts from dense weights"
 
-    def from_dense(self, conv: nn.Conv2d) -> Start:
+    def from_dense(self, conv: Convolution | nn.Linear) -> Start:
         """Return a module that stands in for a dense convolution and starts from its weights; see `Start`.
 
         >>> start = parse_strategy("grouped:groups=2").from_dense(nn.Conv2d(8, 8, 3, padding=1))
@@ -164,10 +168,25 @@ def strategy(name: str, *, paper: str) -> Callable[[type[S]], type[S]]:
     def register(cls: type[S]) -> type[S]:
         cls.name, cls.paper = name, paper
         made = dataclass(frozen=True)(cls)
+        for method in ("check", "build"):
+            setattr(made, method, _in_its_dims(getattr(made, method)))
         strategies.add(name, made)
         return made
 
     return register
+
+
+def _in_its_dims(method: Callable) -> Callable:
+    """Return a method of a strategy that refuses convolutions of dimensions in which it has no definition."""
+
+    @functools.wraps(method)
+    def called(self: Strategy, spec: ConvSpec) -> Any:
+        if spec.dims not in self.dims:
+            allowed = f"{' or '.join(map(str, self.dims))} for {self.name}"
+            raise StrategyError("dims", spec.dims, allowed, "leave this layer as it is")
+        return method(self, spec)
+
+    return called
 
 
 def parse_strategy(text: str) -> Strategy:
@@ -207,13 +226,11 @@ def check_groups(spec: ConvSpec, groups: int, parameter: str = "groups") -> None
         )
 
 
-def sample_size(spec: ConvSpec) -> Size:
-    """Return a small input size at which `spec` gives at least 8 x 8 outputs."""
-    height, width = (
-        max(8 * s + d * (k - 1) - 2 * p, 8)
-        for k, s, p, d in zip(spec.kernel_size, spec.stride, spec.padding, spec.dilation, strict=True)
-    )
-    return height, width
+def sample_size(spec: ConvSpec) -> Extent:
+    """Return a small input size at which `spec` gives at least 8 outputs in each dimension, 4 of three."""
+    least = 8 if spec.dims < 3 else 4
+    axes = zip(spec.stride, spec.span, spec.before, spec.after, strict=True)
+    return tuple(max(least * s + span - before - after, least) for s, span, before, after in axes)
 
 
 def _from_text(key: str, value: str, kind: object) -> object:

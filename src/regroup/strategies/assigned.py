@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regroup.errors import StrategyError
-from regroup.ops.layers import conv, explicit, give
+from regroup.ops.layers import conv, convolution_of, explicit, give
 from regroup.ops.ragged import Groups
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.masking import MaskedConv
 from regroup.strategies.starting import DenseWeights
@@ -146,6 +146,8 @@ class Assigned(Strategy):
             published one.
     """
 
+    dims = DIMS
+
     groups: int = 4
     rate: float = 10.0
 
@@ -176,7 +178,7 @@ class Assigned(Strategy):
         """
         assert isinstance(module, AssignedConv)
         give(module.conv, dense.kernel, dense.bias)
-        squares = dense.kernel.square().sum((2, 3))
+        squares = dense.kernel.square().flatten(2).sum(2)
         sides = [(squares, module.outputs), (squares.t(), module.inputs)]
         held = -1.0
         while (now := float((squares * module.mask().cpu()).sum())) > held:
@@ -186,7 +188,7 @@ class Assigned(Strategy):
                 swap(logits, balanced(energy @ of_others))
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost if deployed before anything is learned, with groups as equal as can be."""
         self.check(spec)
         sizes = [
@@ -200,9 +202,11 @@ class Assigned(Strategy):
         """Compute the dense convolution with zeros between channels of different groups."""
         assert isinstance(module, AssignedConv)
         dense = conv(module.spec).to(x)
-        (layer,) = (m for m in dense.modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(dense)
         of_input, of_output = module.inputs.max(1).indices, module.outputs.max(1).indices
         same = of_output[:, None] == of_input[None, :]
-        layer.weight = nn.Parameter(module.conv.weight.detach() * same[:, :, None, None])
+        layer.weight = nn.Parameter(
+            module.conv.weight.detach() * same.view(*same.shape, *(1,) * module.spec.dims)
+        )
         layer.bias = module.conv.bias
         return explicit(dense, x)

@@ -13,8 +13,8 @@ from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import ACTIVATIONS, conv, convolution_of, explicit, give, norm_act
 from regroup.ops.nearest import coarsened, factors
-from regroup.ops.resolution import nearest
-from regroup.spec import ConvSpec, Cost, Size, divisors
+from regroup.ops.resolution import nearest, size_of
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, divisors
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
@@ -22,7 +22,7 @@ from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 class BigLittleSum(nn.Module):
     """Sum a big branch, at any lower resolution, and a little one: up(big(x)) + little(x).
 
-    (N, C, H, W) -> (N, K, P, Q), the shape that `little` gives; up copies pixels (nearest).
+    (N, C, *size) -> (N, K, *out), the shape that `little` gives; up copies pixels (nearest).
     """
 
     def __init__(self, big: nn.Module, little: nn.Module) -> None:
@@ -31,7 +31,7 @@ class BigLittleSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         little = self.little(x)
-        return nearest(self.big(x), (little.shape[2], little.shape[3])) + little
+        return nearest(self.big(x), size_of(little)) + little
 
 
 @strategy("biglittle", paper="arXiv:1807.03848")
@@ -40,14 +40,16 @@ class BigLittle(Strategy):
 
     y = up(B * x) + E a(L * x): B is the convolution with twice the stride, L: C -> K / alpha with its own
     stride, E: 1x1, K / alpha -> K; up copies pixels; a is nothing, batch norm, an activation, or both. About
-    1/4 + 1/alpha of the MACs of dense. The paper's beta, how much less deep the little branch is, has no
-    meaning for one convolution; the networks have it.
+    1/4 + 1/alpha of the MACs of dense; in n dimensions 2^-n stands for 1/4. The paper's beta, how much less
+    deep the little branch is, has no meaning for one convolution; the networks have it.
 
     Args:
         alpha: how much narrower the little branch is; must divide out_channels.
         norm: batch norm after each of the three convolutions.
         act: activation between the little one and the 1x1: relu, relu6, silu, hardswish or none.
     """
+
+    dims = DIMS
 
     period = 2
     alpha: int = 2
@@ -77,7 +79,7 @@ class BigLittle(Strategy):
         """Return the specs of the big convolution, the little one and its 1x1."""
         self.check(spec)
         narrow = spec.out_channels // self.alpha
-        big = replace(spec, stride=(2 * spec.stride[0], 2 * spec.stride[1]), bias=False)
+        big = replace(spec, stride=tuple(2 * step for step in spec.stride), bias=False)
         little = replace(spec, out_channels=narrow, bias=False)
         return big, little, spec.pointwise(narrow, spec.out_channels, spec.bias)
 
@@ -85,12 +87,12 @@ class BigLittle(Strategy):
         """Return a BigLittleSum."""
         big, little, expand = self._specs(spec)
         return BigLittleSum(
-            nn.Sequential(conv(big), norm_act(big.out_channels, self.norm, "none")),
+            nn.Sequential(conv(big), norm_act(big.out_channels, self.norm, "none", dims=spec.dims)),
             nn.Sequential(
                 conv(little),
-                norm_act(little.out_channels, self.norm, self.act),
+                norm_act(little.out_channels, self.norm, self.act, dims=spec.dims),
                 conv(expand),
-                norm_act(expand.out_channels, self.norm, "none"),
+                norm_act(expand.out_channels, self.norm, "none", dims=spec.dims),
             ),
         )
 
@@ -106,12 +108,13 @@ class BigLittle(Strategy):
         wide = dense.kernel.new_zeros(len(left), len(narrow))
         wide[:, :found] = left
         missed = dense.kernel - (left @ right).view_as(dense.kernel)
-        give(big, coarsened(missed, dense.spec, (2, 2), (1, 1)))
+        dims = dense.spec.dims
+        give(big, coarsened(missed, dense.spec, (2,) * dims, (1,) * dims))
         give(little, narrow)
         give(expand, wide, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return K C S + C S K / alpha + K^2 / alpha parameters, the first at a quarter of the pixels."""
         big, little, expand = self._specs(spec)
         norm = Cost(2 * (2 * spec.out_channels + little.out_channels) * self.norm)
@@ -122,12 +125,12 @@ class BigLittle(Strategy):
         return reach.full(spec.out_channels, spec.in_channels)
 
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Compute three dense convolutions; copying is taking pixel (i // 2, j // 2)."""
+        """Compute three dense convolutions; copying is taking pixel (i // 2, j // 2, ...)."""
         assert isinstance(module, BigLittleSum)
         big, big_norm = module.big  # type: ignore[misc]
         little, between, expand, last_norm = module.little  # type: ignore[misc]
         fine = last_norm(explicit(expand, between(explicit(little, x))))
         coarse = big_norm(explicit(big, x))
-        for axis in (2, 3):
+        for axis in range(2, fine.dim()):
             coarse = coarse.repeat_interleave(2, axis).narrow(axis, 0, fine.shape[axis])
         return coarse + fine

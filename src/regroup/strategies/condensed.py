@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from regroup.errors import StrategyError
 from regroup.ops.indexed import IndexedGroupConv, IndexedLinear
-from regroup.ops.layers import norm_of
+from regroup.ops.layers import NORMS, convolution_of, norm_of
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.condensing import Condensing, CondensingConv, read_table
 from regroup.strategies.learning import Learned
@@ -24,12 +24,12 @@ class CondensedConv(CondensingConv):
 
     def deploy(self) -> nn.Module:
         """Return gather, [batch norm, activation,] grouped convolution and channel shuffle."""
-        index, normed = self.index(), isinstance(self.norm, nn.BatchNorm2d)
+        index, normed = self.index(), isinstance(self.norm, NORMS)
         plain = IndexedGroupConv(self.spec, self.groups, index.shape[1], normed, self.activation)
         plain.index = index.flatten()
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if normed:
             plain.norm = norm_of(self.norm, plain.index)
-        (grouped,) = (layer for layer in plain.modules() if isinstance(layer, nn.Conv2d))
+        grouped = convolution_of(plain.conv)
         weight, bias = self.conv.weight, self.conv.bias
         rows = [weight[g :: self.groups][:, chosen] for g, chosen in enumerate(index)]
         grouped.weight = nn.Parameter(torch.cat(rows).detach())

@@ -13,12 +13,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import crop_and_conv, give, norm_act
-from regroup.spec import ConvSpec, Cost, Size, divisors
+from regroup.ops.layers import NORMS, conv_like, convolve_padded, give, norm_act, pad_and_conv
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, divisors
 from regroup.strategies import Strategy
 from regroup.strategies.learning import Learned
 from regroup.strategies.starting import DenseWeights
@@ -88,30 +87,29 @@ class CondensingConv(Learned):
         self.members, self.channels = sizes[self.split], sizes[self.chosen]
         check_condensing(self.split, self.members, self.channels, groups, factor)
         self.spec, self.groups, self.factor, self.lasso, self.activation = spec, groups, factor, lasso, act
-        self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
+        self.norm = NORMS[spec.dims - 1](spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
         self.drop = nn.Dropout(drop_rate)
-        self.crop, self.conv = crop_and_conv(spec)
+        self.pad, self.conv = pad_and_conv(spec)
         self.kept: Tensor
         """Which channels each group still has: bool (groups, channels)."""
         self.register_buffer("kept", torch.ones(groups, self.channels, dtype=torch.bool))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.crop(self.drop(self.act(self.norm(x))))
-        layer = self.conv
-        weight = layer.weight * self.mask()
-        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+        x = self.pad(self.drop(self.act(self.norm(x))))
+        return conv_like(self.conv, x, self.conv.weight * self.mask())
 
     def mask(self) -> Tensor:
-        """Return which connections are there: bool (out_channels, in_channels, 1, 1)."""
-        return self._turned(self.kept.repeat(self.members // self.groups, 1)[:, :, None, None])
+        """Return which connections are there: bool (out_channels, in_channels, 1, ...)."""
+        table = self.kept.repeat(self.members // self.groups, 1)
+        return self._turned(table.view(*table.shape, *(1,) * self.spec.dims))
 
     def kept_of(self, mask: Tensor) -> Tensor:
         """Return what `kept` must be for `mask()` to give `mask`; the official code saves masks."""
-        return self._turned(mask)[: self.groups, :, 0, 0] > 0
+        return self._turned(mask)[: self.groups].flatten(2)[..., 0] > 0
 
     def connections(self, kernel: Tensor) -> Tensor:
-        """Return a kernel (K, C, R, S) as (members of a group, groups, channels, R * S)."""
+        """Return a kernel (K, C, *taps) as (members of a group, groups, channels, taps)."""
         return self._turned(kernel).reshape(-1, self.groups, self.channels, self.spec.taps)
 
     def _turned(self, kernel: Tensor) -> Tensor:
@@ -225,6 +223,8 @@ def check_condensing(split: str, members: int, channels: int, groups: int, facto
 class Condensing(Strategy):
     """What `condensed` and `reactivated` share. See there."""
 
+    dims = DIMS
+
     layer: ClassVar[type[CondensingConv]]
     groups: int = 4
     factor: int | None = None
@@ -257,7 +257,7 @@ class Condensing(Strategy):
         give(module.conv, dense.kernel, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost as deployed: 1 / factor of the dense one (the bias stays whole)."""
         self.check(spec)
         members, channels = self._sides(spec)
@@ -276,6 +276,4 @@ class Condensing(Strategy):
         for group in module.grouping()["groups"]:
             for k in group["outputs"]:
                 weight[k, group["inputs"]] = module.conv.weight[k, group["inputs"]]
-        rows, columns = module.spec.padding
-        padded = F.pad(x, (columns, columns, rows, rows))
-        return F.conv2d(padded, weight, module.conv.bias, module.spec.stride, 0, module.spec.dilation)
+        return convolve_padded(x, weight, module.conv.bias, module.spec)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from regroup.ops import reach
 from regroup.ops.layers import conv, explicit, give
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import DenseWeights
 
@@ -15,11 +15,13 @@ from regroup.strategies.starting import DenseWeights
 class Dense(Strategy):
     """The convolution itself.
 
-    y = W * x + b, with W of shape (out_channels, in_channels, height, width of the kernel).
+    y = W * x + b, with W of shape (out_channels, in_channels, *kernel size).
     """
 
+    dims = DIMS
+
     def build(self, spec: ConvSpec) -> nn.Module:
-        """Return the nn.Conv2d of `spec`."""
+        """Return the nn.Conv1d, 2d or 3d of `spec`."""
         return conv(spec)
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
@@ -27,7 +29,7 @@ class Dense(Strategy):
         give(module, dense.kernel, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return K C S parameters, each used once a pixel (S: kernel positions)."""
         return spec.cost(size)
 

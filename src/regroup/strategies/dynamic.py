@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import order, reach
@@ -25,9 +24,19 @@ from regroup.ops.dynamic import (
     ranked,
     scales_weights,
 )
-from regroup.ops.layers import conv, crop_and_conv, explicit, give, norm_act
+from regroup.ops.layers import (
+    CONVOLVE,
+    NORMS,
+    conv,
+    convolution_of,
+    explicit,
+    give,
+    norm_act,
+    pad_and_conv,
+    per_channel,
+)
 from regroup.ops.order import ChannelShuffle
-from regroup.spec import ConvSpec, Cost, Size, divisors
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, divisors
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
 from regroup.strategies.starting import DenseWeights
@@ -79,11 +88,11 @@ class DynamicConv(Learned):
         check_heads(spec, heads, gate)
         self.spec, self.heads, self.gate, self.lasso = spec, heads, gate, lasso
         self.squeeze, self.activation = squeeze, act
-        self.norm = nn.BatchNorm2d(spec.in_channels) if norm else nn.Identity()
+        self.norm = NORMS[spec.dims - 1](spec.in_channels) if norm else nn.Identity()
         self.act = norm_act(spec.in_channels, False, act)
-        self.saliency = Saliency(spec.in_channels, heads, squeeze)
+        self.saliency = Saliency(spec.in_channels, heads, squeeze, spec.dims)
         whole = spec.with_channels(heads * spec.in_channels, spec.out_channels)
-        self.crop, self.conv = crop_and_conv(whole, heads)
+        self.pad, self.conv = pad_and_conv(whole, heads)
         self.shuffle = ChannelShuffle(heads)
         self.inactive: Tensor
         """How many inputs each head drops now: int64 (1,)."""
@@ -94,21 +103,23 @@ class DynamicConv(Learned):
         saliency = self.saliency(x)
         if self.training:
             self._lasso = saliency.mean((0, 2)).sum()
-        x = self.crop(x)
+        x = self.pad(x)
         scale = saliency * self.keeps(saliency)
-        size = x.shape[2], x.shape[3]
+        size, dims = tuple(x.shape[2:]), self.spec.dims
         if x.device.type == "cpu" and scales_weights(self.spec, self.heads, size):
             return self.shuffle(self._with_scaled_weights(x, scale))
-        return self.shuffle(self.conv((x[:, None] * scale[..., None, None]).flatten(1, 2)))
+        copies = x[:, None] * scale.view(*scale.shape, *(1,) * dims)
+        return self.shuffle(self.conv(copies.flatten(1, 2)))
 
     def _with_scaled_weights(self, x: Tensor, scale: Tensor) -> Tensor:
         """Convolve each image with weights of its own: on large maps that is less to multiply than copies."""
-        conv, images = self.conv, len(x)
-        weight = conv.weight.unflatten(0, (self.heads, -1)) * scale[:, :, None, :, None, None]
+        conv, images, taps = self.conv, len(x), (1,) * self.spec.dims
+        weight = conv.weight.unflatten(0, (self.heads, -1)) * scale.view(images, self.heads, 1, -1, *taps)
         joined, kernels = x.flatten(0, 1)[None], weight.flatten(0, 2)
-        y = F.conv2d(joined, kernels, None, conv.stride, conv.padding, conv.dilation, images)  # type: ignore[bad-argument-type]
+        function = CONVOLVE[self.spec.dims - 1]
+        y = function(joined, kernels, None, conv.stride, conv.padding, conv.dilation, images)  # type: ignore[bad-argument-type]
         y = y.view(images, -1, *y.shape[2:])
-        return y if conv.bias is None else y + conv.bias[:, None, None]
+        return y if conv.bias is None else y + per_channel(conv.bias, self.spec.dims)
 
     def keeps(self, saliency: Tensor) -> Tensor:
         """Return which inputs are kept: bool (N, heads, C), all but the `inactive` smallest of each row.
@@ -143,7 +154,7 @@ class DynamicConv(Learned):
 
     def deploy(self) -> nn.Module:
         """Return the layer that gathers what is kept, image by image, and computes no more."""
-        normed = isinstance(self.norm, nn.BatchNorm2d)
+        normed = isinstance(self.norm, NORMS)
         plain = DynamicGroupConv(self.spec, self.heads, self.kept, self.squeeze, normed, self.activation)
         plain.norm, plain.saliency = copy.deepcopy(self.norm), copy.deepcopy(self.saliency)
         plain.weight = nn.Parameter(packed(self.conv.weight.detach(), self.heads))
@@ -216,6 +227,8 @@ class Dynamic(Strategy):
         lasso: weight of the saliencies in the loss.
     """
 
+    dims = DIMS
+
     heads: int = 4
     gate: float = 0.5
     squeeze: int = 16
@@ -237,11 +250,15 @@ class Dynamic(Strategy):
         return cls(), cls(gate=0.25)
 
     def check(self, spec: ConvSpec) -> None:
-        """Refuse outputs that the heads do not divide, and a gate that keeps no input."""
+        """Refuse outputs that the heads do not divide, a gate that keeps no input, and what is causal."""
         check_heads(spec, self.heads, self.gate)
+        if any(spec.looks_back):
+            allowed = "the same before and after: what is kept depends on means over the whole input"
+            raise StrategyError("padding", spec.padding, allowed, "leave causal layers as they are")
 
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the learning layer; `regroup.deploy` makes it plain."""
+        self.check(spec)
         return DynamicConv(spec, self.heads, self.gate, squeeze=self.squeeze, lasso=self.lasso)
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
@@ -252,7 +269,7 @@ class Dynamic(Strategy):
         give(module.conv, dense.kernel[rows], None if dense.bias is None else dense.bias[rows])
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return all parameters, and the MACs as deployed: of the kept inputs and of the generator."""
         self.check(spec)
         channels = spec.in_channels
@@ -273,7 +290,7 @@ class Dynamic(Strategy):
         """Compute one dense convolution for each image, with its saliencies in the kernel."""
         assert isinstance(module, DynamicConv)
         dense = conv(module.spec).to(x)
-        (layer,) = (m for m in dense.modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(dense)
         layer.bias = module.conv.bias
         dealt = order.shuffle(module.spec.out_channels, module.heads)
         results = []
@@ -282,6 +299,8 @@ class Dynamic(Strategy):
                 smallest = sorted(range(len(row)), key=lambda c, row=row: (float(row[c]), -c))
                 row[smallest[: int(module.inactive)]] = 0
             heads = module.conv.weight.detach().unflatten(0, (module.heads, -1))
-            layer.weight = nn.Parameter((heads * scores[:, None, :, None, None]).flatten(0, 1))
+            layer.weight = nn.Parameter(
+                (heads * scores.view(len(scores), 1, -1, *(1,) * module.spec.dims)).flatten(0, 1)
+            )
             results.append(explicit(dense, image[None], outputs=dealt))
         return torch.cat(results)

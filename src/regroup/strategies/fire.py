@@ -15,13 +15,13 @@ from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import Concat, conv, convolution_of, explicit, give
 from regroup.ops.nearest import factors, recentred
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import DenseWeights
 
 
 class FireModule(nn.Sequential):
-    """SqueezeNet's module without the ReLU after it: (N, C, H, W) -> (N, K, P, Q).
+    """SqueezeNet's module without the ReLU after it: (N, C, *size) -> (N, K, *out).
 
     1x1 to `squeeze` channels with bias, ReLU, concat[1x1, k x k].
 
@@ -56,16 +56,16 @@ def squeezed(squeeze: nn.Module, targets: Sequence[Tensor]) -> list[Tensor] | No
 
     Args:
         squeeze: gets its weights.
-        targets: the dense kernels of the branches, (K_i, C, R_i, S_i).
+        targets: the dense kernels of the branches, (K_i, C, *taps_i).
 
     Returns:
-        The branches' kernels (K_i, s, R_i, S_i); None if there is one squeezed channel alone.
+        The branches' kernels (K_i, s, *taps_i); None if there is one squeezed channel alone.
     """
     weight = convolution_of(squeeze).weight.detach().cpu().double().flatten(1)
     pairs = len(weight) // 2
     if not pairs:
         return None
-    rows = [target.movedim(1, -1).flatten(0, 2) for target in targets]
+    rows = [target.movedim(1, -1).flatten(0, -2) for target in targets]
     left, right = factors(torch.cat(rows), pairs)
     found = len(right)
     weight[:found], weight[pairs : pairs + found] = right, -right
@@ -91,6 +91,8 @@ class Fire(Strategy):
         squeeze: s as a share of K; 1/8 in SqueezeNet.
         large: e3 as a share of K; 1/2 in SqueezeNet.
     """
+
+    dims = DIMS
 
     squeeze: float = 0.125
     large: float = 0.5
@@ -133,7 +135,7 @@ class Fire(Strategy):
         """Take the nearest kernels of rank s / 2; the 1x1 part has their central taps. See `squeezed`."""
         squeeze, _, (small, large) = module  # type: ignore[misc]
         _, point = self.widths(dense.spec)
-        central = recentred(dense.kernel[:point], (1, 1))
+        central = recentred(dense.kernel[:point], dense.spec, 1)
         kernels = squeezed(squeeze, [central, dense.kernel[point:]])
         if kernels is None:
             return "one channel before a ReLU cannot pass on what it gets"
@@ -142,7 +144,7 @@ class Fire(Strategy):
         give(large, kernels[1], bias[1])
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return C s + s e1 + s e3 S parameters and the biases, each weight used once a pixel."""
         self.check(spec)
         first, small, large = fire_specs(spec, *self.widths(spec))

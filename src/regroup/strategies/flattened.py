@@ -1,4 +1,4 @@
-"""Flattened: a 3-D kernel as the product of three 1-D ones, across channels, rows and columns.
+"""Flattened: a kernel as the product of 1-D ones, across channels and along each dimension.
 
 Jin, Dundar, Culurciello, Flattened convolutional neural networks (arXiv:1412.5474), sections 3.1 and 3.2.
 """
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import conv, explicit, give
-from regroup.ops.nearest import recentred, separated
-from regroup.spec import ConvSpec, Cost, Size, chain_cost
+from regroup.ops.nearest import separated
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, chain_cost
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import DenseWeights
 
@@ -22,17 +22,20 @@ _MOST = 64
 
 @strategy("flattened", paper="arXiv:1412.5474")
 class Flattened(Strategy):
-    """Convolve laterally (1x1), then each channel vertically (R x 1), then horizontally (1 x S).
+    """Convolve laterally (1x1), then each channel along one dimension after the other: R x 1, 1 x S.
 
     y = H V L x, `stages` times. One stage without the biases of L and V is the convolution whose kernel has
     rank one for each output: w[k, c, r, s] = l[k, c] v[k, r] h[k, s]. Cost C K + K (R + S) a stage against
-    C K R S. Nothing non-linear stands inside. The first stage carries stride and padding, further ones keep
-    the size. Weights start as PyTorch's do; the paper's start ignores the kernel's length.
+    C K R S; over time V stands alone, and video has a third. Nothing non-linear stands inside. The first
+    stage carries stride and padding, further ones keep the size. Weights start as PyTorch's do; the paper's
+    start ignores the kernel's length.
 
     Args:
-        stages: how often lateral, vertical and horizontal follow each other; 2 in the paper's networks.
+        stages: how often they follow each other; 2 in the paper's networks.
         bias: a bias after every 1-D convolution, as published; false: only the last, if the spec has one.
     """
+
+    dims = DIMS
 
     stages: int = 2
     bias: bool = True
@@ -48,8 +51,8 @@ class Flattened(Strategy):
 
     def check(self, spec: ConvSpec) -> None:
         """Refuse a second stage for a kernel without a centre: it would shift or shrink the image."""
-        spans = [d * (k - 1) for k, d in zip(spec.kernel_size, spec.dilation, strict=True)]
-        if self.stages > 1 and any(span % 2 for span in spans):
+        sides = zip(spec.span, spec.looks_back, strict=True)
+        if self.stages > 1 and any(span % 2 and not looks_back for span, looks_back in sides):
             raise StrategyError("stages", self.stages, f"1 for the even kernel of {spec}")
 
     def chain(self, spec: ConvSpec) -> list[tuple[ConvSpec, int]]:
@@ -60,41 +63,41 @@ class Flattened(Strategy):
         """
         self.check(spec)
         k = spec.out_channels
-        centred = [d * (n - 1) // 2 for n, d in zip(spec.kernel_size, spec.dilation, strict=True)]
-        later = ConvSpec(k, k, spec.kernel_size, 1, tuple(centred), spec.dilation, spec.bias)
+        keeping = [
+            (span - max(0, span - before), max(0, span - before)) if looks_back else (span // 2, span // 2)
+            for span, before, looks_back in zip(spec.span, spec.before, spec.looks_back, strict=True)
+        ]  # what keeps the size, and looks no further ahead
+        later = ConvSpec(k, k, spec.kernel_size, 1, keeping, spec.dilation, spec.bias)
         steps = []
         for stage in range(self.stages):
             s = later if stage else spec
-            last_bias = self.bias or (spec.bias and stage == self.stages - 1)
-            (rows, columns), (down, right), (top, left), (d_rows, d_columns) = (
-                s.kernel_size,
-                s.stride,
-                s.padding,
-                s.dilation,
-            )
-            vertical = ConvSpec(k, k, (rows, 1), (down, 1), (top, 0), (d_rows, 1), self.bias)
-            horizontal = ConvSpec(k, k, (1, columns), (1, right), (0, left), (1, d_columns), last_bias)
-            steps += [(s.pointwise(s.in_channels, k, self.bias), 1), (vertical, k), (horizontal, k)]
+            steps.append((s.pointwise(s.in_channels, k, self.bias), 1))
+            for axis in range(s.dims):
+                last = stage == self.stages - 1 and axis == s.dims - 1
+                steps.append((_along(s, axis, self.bias or (spec.bias and last)), k))
         return steps
 
     def build(self, spec: ConvSpec) -> nn.Module:
-        """Return Sequential(lateral, vertical, horizontal, ...)."""
+        """Return Sequential(lateral, one for each dimension, lateral, ...)."""
         return nn.Sequential(*(conv(step, groups) for step, groups in self.chain(spec)))
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
         """Take the nearest kernels of rank one as the first stage; further ones pass on what they get."""
-        rows, columns = dense.spec.kernel_size
-        if self.stages > 1 and not rows % 2 == columns % 2 == 1:
+        chain, axes = self.chain(dense.spec), dense.spec.dims + 1
+        places = [[divmod(p, d) for p, d in zip(s.before, s.dilation, strict=True)] for s, _ in chain[axes:]]
+        if any(rest for place in places for _, rest in place):
             return "further stages of an even kernel have no centre by which they could pass on what they get"
-        outputs, one = dense.spec.out_channels, dense.kernel.new_ones(1, 1, 1, 1)
-        passing = (recentred(one, size).expand(outputs, -1, -1, -1) for size in ((rows, 1), (1, columns)))
-        later = [torch.eye(outputs), *passing] if self.stages > 1 else []
+        outputs, later = dense.spec.out_channels, []
+        for (step, groups), place in zip(chain[axes : 2 * axes], places, strict=False):
+            passing = dense.kernel.new_zeros(outputs, outputs // groups, *step.kernel_size)
+            passing[(..., *(tap for tap, _ in place))] = torch.eye(outputs) if groups == 1 else 1
+            later.append(passing)
         layers = list(module)  # type: ignore[no-matching-overload]
         for layer, weight in zip(layers, [*separated(dense.kernel), *later * (self.stages - 1)], strict=True):
             give(layer, weight, dense.bias if layer is layers[-1] else None)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return C K + K (R + S) parameters a stage (K K + K (R + S) the later ones), and the biases."""
         return chain_cost(self.chain(spec), size)
 
@@ -103,7 +106,18 @@ class Flattened(Strategy):
         return reach.full(spec.out_channels, spec.in_channels)
 
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Compute the dense convolutions, the vertical and horizontal ones with diagonal kernels."""
+        """Compute the dense convolutions, those along dimensions with diagonal kernels."""
         for layer in module:  # type: ignore[not-iterable]
             x = explicit(layer, x)
         return x
+
+
+def _along(spec: ConvSpec, axis: int, bias: bool) -> ConvSpec:
+    """Return the part of a convolution along one dimension, of each output channel by itself."""
+    k = spec.out_channels
+
+    def there(values: tuple, missing: int) -> tuple:
+        return tuple(value if i == axis else missing for i, value in enumerate(values))
+
+    kernel, stride, dilation = (there(v, 1) for v in (spec.kernel_size, spec.stride, spec.dilation))
+    return ConvSpec(k, k, kernel, stride, there(spec.padding, 0), dilation, bias)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, explicit, give
+from regroup.ops.layers import conv, convolution_of, explicit, give
 from regroup.ops.ragged import Groups
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.masking import MaskedConv
 from regroup.strategies.starting import DenseWeights
@@ -174,6 +174,8 @@ class Groupable(Strategy):
         pressure: exponent of the penalty.
     """
 
+    dims = DIMS
+
     groups: int = 4
     pressure: float = 0.02
 
@@ -203,7 +205,7 @@ class Groupable(Strategy):
         give(module.conv, dense.kernel, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost if deployed before anything is learned, with half of the gates open."""
         gates = gates_of(spec)
         return spec.cost(size, 2 ** (gates - gates // 2))
@@ -217,7 +219,7 @@ class Groupable(Strategy):
         """Compute the dense convolution with zeros where channels differ at a closed gate."""
         assert isinstance(module, GroupableConv)
         dense = conv(module.spec).to(x)
-        (layer,) = (m for m in dense.modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(dense)
         number, connected = len(module.gates), torch.ones_like(module.conv.weight)
         for k in range(module.spec.out_channels):
             for c in range(module.spec.in_channels):

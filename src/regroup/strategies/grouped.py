@@ -12,7 +12,7 @@ from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import conv, explicit, give
 from regroup.ops.nearest import diagonal_blocks
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, check_groups, strategy
 from regroup.strategies.starting import DenseWeights
 
@@ -21,13 +21,15 @@ from regroup.strategies.starting import DenseWeights
 class Grouped(Strategy):
     """Split input and output channels into equal groups; convolve inside each.
 
-    y_g = W_g * x_g for g = 1 ... groups, with W_g of shape (K/groups, C/groups, height, width): the dense
+    y_g = W_g * x_g for g = 1 ... groups, with W_g of shape (K/groups, C/groups, *kernel size): the dense
     convolution whose kernel is block-diagonal. 1/groups of the parameters and MACs.
 
     Args:
         groups: number of groups; must divide input and output channels. 4 if neither is given.
         group_width: input channels in one group, instead of `groups`.
     """
+
+    dims = DIMS
 
     groups: int | None = None
     group_width: int | None = None
@@ -66,7 +68,7 @@ class Grouped(Strategy):
         self.groups_of(spec)
 
     def build(self, spec: ConvSpec) -> nn.Module:
-        """Return an nn.Conv2d with groups."""
+        """Return an nn.Conv1d, 2d or 3d with groups."""
         return conv(spec, self.groups_of(spec))
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
@@ -74,7 +76,7 @@ class Grouped(Strategy):
         give(module, diagonal_blocks(dense.kernel, self.groups_of(dense.spec)), dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return 1/groups of the dense cost (the bias stays whole)."""
         return spec.cost(size, self.groups_of(spec))
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import Concat, conv, convolution_of, explicit, give
+from regroup.ops.layers import Concat, Pad, conv, convolution_of, explicit, give
 from regroup.ops.nearest import recentred
-from regroup.spec import ConvSpec, Cost, Size, chain_cost
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, chain_cost
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.fire import squeezed
 from regroup.strategies.starting import DenseWeights
+
+MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 MODULE_3A = (64, 96, 128, 16, 32, 32)
 
@@ -35,6 +36,8 @@ class Inception(Strategy):
         widths: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection, as in the paper's table; only their
             proportions count. By default those of module 3a.
     """
+
+    dims = DIMS
 
     widths: tuple[int, ...] = MODULE_3A
 
@@ -76,8 +79,7 @@ class Inception(Strategy):
         self.check(spec)
         c = spec.in_channels
         point, reduce, medium, reduce_large, large, projection = self._scaled(spec)
-        rows, columns = spec.kernel_size
-        larger = spec.with_kernel((rows + 2, columns + 2))
+        larger = spec.with_kernel([side + 2 for side in spec.kernel_size])
         return [
             [spec.with_kernel(1).with_channels(c, point)],
             [spec.pointwise(c, reduce, bias=True), spec.with_channels(reduce, medium)],
@@ -88,14 +90,14 @@ class Inception(Strategy):
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return Concat(1x1, (1x1, ReLU, k x k), (1x1, ReLU, larger), (zero padding, max pool, 1x1))."""
         (point,), *reduced, (projection,) = self.chains(spec)
-        rows, columns = spec.padding
+        sides = list(zip(spec.before, spec.after, strict=True))
         return Concat(
             [
                 conv(point),
                 *(nn.Sequential(conv(first), nn.ReLU(), conv(second)) for first, second in reduced),
                 nn.Sequential(
-                    nn.ZeroPad2d((columns, columns, rows, rows)),
-                    nn.MaxPool2d(spec.kernel_size, spec.stride, 0, spec.dilation),
+                    Pad(sides),
+                    MAX_POOLS[spec.dims - 1](spec.kernel_size, spec.stride, 0, spec.dilation),  # type: ignore[bad-argument-type]
                     conv(projection),
                 ),
             ]
@@ -111,15 +113,15 @@ class Inception(Strategy):
         widths = self._scaled(dense.spec)
         parts = dense.kernel.split([widths[i] for i in (0, 2, 4, 5)])
         biases = [None] * 4 if dense.bias is None else dense.bias.split([len(part) for part in parts])
-        give(point, recentred(parts[0], (1, 1)), biases[0])
+        give(point, recentred(parts[0], dense.spec, 1), biases[0])
         give(projection, torch.zeros(parts[3].shape[:2]), biases[3])
-        larger = recentred(parts[2], tuple(side + 2 for side in dense.spec.kernel_size))  # type: ignore[bad-argument-type]
+        larger = recentred(parts[2], dense.spec, tuple(side + 2 for side in dense.spec.kernel_size))
         for (reduce, _, wide), part, bias in zip(reduced, (parts[1], larger), biases[1:3], strict=True):
             kernels = squeezed(reduce, [part])
             give(wide, kernels[0] if kernels else torch.zeros_like(convolution_of(wide).weight), bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the sum over the branches; the projection works at the output's size."""
         *branches, projection = self.chains(spec)
         before_pool = sum((chain_cost([(s, 1) for s in branch], size) for branch in branches), Cost())
@@ -132,10 +134,11 @@ class Inception(Strategy):
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
         """Compute the dense convolutions, and the maximum over each window of the padded image."""
         point, medium, large, (pad, pool, projection) = module  # type: ignore[not-iterable]
-        window = pool.kernel_size, pool.dilation, 0, pool.stride
-        columns = F.unfold(pad(x), *window).unflatten(1, (x.shape[1], -1))
         branches = [explicit(point, x)]
         for reduce, act, wide in (medium, large):
             branches.append(explicit(wide, act(explicit(reduce, x))))
-        pooled = columns.amax(2).unflatten(2, branches[0].shape[2:])
+        windows = zip(pool.kernel_size, pool.dilation, pool.stride, strict=True)
+        pooled = pad(x)
+        for axis, (side, apart, step) in enumerate(windows, start=2):
+            pooled = pooled.unfold(axis, apart * (side - 1) + 1, step)[..., ::apart].amax(-1)
         return torch.cat([*branches, explicit(projection, pooled)], 1)

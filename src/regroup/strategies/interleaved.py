@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import order, reach
-from regroup.ops.layers import conv, explicit, give
+from regroup.ops.layers import NORMS, conv, explicit, give
 from regroup.ops.nearest import factors
 from regroup.ops.order import ChannelOrder, ChannelShuffle
-from regroup.spec import ConvSpec, Cost, Size, chain_cost, divisors
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, chain_cost, divisors
 from regroup.strategies import Strategy, check_groups, strategy
 from regroup.strategies.shuffled import unit_chain, unit_reach
 from regroup.strategies.starting import BATCH_NORM, DenseWeights
@@ -71,7 +71,7 @@ def factor_orders(widths: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 
 def factored(kernel: Tensor, widths: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Return the kernels of the factors whose product is near to a dense kernel (K, C, R, S).
+    """Return the kernels of the factors whose product is near to a dense kernel (K, C, *taps).
 
     There is one path from an input to an output, so that the product has one term: with the digits i_1 ...
     i_n of an input and o_1 ... o_n of an output, it is the product over l of f_l[o_l, i_l; o_1 ... o_(l-1),
@@ -98,7 +98,7 @@ def factored(kernel: Tensor, widths: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 
 class InterleavedConv(nn.Sequential):
-    """Sparse factors whose groups cross: (N, C, H, W) -> (N, K, P, Q). IGCV1 with two, IGCV2 with more.
+    """Sparse factors whose groups cross: (N, C, *size) -> (N, K, *out). IGCV1 with two, IGCV2 with more.
 
     No norm and no activation stand between the factors. Orders that change nothing are left out.
 
@@ -117,7 +117,7 @@ class InterleavedConv(nn.Sequential):
 
 
 class LowRankUnit(nn.Sequential):
-    """IGCV3's residual branch without the batch norm after it: (N, C, H, W) -> (N, K, P, Q).
+    """IGCV3's residual branch without the batch norm after it: (N, C, *size) -> (N, K, *out).
 
     1x1 in groups to `middle` channels, batch norm, shuffle, depthwise, batch norm, ReLU6, 1x1 in groups.
 
@@ -129,13 +129,14 @@ class LowRankUnit(nn.Sequential):
 
     def __init__(self, spec: ConvSpec, middle: int, groups: int) -> None:
         expand, depthwise, project = (conv(step, g) for step, g in unit_chain(spec, middle, groups))
+        norm = NORMS[spec.dims - 1]
         super().__init__(
             OrderedDict(
                 expand=expand,
-                norm1=nn.BatchNorm2d(middle),
+                norm1=norm(middle),
                 shuffle=ChannelShuffle(groups),
                 depthwise=depthwise,
-                norm2=nn.BatchNorm2d(middle),
+                norm2=norm(middle),
                 act=nn.ReLU6(inplace=True),
                 project=project,
             )
@@ -162,6 +163,8 @@ class Interleaved(Strategy):
         groups: version 3, of both pointwise convolutions.
         expansion: version 3, t.
     """
+
+    dims = DIMS
 
     version: int = 1
     primary: int | None = None
@@ -256,7 +259,7 @@ class Interleaved(Strategy):
             give(layer, weight, None if bias is None else bias[order.inverse(back)])
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the sum over the factors, and two batch norms in version 3."""
         norms = Cost(4 * spec.in_channels * self.expansion if self.version == 3 else 0)
         return chain_cost(self._chain(spec), size) + norms

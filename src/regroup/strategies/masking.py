@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regroup.errors import PlanError
-from regroup.ops.layers import crop_and_conv
+from regroup.ops.layers import conv_like, pad_and_conv
 from regroup.ops.ragged import Groups, ragged_conv
 from regroup.spec import ConvSpec
 from regroup.strategies.learning import Learned
@@ -32,7 +31,7 @@ class MaskedConv(Learned):
     def __init__(self, spec: ConvSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.crop, self.conv = crop_and_conv(spec)
+        self.pad, self.conv = pad_and_conv(spec)
 
     def mask(self) -> Tensor:
         """Return which connections are there, with the gradient that learns them: (K, C), of 0 and 1."""
@@ -44,8 +43,9 @@ class MaskedConv(Learned):
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.conv
-        weight = layer.weight * self.mask()[:, :, None, None]
-        return F.conv2d(self.crop(x), weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+        mask = self.mask()
+        weight = layer.weight * mask.view(*mask.shape, *(1,) * self.spec.dims)
+        return conv_like(layer, self.pad(x), weight)
 
     def deploy(self) -> nn.Module:
         """Return the convolution inside the groups, between channel orders."""

@@ -7,6 +7,7 @@ unequal split goes to the first part, as in the official code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from regroup.errors import SpecError, StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import conv, explicit, give
 from regroup.ops.nearest import factors, recentred
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import DenseWeights
 
@@ -43,7 +44,7 @@ def split_channels(channels: int, parts: int, how: str = "equal") -> list[int]:
 
 
 class MixedConv(nn.ModuleList):
-    """MixConv: (N, C, H, W) -> (N, C, P, Q), one depthwise convolution for each part of the channels.
+    """MixConv: (N, C, *size) -> (N, C, *out), one depthwise convolution for each part of the channels.
 
     Args:
         spec: what the part whose kernel is the spec's does; the other kernels have the same centre.
@@ -80,7 +81,7 @@ def mixed_parts(spec: ConvSpec, kernels: Sequence[int], split: str | Sequence[in
 def filtered(kernel: Tensor, pointwise: bool) -> tuple[Tensor, Tensor]:
     """Return (filters, mixed): a filter for each input and how outputs mix them, nearest to a dense kernel.
 
-    (C, 1, R, S) and (K, C) by the singular value decomposition of each input's (outputs, taps); without a
+    (C, 1, *taps) and (K, C) by the singular value decomposition of each input's (outputs, taps); without a
     pointwise part, where output c is input c's alone, what the kernel has for that.
     """
     if not pointwise:
@@ -95,8 +96,8 @@ class Mixed(Strategy):
     """Depthwise kernels of several sizes on parts of the channels, then a pointwise convolution.
 
     y = P concat(D_1 x_1, ..., D_n x_n), where x_i is the i-th part of the channels, D_i a depthwise
-    convolution with a k_i x k_i kernel centred where the spec's kernel is, and P is 1x1. Cost
-    sum C_i k_i^2 + C K against C K S.
+    convolution with a kernel of side k_i centred where the spec's kernel is, and P is 1x1. Cost
+    sum C_i k_i^n + C K against C K S in n dimensions.
 
     Args:
         kernels: side of each part's kernel, whatever the spec's; even or odd like the spec's.
@@ -104,6 +105,8 @@ class Mixed(Strategy):
         pointwise: always end with the 1x1 convolution; false: only where the channels change, as when it
             stands in for a depthwise convolution.
     """
+
+    dims = DIMS
 
     kernels: tuple[int, ...] = (3, 5, 7)
     split: str = "equal"
@@ -129,15 +132,7 @@ class Mixed(Strategy):
 
     def _depthwise(self, spec: ConvSpec) -> ConvSpec:
         bias = spec.bias and not self._has_pointwise(spec)
-        return ConvSpec(
-            spec.in_channels,
-            spec.in_channels,
-            spec.kernel_size,
-            spec.stride,
-            spec.padding,
-            spec.dilation,
-            bias,
-        )
+        return replace(spec, out_channels=spec.in_channels, bias=bias)
 
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return Sequential(MixedConv, pointwise), or MixedConv alone where there is no pointwise part."""
@@ -155,7 +150,8 @@ class Mixed(Strategy):
         for layer, size, width in zip(depthwise, self.kernels, depthwise.sizes, strict=True):
             inputs = slice(start, start + width)
             outputs = slice(None) if pointwise else inputs
-            filters, mixed = filtered(recentred(whole[outputs, inputs], (size, size)), pointwise)
+            part = recentred(whole[outputs, inputs], dense.spec, size)
+            filters, mixed = filtered(part, pointwise)
             give(layer, filters, None if dense.bias is None else dense.bias[outputs])
             mixing.append(mixed)
             start += width
@@ -163,8 +159,8 @@ class Mixed(Strategy):
             give(module[1], torch.cat(mixing, 1), dense.bias)  # type: ignore[bad-index]
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
-        """Return sum C_i k_i^2 + C K parameters, each used once a pixel."""
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
+        """Return sum C_i k_i^n + C K parameters, each used once a pixel."""
         parts = mixed_parts(self._depthwise(spec), self.kernels, self.split)
         total = sum((part.cost(size, part.in_channels) for part in parts), Cost())
         if self._has_pointwise(spec):

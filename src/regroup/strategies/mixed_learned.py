@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, convolve, explicit, give
+from regroup.ops.layers import CONVOLUTIONS, conv, convolution_of, convolve, explicit, give
 from regroup.ops.nearest import recentred
 from regroup.ops.order import ChannelOrder, inverse
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned, learned_modules
 from regroup.strategies.mixed import MixedConv, filtered, mixed_parts, split_channels
@@ -94,8 +94,9 @@ class MixingConv(Learned):
         self.spec, self.kernels, self.budget, self.at, self.sparsity = spec, kernels, budget, at, sparsity
         channels = spec.in_channels
         bias = spec.bias and not pointwise
-        self.wide = replace(spec.with_kernel(kernels[-1]), out_channels=channels, bias=bias)
-        (layer,) = (m for m in conv(self.wide, channels).modules() if isinstance(m, nn.Conv2d))
+        self.depthwise = replace(spec, out_channels=channels, bias=bias)
+        self.wide, self.places = self.depthwise.with_kernel(kernels[-1]), places(spec, kernels)
+        layer = convolution_of(conv(self.wide, channels))
         self.weight, self.bias = layer.weight, layer.bias
         self.gates = nn.Parameter(torch.ones(channels, len(kernels)))
         self.pointwise = conv(spec.pointwise(channels, spec.out_channels, spec.bias)) if pointwise else None
@@ -106,8 +107,8 @@ class MixingConv(Learned):
         """Whether the sizes are chosen: bool ()."""
         self.register_buffer("chosen", torch.zeros((), dtype=torch.bool))
         self.rings: Tensor
-        """Which ring each tap belongs to: float (kernels, side, side), ones and zeros."""
-        self.register_buffer("rings", _rings(kernels), persistent=False)
+        """Which ring each tap belongs to: float (kernels, *sides), ones and zeros."""
+        self.register_buffer("rings", _rings(self.places), persistent=False)
 
     def kernel(self) -> Tensor:
         """Return the kernel with its gates, closed beyond each channel's size."""
@@ -121,7 +122,7 @@ class MixingConv(Learned):
 
     def taps(self) -> np.ndarray:
         """Return the taps of each kernel size."""
-        return np.square(np.array(self.kernels, dtype=np.float64))
+        return np.array(self.kernels, dtype=np.float64) ** self.spec.dims
 
     def gains(self) -> np.ndarray:
         """Return the importance of each size to each channel: sum of |gate| * taps of its rings."""
@@ -136,11 +137,11 @@ class MixingConv(Learned):
     def set_progress(self, progress: float) -> None:
         """Choose the sizes, if it is time and they are not chosen yet. Only the gates decide."""
         if progress >= self.at and not self.chosen:
-            self.choose(_sizes(self.gains(), self.kernels, self.budget))
+            self.choose(_sizes(self.gains(), self.kernels, self.budget, self.spec.dims))
 
     def penalty(self) -> Tensor:
         """Return sparsity * sum |gate| * taps of its ring; 0 once the sizes are chosen."""
-        taps = self.rings.sum((1, 2)).to(self.gates)
+        taps = self.rings.flatten(1).sum(1).to(self.gates)
         return self.sparsity * (self.gates.abs() * taps).sum() * ~self.chosen
 
     def deploy(self) -> nn.Module:
@@ -149,17 +150,15 @@ class MixingConv(Learned):
         order = self.size.argsort(stable=True)
         parts = [int((self.size == i).sum()) for i in used]
         kernel = self.kernel().detach()
-        mixed = MixedConv(replace(self.wide), [self.kernels[i] for i in used], parts).to(kernel)
+        mixed = MixedConv(self.depthwise, [self.kernels[i] for i in used], parts).to(kernel)
         for layer, i in zip(mixed, used, strict=True):
-            (plain,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
-            cut = (self.kernels[-1] - self.kernels[i]) // 2
-            channels, inside = self.size == i, slice(cut, self.kernels[-1] - cut)
-            plain.weight = nn.Parameter(kernel[channels][:, :, inside, inside].clone())
+            plain, channels = convolution_of(layer), self.size == i
+            plain.weight = nn.Parameter(kernel[channels][(..., *self.places[i])].clone())
             if self.bias is not None:
                 plain.bias = nn.Parameter(self.bias.detach()[channels])
         sorted_already = torch.equal(order, torch.arange(len(order), device=order.device))
         layers: list[nn.Module] = [mixed] if sorted_already else [ChannelOrder(order), mixed]
-        if isinstance(self.pointwise, nn.Conv2d):
+        if isinstance(self.pointwise, CONVOLUTIONS):
             self.pointwise.weight = nn.Parameter(self.pointwise.weight.detach()[:, order])
             layers.append(self.pointwise)
         elif not sorted_already:
@@ -201,25 +200,34 @@ class MixingConv(Learned):
         return f"{self.spec}, kernels={self.kernels}, budget={self.budget:g}"
 
 
-def _rings(kernels: Sequence[int]) -> Tensor:
-    """Return which taps each size adds to those of the size before: (kernels, side, side)."""
-    inside = torch.zeros(len(kernels), kernels[-1], kernels[-1])
-    for i, k in enumerate(kernels):
-        cut = (kernels[-1] - k) // 2
-        inside[i, cut : kernels[-1] - cut, cut : kernels[-1] - cut] = 1
+def places(spec: ConvSpec, kernels: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return where each kernel stands in the largest, the last, when all are put in place of the spec's."""
+    largest, found = spec.with_kernel(kernels[-1]), []
+    for k in kernels:
+        axes = zip(largest.before, spec.with_kernel(k).before, spec.dilation, strict=True)
+        starts = [(wide - narrow) // d for wide, narrow, d in axes]
+        found.append(tuple(slice(start, start + k) for start in starts))
+    return found
+
+
+def _rings(places: Sequence[tuple[slice, ...]]) -> Tensor:
+    """Return which taps each size adds to those of the size before: (kernels, *sides)."""
+    inside = torch.zeros(len(places), *(side.stop for side in places[-1]))
+    for i, place in enumerate(places):
+        inside[(i, *place)] = 1
     return torch.diff(inside, dim=0, prepend=torch.zeros_like(inside[:1]))
 
 
-def _sizes(gains: np.ndarray, kernels: Sequence[int], budget: float) -> Tensor:
-    costs = np.broadcast_to(np.square(np.array(kernels, dtype=np.float64)), gains.shape)
-    return torch.from_numpy(choose_sizes(gains, costs, budget * equal_taps(len(gains), kernels)))
+def _sizes(gains: np.ndarray, kernels: Sequence[int], budget: float, dims: int) -> Tensor:
+    costs = np.broadcast_to(np.array(kernels, dtype=np.float64) ** dims, gains.shape)
+    return torch.from_numpy(choose_sizes(gains, costs, budget * equal_taps(len(gains), kernels, dims)))
 
 
-def equal_taps(channels: int, kernels: Sequence[int]) -> float:
+def equal_taps(channels: int, kernels: Sequence[int], dims: int = 2) -> float:
     """Return the taps of all channels in equal parts; where a part would be empty, of the mean kernel."""
     if channels < len(kernels):
-        return channels * sum(k**2 for k in kernels) / len(kernels)
-    return sum(n * k**2 for n, k in zip(split_channels(channels, len(kernels)), kernels, strict=True))
+        return channels * sum(k**dims for k in kernels) / len(kernels)
+    return sum(n * k**dims for n, k in zip(split_channels(channels, len(kernels)), kernels, strict=True))
 
 
 def share_budget(model: nn.Module, budget: float, cost: Callable[[str, ConvSpec], float]) -> dict[str, dict]:
@@ -247,7 +255,7 @@ def share_budget(model: nn.Module, budget: float, cost: Callable[[str, ConvSpec]
     gains, costs = [], []
     widest = max((len(m.kernels) for m in layers.values()), default=1)
     for name, layer in layers.items():
-        one = layer.wide.with_channels(1, 1)
+        one = layer.depthwise.with_channels(1, 1)
         row = np.array([cost(name, one.with_kernel(k)) for k in layer.kernels], dtype=np.float64)
         missing = widest - len(row)
         if not (np.diff(row) > 0).all():
@@ -290,6 +298,8 @@ class MixedLearned(Strategy):
         pointwise: always end with the 1x1 convolution; false: only where the channels change.
     """
 
+    dims = DIMS
+
     kernels: tuple[int, ...] = (3, 5, 7)
     budget: float = 1.0
     at: float = 0.3
@@ -315,7 +325,8 @@ class MixedLearned(Strategy):
     def check(self, spec: ConvSpec) -> None:
         """Refuse kernels not centred where the spec's is, and a budget below that of the smallest kernel."""
         mixed_parts(spec, self.kernels, [1] * len(self.kernels))
-        least = spec.in_channels * self.kernels[0] ** 2 / equal_taps(spec.in_channels, self.kernels)
+        smallest = spec.in_channels * self.kernels[0] ** spec.dims
+        least = smallest / equal_taps(spec.in_channels, self.kernels, spec.dims)
         if self.budget < least:
             allowed = f"at least {least:.4g}, the smallest kernel for all {spec.in_channels} channels"
             raise StrategyError("budget", self.budget, allowed)
@@ -331,8 +342,8 @@ class MixedLearned(Strategy):
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
         """Take the nearest filter of each input in the largest kernel: all sizes are open at first."""
         assert isinstance(module, MixingConv)
-        side = self.kernels[-1]
-        filters, mixed = filtered(recentred(dense.kernel, (side, side)), module.pointwise is not None)
+        largest = recentred(dense.kernel, dense.spec, self.kernels[-1])
+        filters, mixed = filtered(largest, module.pointwise is not None)
         module.weight.copy_(filters)
         if module.pointwise is not None:
             give(module.pointwise, mixed, dense.bias)
@@ -340,12 +351,12 @@ class MixedLearned(Strategy):
             module.bias.copy_(dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost as deployed if all gates are equal; what is learned keeps the same budget."""
         self.check(spec)
         has_pointwise = self._has_pointwise(spec)
-        taps = np.square(np.array(self.kernels, dtype=np.float64))
-        sizes = _sizes(np.tile(taps, (spec.in_channels, 1)), self.kernels, self.budget)
+        taps = np.array(self.kernels, dtype=np.float64) ** spec.dims
+        sizes = _sizes(np.tile(taps, (spec.in_channels, 1)), self.kernels, self.budget, spec.dims)
         one = replace(spec, in_channels=1, out_channels=1, bias=spec.bias and not has_pointwise)
         cost = sum((one.with_kernel(self.kernels[i]).cost(size) for i in sizes.tolist()), Cost())
         if has_pointwise:
@@ -362,14 +373,13 @@ class MixedLearned(Strategy):
     def reference(self, module: nn.Module, x: Tensor) -> Tensor:
         """Compute each channel by a convolution of its own size, and the pointwise one."""
         assert isinstance(module, MixingConv)
-        side, channels = module.kernels[-1], []
+        channels = []
         for c in range(module.spec.in_channels):
             layer = conv(replace(module.wide, in_channels=1, out_channels=1)).to(module.weight)
-            (plain,) = (m for m in layer.modules() if isinstance(m, nn.Conv2d))
-            kernel = torch.zeros_like(module.weight[c])
-            for i, k in reversed(list(enumerate(module.kernels[: int(module.size[c]) + 1]))):
-                inside = slice((side - k) // 2, (side + k) // 2)
-                kernel[:, inside, inside] = module.weight[c, :, inside, inside] * module.gates[c, i]
+            plain, kernel = convolution_of(layer), torch.zeros_like(module.weight[c])
+            for i in reversed(range(int(module.size[c]) + 1)):
+                inside = (slice(None), *module.places[i])
+                kernel[inside] = module.weight[c][inside] * module.gates[c, i]
             plain.weight = nn.Parameter(kernel[None])
             if module.bias is not None:
                 plain.bias = nn.Parameter(module.bias[c : c + 1])

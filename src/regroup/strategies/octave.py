@@ -5,6 +5,7 @@ Chen et al., Drop an Octave (arXiv:1904.05049), section 3; official code faceboo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,14 +15,14 @@ from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import ACTIVATIONS, conv, explicit, give, norm_act
 from regroup.ops.nearest import coarsened, diagonal_blocks
-from regroup.ops.resolution import average, check_centred, nearest, pooled_size
+from regroup.ops.resolution import average, check_centred, nearest, pooled_size, size_of
 from regroup.ops.scripting import Scriptable
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
 Pair = tuple[Tensor, Tensor | None]
-"""High frequencies (N, C - C_low, H, W), and low ones (N, C_low, ceil(H / 2), ceil(W / 2)) or None."""
+"""High frequencies (N, C - C_low, *size), and low ones (N, C_low, *ceil(size / 2)) or None."""
 
 
 def octaves(channels: int, alpha: float) -> tuple[int, int]:
@@ -30,15 +31,17 @@ def octaves(channels: int, alpha: float) -> tuple[int, int]:
     return channels - low, low
 
 
-def split(x: Tensor, low: int) -> Pair:
-    """Make a pair of one tensor: the last `low` channels are average-pooled by 2."""
-    return (x[:, :-low], average(x[:, -low:], (2, 2))) if low else (x, None)
+def split(x: Tensor, low: int, dims: int = 2) -> Pair:
+    """Make a pair of one tensor of `dims` dimensions: the last `low` channels are average-pooled by 2."""
+    if not low:
+        return x, None
+    return x[:, :-low], average(x[:, -low:], [2] * dims)
 
 
 def merge(pair: Pair) -> Tensor:
     """Make one tensor of a pair: low is upsampled by copying and stands after high."""
     high, low = pair
-    return high if low is None else torch.cat([high, nearest(low, _size(high))], 1)
+    return high if low is None else torch.cat([high, nearest(low, size_of(high))], 1)
 
 
 def octave_paths(
@@ -74,7 +77,7 @@ def octave_paths(
             allowed = f"a divisor of the {channels[0]} -> {channels[1]} channels of path {name}"
             raise StrategyError("groups", groups, allowed, "change alpha or groups")
         bias = spec.bias and (source == "h" or depthwise)
-        path = replace(spec.with_channels(*channels), stride=(1, 1), bias=bias)
+        path = replace(spec.with_channels(*channels), stride=(1,) * spec.dims, bias=bias)
         paths[name] = path, path_groups
     return paths
 
@@ -102,7 +105,7 @@ class OctaveConv(nn.Module):
 
     def __init__(self, spec: ConvSpec, alpha_in: float, alpha_out: float, groups: int = 1) -> None:
         super().__init__()
-        self.stride = spec.stride
+        self.stride = list(spec.stride)
         paths = octave_paths(spec, alpha_in, alpha_out, groups)
         self.h2h: nn.Module = conv(*paths["h2h"])
         self.h2l, self.l2h, self.l2l = (
@@ -111,12 +114,12 @@ class OctaveConv(nn.Module):
 
     def forward(self, pair: Pair) -> Pair:
         x_high, x_low = pair
-        double = 2 * self.stride[0], 2 * self.stride[1]
+        double = [2 * step for step in self.stride]
         high = self.h2h(average(x_high, self.stride))
         low = None if self.h2l is None else self.h2l(average(x_high, double))
         if x_low is not None:
             if self.l2h is not None:
-                high = high + nearest(self.l2h(x_low), _size(high))
+                high = high + nearest(self.l2h(x_low), size_of(high))
             if self.l2l is not None:
                 kept = self.l2l(average(x_low, self.stride))
                 low = kept if low is None else low + kept
@@ -132,15 +135,22 @@ class OctaveNormAct(nn.Module):
         norm: whether there is batch norm.
         act: name of the activation, or none.
         eps: of the batch norm.
+        dims: spatial dimensions of the pair.
     """
 
     def __init__(
-        self, channels: int, alpha: float, norm: bool = True, act: str = "relu", eps: float = 1e-5
+        self,
+        channels: int,
+        alpha: float,
+        norm: bool = True,
+        act: str = "relu",
+        eps: float = 1e-5,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         high, low = octaves(channels, alpha)
-        self.high = norm_act(high, norm, act, eps)
-        self.low = norm_act(low, norm, act, eps) if low else None
+        self.high = norm_act(high, norm, act, eps, dims)
+        self.low = norm_act(low, norm, act, eps, dims) if low else None
 
     def forward(self, pair: Pair) -> Pair:
         high, low = pair
@@ -155,7 +165,7 @@ class OctaveStandIn(Scriptable, nn.Module):
         self.low, self.convolution, self.norm_act = low, convolution, norm_act
 
     def forward(self, x: Tensor) -> Tensor:
-        return merge(self.norm_act(self.convolution(split(x, self.low))))
+        return merge(self.norm_act(self.convolution(split(x, self.low, len(self.convolution.stride)))))
 
 
 @strategy("octave", paper="arXiv:1904.05049")
@@ -165,7 +175,8 @@ class Octave(Strategy):
     Y_H = W_HH * X_H + up(W_LH * X_L),  Y_L = W_LL * X_L + W_HL * pool(X_H). In networks the pair (Y_H, Y_L)
     flows on (`OctaveConv`). As a stand-in for one convolution, the last alpha_in * C channels are
     average-pooled to be X_L, and Y_L is upsampled by copying and stands after Y_H. As many parameters as
-    dense; 1 - 3/4 alpha (2 - alpha) of the MACs at stride 1. With alpha = 0 and stride 1 it is dense; with
+    dense; 1 - 3/4 alpha (2 - alpha) of the MACs of an image at stride 1; in n
+    dimensions 1 - 2^-n stands for 3/4. With alpha = 0 and stride 1 it is dense; with
     stride 2 it averages 2 x 2 where dense skips.
 
     Args:
@@ -176,6 +187,8 @@ class Octave(Strategy):
         norm: batch norm after it, on high and low by themselves.
         act: activation after it: relu, relu6, silu, hardswish or none.
     """
+
+    dims = DIMS
 
     period = 2
     alpha: float = 0.25
@@ -217,22 +230,22 @@ class Octave(Strategy):
         alpha_in, alpha_out = self.alphas
         convolution = OctaveConv(spec, alpha_in, alpha_out, self.groups)
         _, low = octaves(spec.in_channels, alpha_in)
-        return OctaveStandIn(
-            low, convolution, OctaveNormAct(spec.out_channels, alpha_out, self.norm, self.act)
-        )
+        after = OctaveNormAct(spec.out_channels, alpha_out, self.norm, self.act, dims=spec.dims)
+        return OctaveStandIn(low, convolution, after)
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
         """Take, for each path, its part of the kernel on the grid it works on; see `nearest.coarsened`."""
         if self.norm or self.act != "none":
             return BATCH_NORM if self.norm else ACTIVATION
         assert isinstance(module, OctaveStandIn)
-        spec, (down, right) = dense.spec, dense.spec.stride
+        spec, stride = dense.spec, dense.spec.stride
+        ones, double, twice = (1,) * spec.dims, (2,) * spec.dims, tuple(2 * step for step in stride)
         sources, targets = _sides(spec.in_channels, self.alphas[0]), _sides(spec.out_channels, self.alphas[1])
         grids = {  # output pixels to a coarse one, and input pixels
-            "h2h": ((1, 1), (down, right)),
-            "h2l": ((2, 2), (2 * down, 2 * right)),
-            "l2h": ((2 // down, 2 // right), (2, 2)),
-            "l2l": ((2, 2), (2 * down, 2 * right)),
+            "h2h": (ones, stride),
+            "h2l": (double, twice),
+            "l2h": (tuple(2 // step for step in stride), double),
+            "l2l": (double, twice),
         }
         for name, (path, groups) in octave_paths(spec, *self.alphas, self.groups).items():
             inputs, outputs = sources[name[0]], targets[name[2]]
@@ -241,10 +254,10 @@ class Octave(Strategy):
             give(getattr(module.convolution, name), diagonal_blocks(part, groups), bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return K C S / groups parameters; what reads or writes low is used at a quarter of the pixels."""
-        low_in, high_out = pooled_size(size, (2, 2)), spec.output_size(size)
-        low_out = pooled_size(high_out, (2, 2))
+        double, high_out = (2,) * spec.dims, spec.output_size(size)
+        low_in, low_out = pooled_size(size, double), pooled_size(high_out, double)
         sizes = {"h2h": high_out, "h2l": low_out, "l2h": low_in, "l2l": low_out}
         cost = Cost(2 * spec.out_channels * self.norm)
         for name, (path, groups) in octave_paths(spec, *self.alphas, self.groups).items():
@@ -265,12 +278,12 @@ class Octave(Strategy):
         """Compute the four paths as dense convolutions, with pools and upsampling written out."""
         assert isinstance(module, OctaveStandIn)
         stride = module.convolution.stride
-        double = 2 * stride[0], 2 * stride[1]
+        double, twice = (2,) * len(stride), tuple(2 * step for step in stride)
         n_high = x.shape[1] - module.low
-        high, low = x[:, :n_high], _pooled(x[:, n_high:], (2, 2))
-        sources = {"h2h": _pooled(high, stride), "h2l": _pooled(high, double)}
+        high, low = x[:, :n_high], _pooled(x[:, n_high:], double)
+        sources = {"h2h": _pooled(high, stride), "h2l": _pooled(high, twice)}
         sources |= {"l2h": low, "l2l": _pooled(low, stride)}
-        size = _size(sources["h2h"])
+        size = size_of(sources["h2h"])
         sums: dict[str, Tensor] = {}
         for name, path in module.convolution.named_children():
             y = explicit(path, sources[name])
@@ -288,20 +301,17 @@ def _sides(channels: int, alpha: float) -> dict[str, slice]:
     return {"h": slice(high), "l": slice(high, None)}
 
 
-def _size(x: Tensor) -> Size:
-    return x.shape[2], x.shape[3]
-
-
-def _pooled(x: Tensor, window: Size) -> Tensor:
+def _pooled(x: Tensor, window: Sequence[int]) -> Tensor:
     """Average by matrices whose rows are the windows: pooling, written out."""
-    rows, columns = (
-        torch.stack([((torch.arange(n) // w) == i).to(x) for i in range(-(-n // w))])
-        for n, w in zip(x.shape[2:], window, strict=True)
-    )
-    return (rows / rows.sum(1, keepdim=True)) @ x @ (columns / columns.sum(1, keepdim=True)).t()
+    for axis, w in enumerate(window, start=2):
+        n = x.shape[axis]
+        rows = torch.stack([((torch.arange(n) // w) == i).to(x) for i in range(-(-n // w))])
+        x = torch.tensordot(x, rows / rows.sum(1, keepdim=True), ([axis], [1])).movedim(-1, axis)
+    return x
 
 
-def _copied(x: Tensor, size: Size) -> Tensor:
+def _copied(x: Tensor, size: Sequence[int]) -> Tensor:
     """Upsample by indices i // 2 on an axis that is twice as fine, i on one that is not."""
-    rows, columns = (torch.arange(n) // (1 if n == m else 2) for n, m in zip(size, x.shape[2:], strict=True))
-    return x[:, :, rows][:, :, :, columns]
+    for axis, n in enumerate(size, start=2):
+        x = x.index_select(axis, torch.arange(n) // (1 if n == x.shape[axis] else 2))
+    return x

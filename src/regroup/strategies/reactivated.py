@@ -10,6 +10,7 @@ import copy
 import torch
 from torch import nn
 
+from regroup.ops.layers import NORMS, convolution_of
 from regroup.ops.scattered import ScatteredGroupConv
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.condensing import Condensing, CondensingConv
@@ -28,11 +29,11 @@ class ReactivatedConv(CondensingConv):
     def deploy(self) -> nn.Module:
         """Return [batch norm, activation,] shuffle, grouped convolution, and addition to the outputs."""
         index = self.index()
-        normed = isinstance(self.norm, nn.BatchNorm2d)
+        normed = isinstance(self.norm, NORMS)
         plain = ScatteredGroupConv(self.spec, self.groups, index.shape[1], normed, self.activation)
         plain.index = index.flatten()
         plain.norm = copy.deepcopy(self.norm)
-        (grouped,) = (layer for layer in plain.modules() if isinstance(layer, nn.Conv2d))
+        grouped = convolution_of(plain.conv)
         weight, bias = self.conv.weight, self.conv.bias
         rows = [weight[chosen, g :: self.groups] for g, chosen in enumerate(index)]
         grouped.weight = nn.Parameter(torch.cat(rows).detach())

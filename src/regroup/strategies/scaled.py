@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, conv, explicit, give, norm_act, resize_to
-from regroup.ops.resolution import check_centred, maximum
+from regroup.ops.layers import ACTIVATIONS, conv, explicit, flat, give, norm_act, resize_to
+from regroup.ops.resolution import check_centred, maximum, size_of
 from regroup.ops.scripting import Scriptable
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import ACTIVATION, BATCH_NORM, POOLING, DenseWeights
 
@@ -41,7 +41,7 @@ class ScaledConv(Scriptable, nn.Module):
 
     up is nearest for an exact multiple, else bilinear. A window larger than the image is the image.
 
-    Shapes: (N, C, H, W) -> (N, sum of the specs' out_channels, H, W).
+    Shapes: (N, C, *size) -> (N, sum of the specs' out_channels, *size).
 
     Args:
         specs: the convolution of each scale, of stride 1 and keeping the size; scales that have no outputs
@@ -51,17 +51,16 @@ class ScaledConv(Scriptable, nn.Module):
 
     def __init__(self, specs: Mapping[int, ConvSpec], norm: bool = True) -> None:
         super().__init__()
-        self.scales = tuple(specs)
+        self.scales, self.dims = tuple(specs), next(iter(specs.values())).dims
         self.convs = nn.ModuleDict({str(r): conv(spec) for r, spec in specs.items()})
         self.norms = nn.ModuleDict(
-            {str(r): norm_act(spec.out_channels, norm, "none") for r, spec in specs.items()}
+            {str(r): norm_act(spec.out_channels, norm, "none", dims=spec.dims) for r, spec in specs.items()}
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2], x.shape[3]
-        parts = []
+        size, parts = size_of(x), []
         for r in self.scales:
-            y = self.convs[str(r)](maximum(x, (r, r)))
+            y = self.convs[str(r)](maximum(x, [r] * self.dims))
             parts.append(self.norms[str(r)](resize_to(y, size)))
         return torch.cat(parts, 1)
 
@@ -69,9 +68,9 @@ class ScaledConv(Scriptable, nn.Module):
 class ScaledStandIn(Scriptable, nn.Module):
     """A ScaledConv after the stride, which is a max-pool, and before the activation."""
 
-    def __init__(self, stride: Size, scaled: ScaledConv, act: nn.Module) -> None:
+    def __init__(self, stride: Extent, scaled: ScaledConv, act: nn.Module) -> None:
         super().__init__()
-        self.stride, self.scaled, self.act = stride, scaled, act
+        self.stride, self.scaled, self.act = list(stride), scaled, act
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.scaled(maximum(x, self.stride, whole=True)))
@@ -92,8 +91,8 @@ class Scaled(Strategy):
     """Give each scale r a share K_r of the outputs: y_r = up(W_r * maxpool_r(x)), and concat them.
 
     Every scale reads all inputs, so that there are as many parameters as in dense; the MACs of scale r
-    shrink by r^2. A stride is a max-pool before all scales, as in the published networks, where dense skips
-    pixels.
+    shrink by r^2 (by r in one dimension, by r^3 in three). A stride is a max-pool before all scales, as in
+    the published networks, where dense skips pixels.
 
     Args:
         scales: the windows of the max-pools; 1 is the full resolution.
@@ -101,6 +100,8 @@ class Scaled(Strategy):
         norm: batch norm on each scale after upsampling.
         act: activation after the concat: relu, relu6, silu, hardswish or none.
     """
+
+    dims = DIMS
 
     scales: tuple[int, ...] = (1, 2, 4, 7)
     allocation: tuple[int, ...] = (1, 1, 1, 1)
@@ -133,7 +134,7 @@ class Scaled(Strategy):
         self.check(spec)
         widths = shares(spec.out_channels, self.allocation)
         return {
-            r: replace(spec, out_channels=width, stride=(1, 1))
+            r: replace(spec, out_channels=width, stride=(1,) * spec.dims)
             for r, width in zip(self.scales, widths, strict=True)
             if width
         }
@@ -147,17 +148,17 @@ class Scaled(Strategy):
         assert isinstance(module, ScaledStandIn)
         if self.norm or self.act != "none":
             return BATCH_NORM if self.norm else ACTIVATION
-        if dense.spec.stride != (1, 1) or module.scaled.scales != (1,):
+        if set(dense.spec.stride) != {1} or module.scaled.scales != (1,):
             return POOLING
         give(module.scaled.convs["1"], dense.kernel, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return K C S parameters; those of scale r are used at 1 / r^2 of the pixels."""
-        height, width = spec.output_size(size)
+        out = spec.output_size(size)
         cost = Cost(2 * spec.out_channels * self.norm)
         for r, part in self.specs(spec).items():
-            cost += part.cost((max(1, height // r), max(1, width // r)))
+            cost += part.cost([max(1, n // r) for n in out])
         return cost
 
     def reach(self, spec: ConvSpec) -> Tensor:
@@ -171,34 +172,35 @@ class Scaled(Strategy):
         return module.act(explicit_scales(module.scaled, module.stride, x))
 
 
-def explicit_scales(scaled: ScaledConv, stride: Size, x: Tensor) -> Tensor:
+def explicit_scales(scaled: ScaledConv, stride: Sequence[int], x: Tensor) -> Tensor:
     """Compute what a stride and a ScaledConv must give, as dense convolutions, pools and upsampling."""
-    missing = [-n % s for n, s in zip(x.shape[2:], stride, strict=True)]
-    x = nn.functional.pad(x, (0, missing[1], 0, missing[0]), value=float("-inf"))
+    missing = [(0, -n % s) for n, s in zip(x.shape[2:], stride, strict=True)]
+    x = nn.functional.pad(x, flat(missing), value=float("-inf"))
     x = _windows_maximum(x, stride)
-    size = x.shape[2], x.shape[3]
+    size = tuple(x.shape[2:])
     parts = []
     for name, convolution in scaled.convs.items():
         r = int(name)
-        pooled = _windows_maximum(x, (min(r, size[0]), min(r, size[1])))
+        pooled = _windows_maximum(x, tuple(min(r, n) for n in size))
         parts.append(scaled.norms[name](_stretched(explicit(convolution, pooled), size)))
     return torch.cat(parts, 1)
 
 
-def _windows_maximum(x: Tensor, window: Size) -> Tensor:
+def _windows_maximum(x: Tensor, window: Sequence[int]) -> Tensor:
     """Return the maximum of each window that fits in."""
-    for axis, w in zip((2, 3), window, strict=True):
+    for axis, w in enumerate(window, start=2):
         count = x.shape[axis] // w
         x = x.narrow(axis, 0, count * w).unflatten(axis, (count, w)).amax(axis + 1)
     return x
 
 
-def _stretched(x: Tensor, size: Size) -> Tensor:
-    """Upsample by matrices: copies where both axes are multiples, else the two nearest pixels by distance."""
+def _stretched(x: Tensor, size: Extent) -> Tensor:
+    """Upsample by matrices: copies where all axes are multiples, else the two nearest pixels by distance."""
     copies = all(n % m == 0 for n, m in zip(size, x.shape[2:], strict=True))
-    matrices = []
-    for n, m in zip(size, x.shape[2:], strict=True):
+    for axis, n in enumerate(size, start=2):
+        m = x.shape[axis]
         place = ((torch.arange(n).to(x) + 0.5) * m / n - 0.5).clamp(0, m - 1)
         place = torch.arange(n).to(x).mul(m).div(n).floor() if copies else place
-        matrices.append((1 - (place[:, None] - torch.arange(m).to(x)).abs()).clamp(min=0))
-    return matrices[0] @ x @ matrices[1].t()
+        matrix = (1 - (place[:, None] - torch.arange(m).to(x)).abs()).clamp(min=0)
+        x = torch.tensordot(x, matrix, ([axis], [1])).movedim(-1, axis)
+    return x

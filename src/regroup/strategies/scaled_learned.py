@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import ACTIVATIONS, norm_of
+from regroup.ops.layers import ACTIVATIONS, NORMS, convolution_of, norm_of
 from regroup.ops.order import ChannelOrder, inverse
 from regroup.ops.resolution import check_centred, maximum
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
 from regroup.strategies.scaled import ScaledConv, ScaledStandIn, check_scales, explicit_scales
@@ -87,12 +87,12 @@ def learned_allocation(scaled: ScaledConv, outputs: int, budget: float | None = 
         budget: the most MACs, as a share of what they would be at scale 1; None: as many as they take.
     """
     norms = {
-        r: next(m for m in scaled.norms[str(r)].modules() if isinstance(m, nn.BatchNorm2d))
-        for r in scaled.scales
+        r: next(m for m in scaled.norms[str(r)].modules() if isinstance(m, NORMS)) for r in scaled.scales
     }
     importance = torch.cat([norm.weight.detach().abs() for norm in norms.values()])
     scale_of = [r for r, norm in norms.items() for _ in range(norm.num_features)]
-    costs = [1 / r**2 for r in scale_of]
+    dims = convolution_of(next(iter(scaled.convs.values()))).weight.dim() - 2
+    costs = [1 / r**dims for r in scale_of]
     chosen = choose_neurons(importance, costs, outputs, math.inf if budget is None else budget * outputs)
     kept = [scale_of[n] for n in chosen.tolist()]
     return {r: kept.count(r) for r in scaled.scales}
@@ -109,12 +109,12 @@ class ScaledSeed(nn.Module):
 
     def __init__(self, spec: ConvSpec, scales: Sequence[int], act: str) -> None:
         super().__init__()
-        self.stride, self.outputs = spec.stride, spec.out_channels
-        self.scaled = ScaledConv({r: replace(spec, stride=(1, 1)) for r in scales})
+        self.stride, self.outputs = list(spec.stride), spec.out_channels
+        self.scaled = ScaledConv({r: replace(spec, stride=(1,) * spec.dims) for r in scales})
         self.act = ACTIVATIONS[act]()
 
     def neurons(self, x: Tensor) -> Tensor:
-        """Return all neurons, scale after scale: (N, scales * outputs, P, Q)."""
+        """Return all neurons, scale after scale: (N, scales * outputs, *out)."""
         return self.scaled(maximum(x, self.stride, whole=True))
 
     def add(self, neurons: Tensor) -> Tensor:
@@ -165,13 +165,14 @@ class ScalingConv(Learned):
 
     def importance(self) -> Tensor:
         """Return the magnitude of each neuron's batch norm scale: (scales * outputs,)."""
-        norms = [m for m in self.seed.scaled.norms.modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = [m for m in self.seed.scaled.norms.modules() if isinstance(m, NORMS)]
         return torch.cat([norm.weight.abs() for norm in norms])
 
     def set_progress(self, progress: float) -> None:
         """Choose the neurons, if it is time and they are not chosen yet. Only weights decide."""
         if progress >= self.at and not self.allocated:
-            self.chosen.copy_(allocate(self.importance(), self.scales, self.spec.out_channels, self.budget))
+            sizes = self.scales, self.spec.out_channels, self.budget, self.spec.dims
+            self.chosen.copy_(allocate(self.importance(), *sizes))
             self.allocated.fill_(True)
 
     def penalty(self) -> Tensor:
@@ -185,7 +186,9 @@ class ScalingConv(Learned):
         outputs = self.spec.out_channels
         kept = {r: self.chosen[self.chosen // outputs == i] % outputs for i, r in enumerate(self.scales)}
         kept = {r: neurons for r, neurons in kept.items() if len(neurons)}
-        specs = {r: replace(self.spec, stride=(1, 1), out_channels=len(n)) for r, n in kept.items()}
+        specs = {
+            r: replace(self.spec, stride=(1,) * self.spec.dims, out_channels=len(n)) for r, n in kept.items()
+        }
         scaled = ScaledConv(specs).to(self.importance())
         for r, neurons in kept.items():
             _keep(self.seed.scaled, scaled, str(r), neurons)
@@ -238,17 +241,15 @@ class ScalingConv(Learned):
 
 def _keep(seed: ScaledConv, plain: ScaledConv, scale: str, neurons: Tensor) -> None:
     """Copy some neurons of one scale."""
-    old, new = (
-        next(m for m in part.convs[scale].modules() if isinstance(m, nn.Conv2d)) for part in (seed, plain)
-    )
+    old, new = (convolution_of(part.convs[scale]) for part in (seed, plain))
     new.weight = nn.Parameter(old.weight.detach()[neurons])
     if old.bias is not None:
         new.bias = nn.Parameter(old.bias.detach()[neurons])
-    (norm,) = (m for m in seed.norms[scale].modules() if isinstance(m, nn.BatchNorm2d))
+    (norm,) = (m for m in seed.norms[scale].modules() if isinstance(m, NORMS))
     plain.norms[scale] = nn.Sequential(norm_of(norm, neurons))
 
 
-def allocate(importance: Tensor, scales: Sequence[int], outputs: int, budget: float) -> Tensor:
+def allocate(importance: Tensor, scales: Sequence[int], outputs: int, budget: float, dims: int = 2) -> Tensor:
     """Return the neuron for each output: int64 (outputs,), numbers into `importance`.
 
     Neurons are ranked over all scales of the layer. The best of those that stay for an output makes it, so
@@ -257,11 +258,12 @@ def allocate(importance: Tensor, scales: Sequence[int], outputs: int, budget: fl
 
     Args:
         importance: (scales * outputs,), scale after scale.
-        scales: windows of the max-pools; a neuron at r costs 1 / r^2.
+        scales: windows of the max-pools; a neuron at r costs 1 / r^dims.
         outputs: of the layer.
         budget: the most MACs, as a share of those at scale 1.
+        dims: spatial dimensions of the layer.
     """
-    costs = [1 / r**2 for r in scales for _ in range(outputs)]
+    costs = [1 / r**dims for r in scales for _ in range(outputs)]
     chosen = choose_neurons(importance, costs, outputs, budget * outputs)
     ranked = chosen[importance.detach()[chosen].argsort(descending=True, stable=True)].tolist()
     result, left = [-1] * outputs, []
@@ -290,12 +292,14 @@ class ScaledLearned(Strategy):
 
     Args:
         scales: the windows of the max-pools; 1 is the full resolution.
-        budget: the most MACs as a share of those at scale 1, an output at scale r counting 1 / r^2; none: as
-            `scaled` with equal parts.
+        budget: the most MACs as a share of those at scale 1, an output at scale r counting 1 / r^2 (1 / r in
+            one dimension, 1 / r^3 in three); none: as `scaled` with equal parts.
         at: progress of training at which the neurons are chosen.
         sparsity: weight of sum |batch norm scale| in the loss until then.
         act: activation at the end: relu, relu6, silu, hardswish or none.
     """
+
+    dims = DIMS
 
     scales: tuple[int, ...] = (1, 2, 4, 7)
     budget: float | None = None
@@ -315,35 +319,40 @@ class ScaledLearned(Strategy):
         if self.act not in ACTIVATIONS:
             raise StrategyError("act", self.act, f"one of {', '.join(ACTIVATIONS)}")
 
-    def _share(self) -> float:
-        equal = sum(Fraction(1, r**2) for r in self.scales) / len(self.scales)
+    def _share(self, dims: int) -> float:
+        equal = sum(Fraction(1, r**dims) for r in self.scales) / len(self.scales)
         return float(equal) if self.budget is None else self.budget
 
     def check(self, spec: ConvSpec) -> None:
-        """Refuse kernels off centre."""
+        """Refuse kernels off centre, and a budget below that of the coarsest scale."""
         check_centred(spec)
+        least = 1 / max(self.scales) ** spec.dims
+        if self._share(spec.dims) < least:
+            allowed = f"at least {least:.4g}, what the coarsest scale takes of {spec}"
+            raise StrategyError("budget", self.budget, allowed)
 
     def build(self, spec: ConvSpec) -> nn.Module:
         """Return the seed; `regroup.deploy` makes it plain."""
         self.check(spec)
-        return ScalingConv(spec, self.scales, self._share(), self.at, self.sparsity, self.act)
+        share = self._share(spec.dims)
+        return ScalingConv(spec, self.scales, share, self.at, self.sparsity, self.act)
 
     def take(self, module: nn.Module, dense: DenseWeights) -> str:
         """Take nothing: each neuron has a batch norm, by which it is chosen."""
         return BATCH_NORM
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost as deployed if all neurons are equal; what is learned keeps the same budget."""
         self.check(spec)
         outputs = spec.out_channels
-        chosen = allocate(torch.ones(len(self.scales) * outputs), self.scales, outputs, self._share())
-        height, width = spec.output_size(size)
+        equal, sizes = torch.ones(len(self.scales) * outputs), (self._share(spec.dims), spec.dims)
+        chosen, out = allocate(equal, self.scales, outputs, *sizes), spec.output_size(size)
         cost = Cost(2 * outputs)
         for i, r in enumerate(self.scales):
             count = int((chosen // outputs == i).sum())
             if count:
-                part = replace(spec, stride=(1, 1), out_channels=count)
-                cost += part.cost((max(1, height // r), max(1, width // r)))
+                part = replace(spec, stride=(1,) * spec.dims, out_channels=count)
+                cost += part.cost([max(1, n // r) for n in out])
         return cost
 
     def reach(self, spec: ConvSpec) -> Tensor:

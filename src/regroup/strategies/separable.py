@@ -6,13 +6,15 @@ Sifre, Rigid-motion scattering for image classification (PhD thesis, 2014); Howa
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import reach
 from regroup.ops.layers import ACTIVATIONS, conv, convolution_of, explicit, give, norm_act
 from regroup.ops.nearest import factors
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.starting import ACTIVATION, BATCH_NORM, DenseWeights
 
@@ -33,6 +35,8 @@ class Separable(Strategy):
         act: activation between the two: relu, relu6, silu, hardswish or none.
         multiplier: depth multiplier m, depthwise outputs for each of its inputs.
     """
+
+    dims = DIMS
 
     order: str = "depthwise-pointwise"
     norm: bool = False
@@ -64,7 +68,7 @@ class Separable(Strategy):
         self.check(spec)
         c, k, m = spec.in_channels, spec.out_channels, self.multiplier
         if self.order == ORDERS[0]:
-            depthwise = ConvSpec(c, c * m, spec.kernel_size, spec.stride, spec.padding, spec.dilation)
+            depthwise = replace(spec.with_channels(c, c * m), bias=False)
             return (depthwise, c), (spec.pointwise(c * m, k, spec.bias), 1)
         depthwise = spec.with_channels(k // m, k)
         return (spec.pointwise(c, k // m), 1), (depthwise, k // m)
@@ -74,7 +78,7 @@ class Separable(Strategy):
         (first, first_groups), (second, second_groups) = self._specs(spec)
         return nn.Sequential(
             conv(first, first_groups),
-            norm_act(first.out_channels, self.norm, self.act),
+            norm_act(first.out_channels, self.norm, self.act, dims=spec.dims),
             conv(second, second_groups),
         )
 
@@ -103,7 +107,7 @@ class Separable(Strategy):
             give(second, filters, dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return C m S + C m K parameters (or C K/m + K S), each used once a pixel."""
         (first, first_groups), (second, second_groups) = self._specs(spec)
         norm = Cost(2 * first.out_channels * self.norm)

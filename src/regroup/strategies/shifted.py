@@ -10,18 +10,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from regroup.errors import PlanError, StrategyError
 from regroup.ops import reach
-from regroup.ops.layers import conv, convolve
+from regroup.ops.layers import conv, convolution_of, convolve, convolve_padded, per_channel
 from regroup.ops.shifted import (
     ShiftedConv,
     ShiftedForm,
     channel_shift,
     straight_through,
 )
-from regroup.spec import ConvSpec, Cost, Size
+from regroup.spec import DIMS, ConvSpec, Cost, Extent
 from regroup.strategies import Strategy, strategy
 from regroup.strategies.learning import Learned
 from regroup.strategies.starting import DenseWeights
@@ -44,7 +43,7 @@ class ShiftingConv(Learned):
     def __init__(self, spec: ConvSpec, form: ShiftedForm, start: float = 0.5, groups: int = 1) -> None:
         super().__init__()
         self.spec, self.form, self.start, self.groups = spec, form, start, groups
-        (layer,) = (m for m in conv(spec, groups).modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(conv(spec, groups))
         self.weight, self.bias = layer.weight, layer.bias
         self.channel_scale = nn.Parameter(torch.ones(spec.out_channels)) if form.channels else None
         self.channel_offset = nn.Parameter(torch.zeros(spec.out_channels)) if form.channels else None
@@ -81,10 +80,10 @@ class ShiftingConv(Learned):
     def _dense(self) -> nn.Module:
         weight, bias = self.weight.detach(), self.bias
         if self.channel_scale is not None and self.channel_offset is not None:
-            weight = weight * self.channel_scale.detach()[:, None, None, None]
+            weight = weight * per_channel(self.channel_scale.detach(), weight.dim() - 1)
             bias = self.channel_offset + (0 if bias is None else bias * self.channel_scale)
         plain = conv(replace(self.spec, bias=bias is not None), self.groups)
-        (layer,) = (m for m in plain.modules() if isinstance(m, nn.Conv2d))
+        layer = convolution_of(plain)
         layer.weight = nn.Parameter(weight.clone())
         layer.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         return plain.eval()
@@ -92,7 +91,7 @@ class ShiftingConv(Learned):
     def grouping(self) -> dict:
         """Return {"kind": "shifted", "bits": b, "block": B, "shifts": ..., "integers": true}.
 
-        `shifts` is their shape (outputs, blocks, height, width); `integers` is false before `start`.
+        `shifts` is their shape (outputs, blocks, *kernel size); `integers` is false before `start`.
         """
         outputs, depth, *sides = self.weight.shape
         return {
@@ -143,6 +142,8 @@ class Shifted(Strategy):
         channels: a trained scale and offset for each output channel besides (channel distribution shift).
     """
 
+    dims = DIMS
+
     bits: int = 4
     block: int = 64
     start: float = 0.5
@@ -181,7 +182,7 @@ class Shifted(Strategy):
             module.bias.copy_(dense.bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return the cost as deployed: that of dense, and a parameter for each shift."""
         shifts = spec.out_channels * self.form.blocks(spec.in_channels) * spec.taps
         return spec.cost(size) + Cost(shifts + 2 * spec.out_channels * self.channels)
@@ -196,16 +197,15 @@ class Shifted(Strategy):
         weight, form = module.weight, module.form
         if module.shifting:
             weight = torch.cat([_defined(part, form) for part in weight.split(form.block, 1)], 1)
-        rows, columns = module.spec.padding
-        padded = F.pad(x, (columns, columns, rows, rows))
-        y = F.conv2d(padded, weight, module.bias, module.spec.stride, 0, module.spec.dilation)
+        y = convolve_padded(x, weight, module.bias, module.spec)
         if module.channel_scale is None or module.channel_offset is None:
             return y
-        return y * module.channel_scale[:, None, None] + module.channel_offset[:, None, None]
+        dims = module.spec.dims
+        return y * per_channel(module.channel_scale, dims) + per_channel(module.channel_offset, dims)
 
 
 def _defined(part: Tensor, form: ShiftedForm) -> Tensor:
-    """Return what one block (K, B, R, S) becomes, by least squares."""
+    """Return what one block (K, B, *taps) becomes, by least squares."""
     extreme = part.gather(1, part.abs().argmax(1, keepdim=True))
     q = (-(2 ** (form.bits - 1)) * part / extreme).round().clamp(max=2 ** (form.bits - 1) - form.clamp)
     return q * ((part * q).sum(1, keepdim=True) / (q * q).sum(1, keepdim=True))

@@ -6,15 +6,16 @@ Zhang et al., ShuffleNet (arXiv:1707.01083), section 3.1 (the shuffle) and figur
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from regroup.errors import StrategyError
 from regroup.ops import order, reach
-from regroup.ops.layers import conv, explicit, give
+from regroup.ops.layers import NORMS, conv, explicit, give
 from regroup.ops.nearest import diagonal_blocks
 from regroup.ops.order import ChannelShuffle
-from regroup.spec import ConvSpec, Cost, Size, chain_cost
+from regroup.spec import DIMS, ConvSpec, Cost, Extent, chain_cost
 from regroup.strategies import Strategy, check_groups, strategy
 from regroup.strategies.starting import BATCH_NORM, DenseWeights
 
@@ -23,7 +24,7 @@ FORMS = ("conv", "unit")
 
 def unit_chain(spec: ConvSpec, middle: int, groups: int) -> list[tuple[ConvSpec, int]]:
     """Return (spec, groups) of the three convolutions of ShuffleNet's unit with `middle` channels inside."""
-    depthwise = ConvSpec(middle, middle, spec.kernel_size, spec.stride, spec.padding, spec.dilation)
+    depthwise = replace(spec.with_channels(middle, middle), bias=False)
     return [
         (spec.pointwise(spec.in_channels, middle), groups),
         (depthwise, middle),
@@ -38,7 +39,7 @@ def unit_reach(chain: list[tuple[ConvSpec, int]]) -> Tensor:
 
 
 class ShuffleUnit(nn.Sequential):
-    """ShuffleNet's residual branch, without the batch norm after it: (N, C, H, W) -> (N, K, P, Q).
+    """ShuffleNet's residual branch, without the batch norm after it: (N, C, *size) -> (N, K, *out).
 
     1x1 in groups to `middle` channels, batch norm, ReLU, shuffle, depthwise, batch norm, 1x1 in groups.
 
@@ -53,14 +54,15 @@ class ShuffleUnit(nn.Sequential):
 
     def __init__(self, spec: ConvSpec, middle: int, groups: int) -> None:
         reduce, depthwise, expand = (conv(step, g) for step, g in unit_chain(spec, middle, groups))
+        norm = NORMS[spec.dims - 1]
         super().__init__(
             OrderedDict(
                 reduce=reduce,
-                norm1=nn.BatchNorm2d(middle),
+                norm1=norm(middle),
                 act=nn.ReLU(inplace=True),
                 shuffle=ChannelShuffle(groups),
                 depthwise=depthwise,
-                norm2=nn.BatchNorm2d(middle),
+                norm2=norm(middle),
                 expand=expand,
             )
         )
@@ -79,6 +81,8 @@ class Shuffled(Strategy):
         form: conv or unit.
         ratio: output channels for each channel inside the unit; 4 in the paper.
     """
+
+    dims = DIMS
 
     groups: int = 4
     form: str = "conv"
@@ -129,7 +133,7 @@ class Shuffled(Strategy):
         give(module, diagonal_blocks(dense.kernel[rows], self.groups), bias)
         return ""
 
-    def cost(self, spec: ConvSpec, size: Size) -> Cost:
+    def cost(self, spec: ConvSpec, size: Extent) -> Cost:
         """Return 1/G of the dense cost, or C M/G + M S + M K/G and the two batch norms."""
         norms = Cost(4 * spec.out_channels // self.ratio if self.form == "unit" else 0)
         return chain_cost(self._chain(spec), size) + norms

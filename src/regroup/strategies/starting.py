@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from regroup.ops.bounds import rounding_bound
-from regroup.spec import ConvSpec, Size
+from regroup.ops.layers import Convolution, per_channel
+from regroup.spec import ConvSpec, Extent
 
 BATCH_NORM = "batch norm stands inside, and what it makes of weights depends on data"
 ACTIVATION = "an activation stands inside, and what it makes of weights depends on data"
@@ -40,7 +41,7 @@ class DenseWeights:
 
     Args:
         spec: of the convolution.
-        kernel: (K, C, R, S), float64 on the CPU.
+        kernel: (K, C, *taps), float64 on the CPU.
         bias: (K,), or None.
     """
 
@@ -49,14 +50,15 @@ class DenseWeights:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, conv: nn.Conv2d) -> DenseWeights:
-        """Return those of a convolution.
+    def of(cls, conv: Convolution | nn.Linear) -> DenseWeights:
+        """Return those of a convolution, or of a linear layer as one of a single tap.
 
         Raises:
-            SpecError: its padding is not the same number of zeros on both sides.
+            SpecError: its padding is not zeros.
         """
         bias = None if conv.bias is None else conv.bias.detach().cpu().double()
-        return cls(ConvSpec.of(conv), conv.weight.detach().cpu().double(), bias)
+        kernel = conv.weight.detach().cpu().double()
+        return cls(ConvSpec.of(conv), kernel[..., None] if kernel.dim() == 2 else kernel, bias)
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ def measured(module: nn.Module, dense: DenseWeights, period: int = 1) -> float:
     Args:
         module: built for `dense.spec`.
         dense: what it is held against.
-        period: outputs after which the module's effective kernel repeats itself, on both axes.
+        period: outputs after which the module's effective kernel repeats itself, on every axis.
     """
     trial = copy.deepcopy(module).cpu().eval()
     half = next(trial.parameters()).dtype in (torch.float16, torch.bfloat16)
     trial = trial.float() if half else trial
     dtype = next(trial.parameters()).dtype
     bias = dense.bias if dense.bias is not None else torch.zeros(len(dense.kernel), dtype=torch.float64)
-    probes, offset = _probes(dense.spec.in_channels), bias[:, None, None]
+    probes, offset = _probes(dense.spec.in_channels), per_channel(bias, dense.spec.dims)
     terms = 2 if len(probes) == dense.spec.in_channels else dense.spec.in_channels + 1
     missed, total, explained = 0.0, 0.0, True
     with torch.inference_mode():
@@ -129,23 +131,21 @@ def _probes(channels: int) -> Tensor:
 
 
 def _impulses(dense: DenseWeights, probes: Tensor, period: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield images (N, C, H, W) of impulses, the kernel's answers (N, K, P, Q), and their magnitudes."""
-    spec, axes = dense.spec, []
-    sides = zip(spec.kernel_size, spec.stride, spec.padding, spec.dilation, strict=True)
-    for k, s, p, d in sides:
-        span = d * (k - 1)
-        before = min(p, span // 2)  # beyond that, padding only makes more outputs
+    """Yield images (N, C, *size) of impulses, the kernel's answers (N, K, *out), and their magnitudes."""
+    spec, sizes, places = dense.spec, [], []
+    for span, s, before, after in zip(spec.span, spec.stride, spec.before, spec.after, strict=True):
+        most = span // 2 if before == after else span  # beyond that, padding only makes more outputs
+        before, after = min(before, most), min(after, most)
         outputs = period * (span + 1)  # what an impulse reaches on the coarsest grid
-        size = outputs * s + span - 2 * before  # nothing that is pooled is cut short
+        sizes.append(outputs * s + span - before - after)  # nothing that is pooled is cut short
         first = s * period * ((span + 1) // 2) + span // 2 - before
-        axes.append((size, range(first, first + period * s)))
-    (height, rows), (width, columns) = axes
-    step = max(1, _MOST // (spec.in_channels * height * width))
-    for row, column in product(rows, columns):
+        places.append(range(max(first, 0), max(first, 0) + period * s))
+    step = max(1, _MOST // (spec.in_channels * math.prod(sizes)))
+    for at in product(*places):
         for part in probes.split(step):
-            images = torch.zeros(len(part), spec.in_channels, height, width)
-            images[:, :, row, column] = part.float()
-            place = (height, width), (row, column)
+            images = torch.zeros(len(part), spec.in_channels, *sizes)
+            images[(..., *at)] = part.float()
+            place = tuple(sizes), at
             yield (
                 images,
                 _answers(spec, dense.kernel, part, *place),
@@ -153,12 +153,14 @@ def _impulses(dense: DenseWeights, probes: Tensor, period: int) -> Iterator[tupl
             )
 
 
-def _answers(spec: ConvSpec, kernel: Tensor, probes: Tensor, size: Size, place: Size) -> Tensor:
-    """Return what a dense kernel makes of impulses at `place` in images of a size: (N, K, P, Q)."""
+def _answers(spec: ConvSpec, kernel: Tensor, probes: Tensor, size: Extent, place: Extent) -> Tensor:
+    """Return what a dense kernel makes of impulses at `place` in images of a size: (N, K, *out)."""
     answers = kernel.new_zeros(len(probes), spec.out_channels, *spec.output_size(size))
     for tap in product(*map(range, spec.kernel_size)):
-        steps = zip(place, spec.padding, spec.dilation, tap, spec.stride, strict=True)
-        (row, no_row), (column, no_column) = (divmod(x + p - d * t, s) for x, p, d, t, s in steps)
-        if not no_row and not no_column:
-            answers[:, :, row, column] = probes @ kernel[:, :, tap[0], tap[1]].t()
+        steps = zip(place, spec.before, spec.dilation, tap, spec.stride, strict=True)
+        found = [divmod(x + p - d * t, s) for x, p, d, t, s in steps]
+        at = tuple(number for number, _ in found)
+        reached = all(0 <= n < most for n, most in zip(at, answers.shape[2:], strict=True))
+        if reached and not any(rest for _, rest in found):
+            answers[(..., *at)] = probes @ kernel[(..., *tap)].t()
     return answers

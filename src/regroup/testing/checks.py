@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from regroup.errors import SpecError, StrategyError
 from regroup.ops.counting import count
+from regroup.ops.layers import NORMS
 from regroup.ops.reach import measured_reach, positive
-from regroup.spec import ConvSpec, Size
+from regroup.spec import ConvSpec, Extent
 from regroup.strategies import Strategy, parse_strategy, sample_size
 from regroup.strategies.learning import deploy, groupings, learned_modules, load_groupings, set_progress
 from regroup.testing.specs import ODD_SPECS, SPECS, conv_specs, sizes
@@ -116,7 +117,7 @@ def _agree(result: Tensor, expected: Tensor, what: str) -> None:
     _require(error <= 2.0**-30 * scale, f"{what}: differs by {error:.3g} where values reach {scale:.3g}")
 
 
-def _input(spec: ConvSpec, images: int = 2, size: Size | None = None, double: bool = False) -> Tensor:
+def _input(spec: ConvSpec, images: int = 2, size: Extent | None = None, double: bool = False) -> Tensor:
     dtype = torch.float64 if double else torch.float32
     return torch.randn(images, spec.in_channels, *(size or sample_size(spec)), dtype=dtype)
 
@@ -125,7 +126,7 @@ def _built(strategy: Strategy, spec: ConvSpec) -> nn.Module:
     """Build in eval mode, with batch norms that are not the identity."""
     module = strategy.build(spec).eval()
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, NORMS):
             for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
                 nn.init.uniform_(tensor, 0.5, 1.5)  # type: ignore[bad-argument-type]
     return module
@@ -200,7 +201,8 @@ def _refusal(function: Callable, spec: ConvSpec) -> StrategyError | SpecError | 
     except (StrategyError, SpecError) as error:
         return error
     except Exception as error:
-        hint = "; negative padding crops: use regroup.ops.layers.conv" if min(spec.padding) < 0 else ""
+        unusual = min(spec.before) < 0 or spec.before != spec.after
+        hint = "; padding that no convolution has: use regroup.ops.layers.conv" if unusual else ""
         raise AssertionError(
             f"{function.__name__} raises {_named(error)} for {spec}, not a StrategyError{hint}"
         ) from error
@@ -330,8 +332,13 @@ def _formats(strategy: Strategy, spec: ConvSpec) -> None:
         module, x = module.double(), x.double()
         y = module(x)
         _require(y.dtype == torch.float64, f"gives {y.dtype} after .double()")
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[no-matching-overload]
-        x = x.to(memory_format=torch.channels_last)
+        last = (None, torch.channels_last, torch.channels_last_3d)[spec.dims - 1]
+        if last is None:  # PyTorch has no such format for sequences
+            return
+        for parameter in module.parameters():  # a format is of one number of dimensions
+            if parameter.dim() == x.dim():
+                parameter.data = parameter.data.to(memory_format=last)
+        x = x.to(memory_format=last)
         _agree(module(x), y, "channels_last and contiguous")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regroup.spec import ConvSpec, Size
+from regroup.spec import ConvSpec, Extent
 from regroup.strategies import sample_size
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ SPECS = (
     ConvSpec(16, 16, (1, 7), padding=(0, 3)),
     ConvSpec(16, 32, 2, stride=2),
     ConvSpec(16, 16, 3, padding=-1),
+    ConvSpec(16, 32, 7, stride=2, padding=3, dims=1),
+    ConvSpec(24, 24, 5, padding=((8, 0),), dilation=2, bias=True),
+    ConvSpec(16, 16, 3, padding=1, dims=3),
+    ConvSpec(16, 24, (3, 1, 2), stride=(1, 2, 1), padding=((2, 0), 0, (0, 1)), bias=True),
 )
 """What a strategy is tried on: it must do each of these, or refuse it."""
 
@@ -34,6 +38,8 @@ ODD_SPECS = (
     ConvSpec(6, 10, (2, 3), stride=(3, 1), padding=(1, 0), dilation=(1, 2)),
     ConvSpec(12, 18, 4, padding=1),
     ConvSpec(8, 8, 9, stride=2, padding=4),
+    ConvSpec(12, 8, 4, padding=((2, -1),), dims=1),
+    ConvSpec(7, 6, (2, 1, 3), stride=(1, 3, 2), padding=(1, -1, 0), dilation=(2, 1, 1)),
 )
 """What few strategies can do: refusing is right, failing is not."""
 
@@ -44,24 +50,31 @@ def conv_specs() -> SearchStrategy[ConvSpec]:
 
     channels = st.sampled_from((1, 3, 4, 7, 8, 12, 16, 24, 32))
 
-    def pairs(low: int, high: int) -> SearchStrategy[tuple[int, int]]:
-        return st.tuples(st.integers(low, high), st.integers(low, high))
+    def of(dims: int) -> SearchStrategy[ConvSpec]:
+        def some(low: int, high: int) -> SearchStrategy[tuple[int, ...]]:
+            return st.tuples(*[st.integers(low, high)] * dims)
 
-    return st.builds(
-        ConvSpec,
-        channels,
-        channels,
-        kernel_size=pairs(1, 5),
-        stride=pairs(1, 3),
-        padding=pairs(-1, 3),
-        dilation=pairs(1, 2),
-        bias=st.booleans(),
-    )
+        sides = some(-1, 3)
+        return st.builds(
+            ConvSpec,
+            channels,
+            channels,
+            kernel_size=some(1, 5 if dims < 3 else 3),
+            stride=some(1, 3),
+            padding=st.one_of(
+                sides, st.tuples(sides, sides).map(lambda pair: tuple(zip(*pair, strict=True)))
+            ),
+            dilation=some(1, 2),
+            bias=st.booleans(),
+        )
+
+    return st.sampled_from((2, 2, 1, 3)).flatmap(of)
 
 
-def sizes(spec: ConvSpec) -> list[Size]:
+def sizes(spec: ConvSpec) -> list[Extent]:
     """Return input sizes to try a convolution on: usual, odd, and as small as one output pixel."""
-    height, width = sample_size(spec)
-    axes = zip(spec.kernel_size, spec.padding, spec.dilation, strict=True)
-    least_height, least_width = (max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in axes)
-    return [(height, width), (height + 3, width + 6), (least_height, least_width)]
+    usual = sample_size(spec)
+    axes = zip(spec.span, spec.before, spec.after, strict=True)
+    least = tuple(max(1, span + 1 - before - after) for span, before, after in axes)
+    odd = tuple(n + more for n, more in zip(usual, (3, 6, 1), strict=False))
+    return [usual, odd, least]

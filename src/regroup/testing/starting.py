@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regroup.spec import ConvSpec
+from regroup.ops.layers import CONVOLUTIONS
+from regroup.ops.layers import conv as convolution
+from regroup.spec import ConvSpec, Extent
 from regroup.strategies import Strategy
 
 
@@ -17,10 +19,9 @@ def starts_from_dense(strategy: Strategy, spec: ConvSpec) -> str | None:
     Raises:
         AssertionError: it does not.
     """
-    if min(spec.padding) < 0:  # no nn.Conv2d has that
+    conv = convolution(spec).double()
+    if not isinstance(conv, CONVOLUTIONS):  # it pads as no module of PyTorch does
         return None
-    shape = (spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.padding, spec.dilation)
-    conv = nn.Conv2d(*shape, bias=spec.bias).double()
     start = strategy.from_dense(conv)
     if start.weights == "new":
         given = type(strategy).take is not Strategy.take
@@ -40,21 +41,21 @@ def starts_from_dense(strategy: Strategy, spec: ConvSpec) -> str | None:
     return None
 
 
-def _middle(spec: ConvSpec, period: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _middle(spec: ConvSpec, period: int) -> tuple[Extent, Extent]:
     """Return the size of an image and the first of its outputs that see no border, at any resolution."""
     size, place = [], []
-    for k, s, p, d in zip(spec.kernel_size, spec.stride, spec.padding, spec.dilation, strict=True):
-        margin = period * (d * (k - 1) + p + 2)
+    for span, s, before in zip(spec.span, spec.stride, spec.before, strict=True):
+        margin = period * (before + 1)  # a coarse pixel is as many fine ones as a period has outputs
         place.append(margin)
-        size.append((2 * margin + period) * s + d * (k - 1))
-    return (size[0], size[1]), (place[0], place[1])
+        size.append((margin + period + period * (max(span - before, 0) + 1)) * s + span)
+    return tuple(size), tuple(place)
 
 
-def _gradients(layer: nn.Module, x: Tensor, place: tuple[int, int], period: int) -> Tensor:
-    """Return the gradients of the outputs of one period from `place` on: (outputs, C, H, W)."""
+def _gradients(layer: nn.Module, x: Tensor, place: Extent, period: int) -> Tensor:
+    """Return the gradients of the outputs of one period from `place` on: (outputs, C * size)."""
     x = x.clone().requires_grad_()
-    rows, columns = (slice(first, first + period) for first in place)
-    outputs = layer(x)[0, :, rows, columns].flatten()
+    window = (slice(first, first + period) for first in place)
+    outputs = layer(x)[(0, slice(None), *window)].flatten()
     each = torch.eye(len(outputs), dtype=x.dtype)
     return torch.autograd.grad(outputs, x, each, is_grads_batched=True)[0].flatten(1)
 
