@@ -15,14 +15,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
-from torch.utils.data import DataLoader
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from regroup.interop.torchvision import PyramidBackbone
 from regroup.networks import create_model
-from regroup.training.data.scenes import Scenes, collate, glyph_scenes
+from regroup.training.data import DataSet, Loader, load_data
 
 
 def detector(network: str, classes: int, side: int) -> FasterRCNN:
@@ -50,12 +49,12 @@ def main(
     picture: Path = Path("detections.png"),
 ) -> list[float]:
     """Train for some steps, draw the detections in new scenes, and return the loss of every step."""
-    data = glyph_scenes((side, side), classes="ABCDEF", count=scenes, most=4)
+    data = load_data("scenes", side, task="detect", count=scenes)
     model = detector(network, len(data.classes), side).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
     losses: list[float] = []
     while len(losses) < steps:
-        for images, targets in DataLoader(data.train, batch, shuffle=True, collate_fn=collate):
+        for images, targets, _ in Loader(data, batch).batches(len(losses)):
             loss = sum(model(images, targets).values())
             optimizer.zero_grad()
             loss.backward()
@@ -70,12 +69,12 @@ def main(
 
 
 @torch.no_grad()
-def draw(model: nn.Module, data: Scenes, picture: Path) -> None:
+def draw(model: nn.Module, data: DataSet, picture: Path) -> None:
     """Save new scenes with the boxes of which the model is at least half sure."""
     figure = Figure(figsize=(12, 6))
     for plot, index in zip(figure.subplots(2, 4).flat, range(len(data.test)), strict=False):
-        image = data.test[index][0]
-        (found,) = model([image])
+        image, (batch, *_) = data.test[index][0], next(Loader(data, 1, train=False).batches(start=index))
+        (found,) = model(batch)
         plot.imshow(image.permute(1, 2, 0))
         for box, label, score in zip(found["boxes"].tolist(), found["labels"], found["scores"], strict=True):
             if score >= 0.5:

@@ -8,8 +8,10 @@ regroup.errors.StrategyError: groups=3: must be a divisor of in_channels=64; use
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 from collections.abc import Iterable
+from types import ModuleType
 
 _package = sys.modules["regroup"]
 if not hasattr(_package, "__version__"):  # the tokenizer's; every module of ours comes through here
@@ -123,6 +125,32 @@ def unknown_name(
     listed = ", ".join(names) if len(names) <= 24 else f"{len(names)} names"
     remedy = "did you mean " + " or ".join(map(repr, found)) + "?" if found else ""
     return UnknownNameError(kind, name, allowed or f"one of {listed}", remedy)
+
+
+class MissingPackageError(RegroupError):
+    """A package is not installed, and what is asked for needs it."""
+
+
+def needed(module: str, extra: str) -> ModuleType:
+    """Return a module of a package that is installed on demand only.
+
+    >>> needed("json", "see").dumps([])
+    '[]'
+
+    Args:
+        module: its name.
+        extra: of regroup, with which it comes.
+
+    Raises:
+        MissingPackageError: it is not installed; says what to do.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingPackageError(
+            f'this needs the package {package}: pip install "torch-regroup[{extra}]"'
+        ) from error
 
 
 class _FileError(RegroupError):

@@ -6,7 +6,6 @@ from regroup.errors import ConfigError
 from regroup.training.data import Loader, load_data
 from regroup.training.data.fonts import CHARACTERS, TEST_FONTS, TRAIN_FONTS, atlas, atlas_level
 from regroup.training.data.glyphs import GlyphSplit
-from regroup.training.data.scenes import collate, glyph_scenes
 
 
 def test_no_font_is_in_both_splits():
@@ -88,51 +87,72 @@ def test_impossible_glyphs_are_named(options, parameter):
     assert error.value.parameter == parameter
 
 
+def scenes(image, **options):
+    return load_data("scenes", image, **{"task": "segment", **options})
+
+
 def test_scenes_are_the_same_each_time_and_differ_from_each_other():
-    scenes, again = glyph_scenes((48, 64), count=4), glyph_scenes((48, 64), count=4)
-    for split, other in ((scenes.train, again.train), (scenes.test, again.test)):
+    one, again = scenes((48, 64), count=4), scenes((48, 64), count=4)
+    for split, other in ((one.train, again.train), (one.test, again.test)):
+        assert split.digest() == other.digest()
         for i in reversed(range(len(split))):
-            (image, target), (image_again, target_again) = split[i], other[i]
+            (image, target), (image_again, target_again) = split.sample(i), other.sample(i)
             assert torch.equal(image, image_again)
             assert all(torch.equal(target[key], target_again[key]) for key in target)
-    assert not torch.equal(scenes.train[0][0], scenes.train[1][0])
-    assert not torch.equal(scenes.train[0][0], scenes.test[0][0])
+            assert torch.equal(split[i][1], target["semantic"]) and torch.equal(split[i][0], image)
+    assert not torch.equal(one.train[0][0], one.train[1][0])
+    assert not torch.equal(one.train[0][0], one.test[0][0])
+    digests = {
+        scenes((48, 64), **{"count": 4, **more}).train.digest() for more in ({}, {"most": 2}, {"seed": 1})
+    }
+    assert len(digests) == 3
 
 
 def test_boxes_masks_and_labels_agree():
     from torchvision.ops import masks_to_boxes
 
-    scenes = glyph_scenes((64, 96), count=30, most=8)
-    for image, target in (scenes.train[i] for i in range(30)):
+    data = scenes((64, 96), count=30, most=8)
+    for image, target in (data.train.sample(i) for i in range(30)):
         masks, boxes = target["masks"], target["boxes"]
-        assert image.shape == (3, 64, 96) and image.min() >= 0 and image.max() <= 1
+        assert image.shape == (3, 64, 96) and image.dtype == torch.uint8
         assert 1 <= len(boxes) == len(masks) == len(target["labels"]) <= 8
         inclusive = masks_to_boxes(masks)
         assert torch.equal(boxes, inclusive + torch.tensor([0, 0, 1, 1]))
         assert torch.equal(target["area"], masks.sum((1, 2)).float())
         assert masks.sum(0).max() == 1
-        assert target["labels"].min() >= 1 and target["labels"].max() < len(scenes.classes)
+        assert target["labels"].min() >= 1 and target["labels"].max() < len(data.classes)
         assert torch.equal(target["semantic"], (masks * target["labels"][:, None, None]).sum(0))
 
 
 def test_numbers_of_glyphs_vary_up_to_the_most():
-    scenes = glyph_scenes((96, 96), count=40, most=4)
-    assert {len(scenes.train[i][1]["labels"]) for i in range(40)} == {1, 2, 3, 4}
+    train = scenes((96, 96), count=40).train
+    assert {len(train.sample(i)[1]["labels"]) for i in range(40)} == {1, 2, 3, 4}
 
 
 def test_scenes_fit_a_detection_model_of_torchvision():
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
-    scenes = glyph_scenes((64, 64), classes="ab", count=2)
+    data = scenes((64, 64), classes="ab", count=2, task="detect")
     model = fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=len(scenes.classes), min_size=64, max_size=64
+        weights=None, weights_backbone=None, num_classes=len(data.classes), min_size=64, max_size=64
     )
-    losses = model(*collate([scenes.train[0], scenes.train[1]]))
+    images, targets, _ = next(iter(Loader(data, 2)))
+    losses = model(images, targets)
     assert all(loss.isfinite() for loss in losses.values())
 
 
-@pytest.mark.parametrize(("options", "parameter"), [({"image": (31, 64)}, "image"), ({"most": 0}, "most")])
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [({"image": (31, 64)}, "image"), ({"most": 0}, "most"), ({"task": "classify"}, "task")],
+)
 def test_impossible_scenes_are_named(options, parameter):
     with pytest.raises(ConfigError) as error:
-        glyph_scenes(**options)
+        scenes(**{"image": None, **options})
     assert error.value.parameter == parameter
+
+
+def test_workers_draw_the_same_scenes():
+    data = scenes((32, 32), count=8)
+    data.train.in_memory = False
+    for here, there in zip(Loader(data, 4).batches(), Loader(data, 4, workers=2).batches(), strict=True):
+        assert torch.equal(here.images, there.images) and torch.equal(here.labels, there.labels)

@@ -21,6 +21,7 @@ from tests.training.test_identity import NEUTRAL, OTHER
 TRAIN = {name: [value] for name, value in OTHER.items()}
 TRAIN |= {
     "output": None,
+    "task": None,
     "model": ["resnet_small"],
     "model_options": [("depth=3",)],
     "strategy": ["grouped:groups=2", "grouped:groups=4", "shuffled:groups=2"],
@@ -34,7 +35,8 @@ TRAIN |= {
     "teacher": ["RUN"],
     "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
 }
-"""Other values of each option of `train` that decides weights; None: of one that each run here has anew."""
+"""Other values of each option of `train` that decides weights; None: of one that each run here has anew, and
+of the task, which network and data decide."""
 
 TRAIN_NEUTRAL = {name: [value] for name, value in NEUTRAL.items()}
 TRAIN_NEUTRAL |= {

@@ -53,6 +53,7 @@ class Chosen:
     batch: int | None = None
     probabilities: bool = False
     plugins: tuple[ModuleType, ...] = ()
+    task: str = "classify"
 
     def ready(self, model: nn.Module) -> nn.Module:
         """Return the network, or what it was compiled to, as images (N, C, H, W) of any N -> scores."""
@@ -68,7 +69,8 @@ class Chosen:
 
         if self.loaded:
             return self.loaded.input
-        return ImageInput.of(self.model, None if self.size is None else (self.channels, *self.size))
+        found = ImageInput.of(self.model, None if self.size is None else (self.channels, *self.size))
+        return found if self.task == "classify" else replace(found, part=1.0, crop="squash")
 
     def data(self, given: str | None) -> str:
         """Return the data set or folder that is given, or else the one that the network was trained on.
@@ -130,17 +132,19 @@ class Chosen:
         import torch
 
         from regroup.errors import CheckpointError, ConfigError, first_line
+        from regroup.training.tasks import tasks
 
         try:
             with torch.inference_mode():
-                scores = self.model(images)
+                found = self.model(images)
         except (RuntimeError, ValueError, AssertionError) as error:
             size = images.shape[2]
             reason = first_line(error) or type(error).__name__
             raise ConfigError("image", size, f"a size that {self.name} takes", reason) from error
-        if self.loaded and tuple(scores.shape[1:]) != (len(self.loaded.classes),):
-            given = f"its network gives scores of {tuple(scores.shape)} for {len(images)} images"
-            raise CheckpointError(self.name, f"it names {len(self.loaded.classes)} classes, but {given}")
+        classes = len(self.loaded.classes) if self.loaded else None
+        if self.loaded and (wrong := tasks[self.task].misfit(found, images, classes)):
+            given = f"its network gives {wrong} for {len(images)} images"
+            raise CheckpointError(self.name, f"it names {classes} classes, but {given}")
 
 
 def choose(
@@ -191,11 +195,12 @@ def _chosen(name: str, channels: int | None, weights: Path | None, pretrained: b
 
 
 def _of_name(name: str, channels: int, weights: Path | None, pretrained: bool) -> Chosen:
+    from regroup.interop.heads import task_of
     from regroup.loading.named import named
 
     with _telling("regroup.networks"):
         model = named(name, in_chans=channels, pretrained=pretrained, weights=weights)
-    return Chosen(name, model.eval(), channels)
+    return Chosen(name, model.eval(), channels, task=task_of(name))
 
 
 @contextmanager
@@ -243,4 +248,4 @@ def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:
         if value is not None:
             raise ConfigError(option, value, f"left out for a run: {directory} has its own")
     found = loaded(directory)
-    return Chosen(str(directory), deploy(found.model), found.input.shape[0], found)
+    return Chosen(str(directory), deploy(found.model), found.input.shape[0], found, task=found.task)

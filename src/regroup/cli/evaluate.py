@@ -1,4 +1,4 @@
-"""Say how good a network is on labelled images: accuracy, calibration, time for an image."""
+"""Say how good a network is on labelled images: accuracy, mIoU or mAP, and time for an image."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(options: Options) -> int:
     loader = Loader(data, options.batch_size, train=False, workers=options.workers, device=device)
     model, native = _made_ready(chosen, loader, options, device)
     quiet = options.quiet or options.json
-    found = evaluate(model, _followed(loader, quiet))
+    found = evaluate(model, _followed(loader, quiet), data=data)
     timing = _timed(model, loader, options, device) if options.time else None
     if options.json:
         print(json.dumps(_to_json(chosen, data, options, found, timing, native), indent=1))
@@ -100,18 +100,23 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
     import torch
 
     from regroup.loading.shown import shown
+    from regroup.training.tasks import tasks
 
     source, wanted = chosen.data(options.data), chosen.input
     example = torch.zeros(chosen.batch or 1, *wanted.shape)
     chosen.check(example)
-    with torch.inference_mode():
-        count = chosen.model(example).shape[1]
+    if chosen.loaded:
+        count = len(chosen.loaded.classes)
+    else:
+        with torch.inference_mode():
+            count = tasks[chosen.task].classes_of(chosen.model, chosen.model(example))
     known = chosen.loaded is not None or options.pretrained
     data = shown(
         source,
         wanted,
         count,
         chosen.namings(count),
+        task=chosen.task,
         by_order=not known,
         bad_images=options.bad_images,
         download=options.download,
@@ -199,7 +204,7 @@ def _print(
     where = f"{found.images} images of the split {options.split!r}"
     say(f"{printable(chosen.name)} on {printable(data.name)}: {where}")
     for name, text in found.told().items():
-        print(f"{name:<17}  {printable(text)}")
+        print(f"{name:<18} {printable(text)}")
     if timing is not None:
         size = options.batch_size
         middle, least, most = (readable(s / size) for s in (timing.median, timing.low, timing.high))

@@ -1,4 +1,4 @@
-"""Classify images with a network, compiled to native code."""
+"""Show a network images, compiled to native code: classes, masks or boxes, as lines or drawn."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from regroup.cli._network import Chosen
     from regroup.errors import DataError
     from regroup.loading import ImageInput
+    from regroup.training.tasks import Task
 
-    Read = Iterator[tuple[list[Path], list[Tensor]]]
+
+class Picture(NamedTuple):
+    """An image file: where it is, the picture in it, and the network's input made of that."""
+
+    path: Path
+    picture: Image.Image
+    image: Tensor
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,15 @@ class Options:
     weights: Path | None = None
     """File of weights, under the names that the network has."""
     batch_size: int = 64
-    """Images that are classified at once."""
+    """Images that are shown to the network at once."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
     """Threads to use; none: as many as PyTorch takes."""
     top: int | None = None
-    """Classes to print of each image; none: 5 of one image, 1 of each of several."""
+    """Classes to print of each image; none: 5 of one image, 1 of each of several; all objects and regions."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"])] = None
+    """Directory for pictures with what is seen, and for masks; none: nothing is drawn."""
     csv: bool = False
-    """Print comma-separated values: image, rank, class, name, probability."""
+    """Print comma-separated values: image, rank, class, name, probability (or what the task has)."""
     json: bool = False
     """Print a list with an object for each image: its classes, or why it could not be read."""
     quiet: bool = False
@@ -49,10 +59,11 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Print the most probable classes of each image; what cannot be read is named in the end."""
+    """Print what is seen in each image; what cannot be read is named in the end."""
     from regroup.cli._images import image_files
     from regroup.cli._network import check_number, choose
     from regroup.errors import ConfigError, RegroupError
+    from regroup.training.tasks import tasks
 
     if options.top is not None and options.top < 1:
         raise ConfigError("top", options.top, "an int of at least 1")
@@ -65,8 +76,9 @@ def run(options: Options) -> int:
     )
     files = image_files(options.image)
     failures: dict[Path, DataError] = {}
-    show = _Shown(options, len(files))
-    for path, found in _classified(chosen, files, options, failures, show.top):
+    task = tasks[chosen.task]
+    show = _Shown(options, task, len(files))
+    for path, found in _seen(chosen, files, options, failures, show.top):
         show.one(path, found)
     show.end(failures)
     if (
@@ -86,67 +98,74 @@ def run(options: Options) -> int:
     return 0
 
 
-def _classified(
+def _seen(
     chosen: Chosen, files: Sequence[Path], options: Options, failures: dict[Path, DataError], top: int
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """Yield each image that can be read with its classes, most probable first."""
+    """Yield each image that can be read with what is seen in it, the surest or largest first."""
     import torch
 
     from regroup.cli._bars import bar
     from regroup.cli._compiled import compiled
+    from regroup.cli._drawn import Drawn
+    from regroup.training.tasks import tasks
 
-    quiet, wanted = options.quiet or options.json or options.csv, chosen.input
+    quiet, wanted, task = options.quiet or options.json or options.csv, chosen.input, tasks[chosen.task]
     fast, names = None, ()
+    drawn = None if options.out is None else Drawn(options.out, task)
     with bar("images", len(files), quiet=quiet or len(files) == 1) as progress:
-        for paths, images in _read(wanted, files, options.batch_size, failures):
-            batch = torch.cat(images)
+        for pictures in _read(wanted, files, options.batch_size, failures):
+            batch = torch.cat([each.image for each in pictures])
             if fast is None:
                 shape = (chosen.batch or len(batch), *batch.shape[1:])
                 fast = chosen.ready(compiled(chosen, shape, quiet=quiet, threads=options.threads))
-            probabilities = fast(batch).softmax(1)
-            count = probabilities.shape[1]
+            with torch.inference_mode():
+                found = fast(batch)
+            count = task.classes_of(chosen.model, found)
             names = names or next(iter(chosen.namings(count)), ("",) * count)
-            best = probabilities.topk(min(top, count))
-            for path, values, numbers in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-                found = zip(numbers, values, strict=True)
-                yield path, [{"class": n, "name": names[n], "probability": value} for n, value in found]
-            progress(files.index(paths[-1]) + 1, None)
+            sizes = [(each.picture.height, each.picture.width) for each in pictures]
+            for each, seen in zip(pictures, task.seen(found, sizes), strict=True):
+                if drawn is not None:
+                    drawn.add(each.path, each.picture, seen, names)
+                yield each.path, task.answers(seen, names, top)
+            progress(files.index(pictures[-1].path) + 1, None)
 
 
-def _read(wanted: ImageInput, files: Sequence[Path], batch: int, failures: dict[Path, DataError]) -> Read:
+def _read(
+    wanted: ImageInput, files: Sequence[Path], batch: int, failures: dict[Path, DataError]
+) -> Iterator[list[Picture]]:
     """Yield the images in files, so many at once; what cannot be read goes to `failures`."""
     from regroup.errors import DataError
 
-    paths: list[Path] = []
-    images: list[Tensor] = []
+    found: list[Picture] = []
     for path in files:
         try:
-            images.append(wanted.read(path))
+            found.append(Picture(path, *wanted.picture(path)))
         except DataError as error:
             failures[path] = error
             continue
-        paths.append(path)
-        if len(paths) == batch:
-            yield paths, images
-            paths, images = [], []
-    if paths:
-        yield paths, images
+        if len(found) == batch:
+            yield found
+            found = []
+    if found:
+        yield found
 
 
 class _Shown:
     """What is printed of the images, in one of three forms."""
 
-    def __init__(self, options: Options, images: int) -> None:
+    def __init__(self, options: Options, task: Task, images: int) -> None:
         import csv
 
-        self.top = options.top or (5 if images == 1 else 1)
+        few = 5 if images == 1 else 1
+        self.top = options.top or (few if task.name == "classify" else 1000)
+        self._columns = task.columns
         self._json, self._csv = (
             options.json,
             csv.writer(sys.stdout, lineterminator="\n") if options.csv else None,
         )
         self._images, self._objects = images, []
         if self._csv:
-            self._csv.writerow(("image", "rank", "class", "name", "probability"))
+            self._csv.writerow(("image", "rank", *self._columns))
 
     @property
     def for_programs(self) -> bool:
@@ -159,12 +178,14 @@ class _Shown:
             self._objects.append({"image": str(path), "classes": found})
         elif self._csv:
             for rank, row in enumerate(found, 1):
-                self._csv.writerow((path, rank, *row.values()))
+                self._csv.writerow((path, rank, *map(_cell, row.values())))
         else:
             for row in found:
                 where = "" if self._images == 1 else f"{printable(str(path))}  "
                 name = printable(row["name"])
-                print(f"{where}{row['probability']:7.2%}  {row['class']:>4}  {name}".rstrip())
+                value, *more = (row[column] for column in self._columns[2:])
+                rest = "  ".join(map(_cell, more))
+                print(f"{where}{value:7.2%}  {row['class']:>4}  {name}  {rest}".rstrip())
 
     def end(self, failures: dict[Path, DataError]) -> None:
         import json
@@ -173,3 +194,7 @@ class _Shown:
             for path, error in failures.items():
                 self._objects.append({"image": str(path), "error": error.reason})
             print(json.dumps(self._objects, indent=1))
+
+
+def _cell(value: Any) -> str:
+    return " ".join(f"{number:g}" for number in value) if isinstance(value, list) else str(value)

@@ -35,8 +35,11 @@ class Options(TrainConfig):
 
     output: Annotated[Path | None, tyro.conf.arg(name="out", aliases=["--output"])] = None
     """Directory for run.json, log.jsonl, checkpoints, weights; none: runs/MODEL-STRATEGY-DATA."""
+    task: str | None = None
+    """What the network is to say: classify, segment (a class for each pixel); none: what the model is for."""
     model: str = "resnet_small"
-    """Network: a name of ours (`regroup models`), of timm's or of torchvision's."""
+    """Network: a name of ours (`regroup models`), of timm's or of torchvision's; or such a name behind a head
+    for a task, such as unet:resnet18. A backbone alone gets the usual head of --task."""
     model_options: tuple[str, ...] = ()
     """Options of the network, such as learned=true for a condensenet that is to learn its groups."""
     strategy: str | None = None
@@ -51,7 +54,7 @@ class Options(TrainConfig):
     new_head: bool = False
     """With --weights: leave the classifier new, and load the rest, e.g. for other classes."""
     data: str = "digits"
-    """Data set: a name such as digits, glyphs or cifar10, or a folder of images."""
+    """Data set: a name such as digits, glyphs, scenes or cifar10, or a folder of images."""
     image: int | None = None
     """Height and width of the images; none: as the data set has them."""
     bad_images: Literal["error", "skip"] = "error"
@@ -86,7 +89,7 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
     from regroup.training.directory import Record
 
     if not options.resume:
-        return options
+        return _for_task(options, parse)
     directory = options.resume[0]
     if len(options.resume) > 1 or options.output not in (None, directory):
         raise ConfigError("resume", list(map(str, options.resume)), "one directory of a run, without --out")
@@ -97,7 +100,20 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
         options = parse(default=_begun_with(directory, begun))
     elif options == replace(Options(), resume=options.resume):
         raise ConfigError("resume", str(directory), "the directory of a run of `regroup train`")
+    else:
+        options = _for_task(options, parse)
     return replace(options, output=directory, resume=options.resume)
+
+
+def _for_task(options: Options, parse: Callable[..., Options]) -> Options:
+    """Return the options with the defaults of their task where nothing is given, and the network's head."""
+    from regroup.interop import heads
+    from regroup.training.tasks import tasks
+
+    task = options.task or heads.task_of(options.model)
+    if defaults := tasks[task].defaults:
+        options = parse(default=replace(Options(), **defaults))
+    return replace(options, task=task, model=heads.with_head(task, options.model))
 
 
 def run(options: Options) -> int:
@@ -109,7 +125,8 @@ def run(options: Options) -> int:
     from regroup.training import load_data, train
 
     plugins = load_plugins(options.plugin)
-    data = load_data(options.data, options.image, bad_images=options.bad_images, download=options.download)
+    how_read = {"bad_images": options.bad_images, "download": options.download}
+    data = load_data(options.data, options.image, task=options.task or "classify", **how_read)
     settings: dict[str, Any] = {f.name: getattr(options, f.name) for f in fields(TrainConfig)}
     settings["resume"] = options.resume is not None
     settings["display"] = "quiet" if options.quiet else options.display

@@ -112,11 +112,17 @@ class ImageInput:
         Raises:
             DataError: no image can be read there.
         """
+        return self.picture(path)[1]
+
+    def picture(self, path: str | Path) -> tuple[Image.Image, Tensor]:
+        """Return the picture in a file, mode L or RGB, and what `read` makes of it; errors as there."""
+        from regroup.training.data import images
+
         if self.shape[0] not in (1, 3):
             reason = f"an image file has 1 or 3 channels; the network's images have {self.shape[0]}"
             raise DataError(path, reason)
-        pixels = self.pixels(images.read_image(Path(path), self.shape[0]))
-        return images.normalised(pixels, self.mean, self.std)
+        found = images.read_image(Path(path), self.shape[0])
+        return found, images.normalised(self.pixels(found), self.mean, self.std)
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """Return what is shown of a picture, mode L or RGB: uint8, (its channels, height, width)."""

@@ -36,6 +36,7 @@ class Loaded:
         kind: of the directory.
         path: of the sealed directory.
         data: name of the data set, or the folder, that it was trained with; None: it does not say.
+        task: what it is for: a name of `regroup.training.tasks`.
     """
 
     model: nn.Module = field(repr=False)
@@ -45,6 +46,7 @@ class Loaded:
     kind: str
     path: Path
     data: str | None = None
+    task: str = "classify"
 
 
 kinds: Registry[Callable[[Path], Loaded]] = Registry("kind", "regroup.loading")

@@ -10,12 +10,28 @@ from typing import Any
 from torch import nn
 
 from regroup.errors import CheckpointError, ConfigError, RegroupError, UnknownNameError, first_line
+from regroup.interop import heads
 from regroup.loading.kinds import load
 from regroup.networks import anywhere
+from regroup.networks.weights import build_for
+
+
+def create(name: str, **options: Any) -> nn.Module:
+    """Build a network by name: of ours, timm's or torchvision's, or one of them with a head for a task.
+
+    Arguments and errors are those of `networks.anywhere.create_any_model` and `interop.heads.create`.
+    """
+    if heads.backbone_of(name) is None:
+        return anywhere.create_any_model(name, **options)
+    weights = options.pop("weights", None)
+    if weights is None:
+        return heads.create(name, **options)
+    chosen = {key: options.pop(key) for key in ("num_classes",) if options.get(key) is not None}
+    return build_for(lambda **implied: heads.create(name, **options, **{**implied, **chosen}), weights)
 
 
 def named(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Return a network of ours, timm's or torchvision's.
+    """Return a network of ours, timm's or torchvision's, or one of them with a head for a task.
 
     >>> named("resnet_small", num_classes=10, in_chans=1).num_classes
     10
@@ -23,14 +39,14 @@ def named(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
     Args:
         name: of the network.
         pretrained: load the weights of the hub.
-        options: as for `regroup.networks.anywhere.create_any_model`: weights, num_classes, ...
+        options: as for `create`: weights, num_classes, ...
 
     Raises:
         UnknownNameError: nobody has this name.
         CheckpointError: the weights cannot be had, read or used.
     """
     try:
-        return anywhere.create_any_model(name, pretrained=pretrained, **options)
+        return create(name, pretrained=pretrained, **options)
     except RegroupError:
         raise
     except Exception as error:  # hubs, and what they download with, have types of their own

@@ -12,6 +12,7 @@ from regroup.errors import ConfigError
 from regroup.loading.inputs import ImageInput
 from regroup.training.data import DataSet, Split, load_data
 from regroup.training.data.dataset import BadImages, Testing, digest_of
+from regroup.training.data.targets import IGNORED, Target, TargetSplit
 
 _SHOWN = 3  # of many classes in a message
 
@@ -22,6 +23,7 @@ def shown(
     count: int,
     namings: Sequence[Sequence[str]] = (),
     *,
+    task: str = "classify",
     by_order: bool = False,
     bad_images: BadImages = "error",
     download: bool = False,
@@ -36,6 +38,7 @@ def shown(
         wanted: which images the network takes.
         count: classes of the network.
         namings: their names, in the order of its scores; several, such as those of ImageNet's folders too.
+        task: of the network.
         by_order: take the data's classes for the network's, one by one, where their names are others.
         bad_images: as for `load_data`.
         download: likewise.
@@ -45,13 +48,15 @@ def shown(
         ConfigError: the data set has a class that the network does not know.
         UnknownNameError, DataError: as `load_data`.
     """
-    data = load_data(source, wanted.size, bad_images=bad_images, download=download, testing=testing)
+    data = load_data(
+        source, wanted.size, task=task, bad_images=bad_images, download=download, testing=testing
+    )
     numbers, notes = _numbers(data, count, namings, by_order)
     own = namings[0] if namings else data.classes
     same = replace(wanted, mean=data.mean, std=data.std) == ImageInput.on(data)
-    train, test = (Shown(split, numbers, None if same else wanted) for split in (data.train, data.test))
+    train, test = (_shown(split, numbers, None if same else wanted) for split in (data.train, data.test))
     if testing == "all" and data.train is not data.test:
-        test = _Both(train, test)
+        test = _both(train, test)
     return replace(
         data,
         classes=tuple(own),
@@ -65,6 +70,34 @@ def shown(
         resample=wanted.resample,
         notes=(*data.notes, *notes),
     )
+
+
+def _shown(split: Split, numbers: Sequence[int], wanted: ImageInput | None) -> Split:
+    return Renumbered(split, numbers) if isinstance(split, TargetSplit) else Shown(split, numbers, wanted)
+
+
+class Renumbered(TargetSplit):
+    """Images with masks or boxes, whose labels are the network's numbers of the classes.
+
+    Args:
+        split: the images.
+        numbers: of each class of the split, the network's number.
+    """
+
+    def __init__(self, split: TargetSplit, numbers: Sequence[int]) -> None:
+        self.split, self.shape, self.task = split, split.shape, split.task
+        self._numbers = torch.arange(IGNORED + 1)
+        self._numbers[: len(numbers)] = torch.tensor(numbers)
+        self._remember(len(split), memory=0)
+
+    def sample(self, index: int) -> tuple[Tensor, Target]:
+        """Return what the split does, under the other numbers."""
+        image, target = self.split.sample(index)
+        own = "semantic" if self.task == "segment" else "labels"
+        return image, {**target, own: self._numbers[target[own].long()]}
+
+    def name(self, index: int) -> str:
+        return self.split.name(index)
 
 
 class Shown(Split):
@@ -98,6 +131,28 @@ class Shown(Split):
 
     def digest(self) -> str:
         return digest_of(self.labels, self.split.digest(), self._wanted)
+
+
+def _both(first: Split, second: Split) -> Split:
+    if isinstance(first, TargetSplit) and isinstance(second, TargetSplit):
+        return _BothSeen(first, second)
+    return _Both(first, second)
+
+
+class _BothSeen(TargetSplit):
+    """Two splits with masks or boxes, one after the other."""
+
+    def __init__(self, first: TargetSplit, second: TargetSplit) -> None:
+        self._splits, self.shape, self.task = (first, second), first.shape, first.task
+        self._remember(len(first) + len(second), memory=0)
+
+    def sample(self, index: int) -> tuple[Tensor, Target]:
+        first, second = self._splits
+        return first.sample(index) if index < len(first) else second.sample(index - len(first))
+
+    def name(self, index: int) -> str:
+        first, second = self._splits
+        return first.name(index) if index < len(first) else second.name(index - len(first))
 
 
 class _Both(Split):

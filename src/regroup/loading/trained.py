@@ -15,6 +15,7 @@ from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import CheckpointError, ConfigError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
+from regroup.interop import heads
 from regroup.loading.inputs import ImageInput, require_images
 from regroup.loading.kinds import Loaded, kind, kind_in
 from regroup.loading.named import named
@@ -23,6 +24,7 @@ from regroup.networks import anywhere
 from regroup.training.checkpoint import load_checkpoint, load_state
 from regroup.training.data.images import Crop, Resample
 from regroup.training.directory import Record, published
+from regroup.training.tasks import tasks
 
 if TYPE_CHECKING:
     from regroup.training import DataSet
@@ -44,6 +46,7 @@ class Trained:
         part: of an image, how much of each side is shown to the network.
         crop: what is shown of an image of other proportions.
         resample: how images of other sizes are made.
+        task: what it is trained for.
         kind: of a directory with this description: see `regroup.loading`.
     """
 
@@ -58,6 +61,7 @@ class Trained:
     part: float
     crop: Crop = "center"
     resample: Resample = "bicubic"
+    task: str = "classify"
     kind: Literal["trained"] = "trained"
 
     @classmethod
@@ -67,7 +71,7 @@ class Trained:
         """Return the description of a network that is trained on `data`."""
         images = list(data.classes), list(data.shape), list(data.mean), list(data.std)
         shown = data.part, data.crop, data.resample
-        return cls(model, options, strategy, where, *images, *shown)
+        return cls(model, options, strategy, where, *images, *shown, data.task)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""
@@ -82,6 +86,7 @@ class Trained:
         """
         found = build(value, cls)
         require(len(found.classes) >= 1, "classes", found.classes, "one name or more")
+        require(found.task in tasks, "task", found.task, f"one of {', '.join(tasks)}")
         require_images(found.shape, found.mean, found.std, found.part)
         return found
 
@@ -165,13 +170,32 @@ class Trained:
         return model
 
     def take(self, run: _Run, model: nn.Module, *, new_head: bool) -> None:
-        """Give `model`, which is this network, the weights of a run; errors are those of `load`."""
-        self.load(run.path, model, run.weights, new_head=new_head)
+        """Give `model`, which is this network, the weights of a run; errors are those of `load`.
+
+        A run of its backbone alone, without a head, gives the backbone's.
+        """
+        if run.network.task != self.task and run.network.model == heads.backbone_of(self.model):
+            self._take_backbone(run, model)
+        else:
+            self.load(run.path, model, run.weights, new_head=new_head)
+
+    def _take_backbone(self, run: _Run, model: nn.Module) -> None:
+        state = run.weights if isinstance(run.weights, dict) else {}
+        found = heads.backbone_state(model, state)
+        if found is None:
+            options = "with the same options, channels and strategy"
+            raise CheckpointError(
+                run.path, f"is of another network than the backbone of {self.model} {options}"
+            )
+        load_state(run.path, model, model.state_dict() | found)
 
     def _said_of_head(
         self, run: _Run | None, model: nn.Module, *, pretrained: bool, new_head: bool
     ) -> Iterator[str]:
         """Yield what the user should know of the classifier."""
+        if run is not None and run.network.task != self.task:
+            yield f"{run.path}: the backbone has its weights; the rest is new"
+            return
         if run is not None and not new_head and run.network.classes != self.classes:
             yield f"{run.path}: its classifier is of other classes; new_head=True begins it anew"
         published = anywhere.published_classes(self.model)
@@ -266,8 +290,8 @@ def trained(path: Path) -> Loaded:
     saved = _Run.read(path)
     found = saved.network
     model = found.rebuild(path, saved.weights)
-    classes = tuple(found.classes)
-    return Loaded(model, classes, found.input, found.name, found.kind, path, _data_of(path.absolute().parent))
+    classes, source = tuple(found.classes), _data_of(path.absolute().parent)
+    return Loaded(model, classes, found.input, found.name, found.kind, path, source, found.task)
 
 
 def _data_of(directory: Path) -> str | None:

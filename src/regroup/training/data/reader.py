@@ -14,6 +14,7 @@ from regroup.errors import DataError
 from regroup.training.data.augmentation import Augmentation
 from regroup.training.data.dataset import Split
 from regroup.training.data.randomness import seeded
+from regroup.training.data.targets import TargetSplit, Vary
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Reader(Dataset):
 
     def __init__(self, split: Split, augmentation: Augmentation, key: tuple[int, ...]) -> None:
         self.split, self._key = split, key
+        self._vary: Vary | None = None
         self._transform = augmentation.of_pictures(*split.shape[1:]) if augmentation.kind == "timm" else None
 
     def images(self, indices: Tensor) -> Tensor:
@@ -52,6 +54,8 @@ class Reader(Dataset):
         Raises:
             DataError: an image cannot be read; names the file.
         """
+        if isinstance(self.split, TargetSplit):
+            return self.split.samples(indices, self._vary, self._key)
         return self.images(indices), self.split.targets(indices)
 
     def __getitem__(self, index: Tensor) -> tuple[Read, dict[str, str]] | DataError:

@@ -1,23 +1,24 @@
 """Glyph scenes: several characters in one image, with boxes and masks, to detect and to segment.
 
->>> scenes = glyph_scenes((96, 128), count=10)
->>> image, target = scenes.train[0]
->>> image.shape, sorted(target)
-(torch.Size([3, 96, 128]), ['area', 'boxes', 'image_id', 'iscrowd', 'labels', 'masks', 'semantic'])
+>>> data = regroup.load_data("scenes", image=(64, 96), task="segment", count=10)
+>>> data.classes, len(data.train), len(data.test)
+(('background', 'A', 'B', 'C', 'D', 'E', 'F'), 10, 2)
+>>> image, mask = data.train[0]
+>>> image.shape, mask.shape
+(torch.Size([3, 64, 96]), torch.Size([64, 96]))
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from regroup.errors import ConfigError
 from regroup.spec import Size
+from regroup.training.data.dataset import DataSet, digest_of
 from regroup.training.data.drawing import (
     Warp,
     background,
@@ -30,46 +31,29 @@ from regroup.training.data.drawing import (
 from regroup.training.data.fonts import CAPITAL, CHARACTERS, TEST_FONTS, TRAIN_FONTS, atlas, atlas_level
 from regroup.training.data.glyphs import check_drawing
 from regroup.training.data.randomness import Dice
-
-Target = dict[str, Tensor]
-"""What an image shows, in the format of torchvision's detection models.
-
-boxes (glyphs, 4) float32 x1, y1, x2, y2 in pixels; labels (glyphs,) int64, from 1; masks (glyphs, height,
-width) uint8; area (glyphs,) float32; iscrowd (glyphs,) int64, 0; image_id int64; and semantic (height,
-width) int64, the label of each pixel or 0.
-"""
+from regroup.training.data.sources import data_sets
+from regroup.training.data.targets import Target, TargetSplit
 
 _LEAST_PIXELS = 8  # a glyph of which less is inside the image is not drawn
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """A data set of scenes.
-
-    Attributes:
-        classes: name of each label; the first is the background.
-        train: scenes to learn from.
-        test: scenes to measure with, in fonts that `train` does not have.
-    """
-
-    classes: tuple[str, ...]
-    train: SceneSplit
-    test: SceneSplit
-
-
-def glyph_scenes(
-    image: Size = (128, 128),
+def scenes(
+    image: Size | None = None,
     *,
+    task: str = "segment",
     channels: int = 3,
-    classes: str = CHARACTERS,
-    count: int = 500,
-    most: int = 6,
+    classes: str = "ABCDEF",
+    count: int = 1000,
+    most: int = 4,
     seed: int = 0,
-) -> Scenes:
-    """Return scenes of one to `most` characters that do not touch each other.
+) -> DataSet:
+    """Return scenes of one to `most` characters that do not touch each other, in 128 x 128 by default.
+
+    Those to test with are in fonts that are not trained on.
 
     Args:
         image: (height, width), at least 32 each.
+        task: "segment" or "detect".
         channels: 3 for colour, 1 for grey.
         classes: the characters that occur, of `fonts.CHARACTERS`.
         count: training scenes; there is a fifth as many to test with.
@@ -79,24 +63,32 @@ def glyph_scenes(
     Raises:
         ConfigError: an argument out of range.
     """
-    check_drawing(image, channels, classes)
-    for name, value, least in (("image", min(image), 32), ("count", count, 1), ("most", most, 1)):
+    height, width = image or (128, 128)
+    check_drawing((height, width), channels, classes)
+    for name, value, least in (("image", min(height, width), 32), ("count", count, 1), ("most", most, 1)):
         if value < least:
             raise ConfigError(name, value, f"{least} or more")
-    shape = channels, image[0], image[1]
-    return Scenes(
+    if task not in ("segment", "detect"):
+        raise ConfigError("task", task, "'segment' or 'detect' with the data set 'scenes'")
+    shape = channels, height, width
+    train, test = (
+        SceneSplit(fonts, classes, number, most, shape, key, task)
+        for fonts, number, key in ((TRAIN_FONTS, count, (seed, 2)), (TEST_FONTS, -(-count // 5), (seed, 3)))
+    )
+    return DataSet(
+        name="scenes",
         classes=("background", *classes),
-        train=SceneSplit(TRAIN_FONTS, classes, count, most, shape, (seed, 2)),
-        test=SceneSplit(TEST_FONTS, classes, -(-count // 5), most, shape, (seed, 3)),
+        shape=shape,
+        train=train,
+        test=test,
+        mean=(0.5,) * channels,
+        std=(0.26,) * channels,
+        crop="squash",
+        task=task,
     )
 
 
-def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Return images and targets as the two lists that torchvision's detection models take."""
-    return [image for image, _ in samples], [target for _, target in samples]
-
-
-class SceneSplit(Dataset):
+class SceneSplit(TargetSplit):
     """Scene i is drawn from (key, i) alone.
 
     Args:
@@ -106,6 +98,7 @@ class SceneSplit(Dataset):
         most: largest number of characters in one.
         shape: (channels, height, width).
         key: what the drawings depend on.
+        task: of the targets.
     """
 
     def __init__(
@@ -116,23 +109,24 @@ class SceneSplit(Dataset):
         most: int,
         shape: tuple[int, int, int],
         key: Sequence[int],
+        task: str = "segment",
     ) -> None:
-        self.shape, self._count, self._most, self._key = shape, count, most, tuple(key)
+        self.shape, self.task, self._most, self._key = shape, task, most, tuple(key)
         self._fonts = fonts
         self._characters = np.array([CHARACTERS.index(c) for c in classes])
+        self._remember(count)
 
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Return an image, float32 (channels, height, width) in 0..1, and its target."""
-        index = range(self._count)[index]
-        dice = Dice(*self._key, [index])
+    def sample(self, index: int) -> tuple[Tensor, Target]:
+        """Return an image, uint8 (channels, height, width), and all of its target, masks too."""
+        dice = Dice(*self._key, [range(len(self))[index]])
         luminance = dice.between(0.1, 0.9)
         canvas = background(dice, luminance, self.shape)
         labels, masks = self._place(dice, canvas, luminance)
-        image = torch.from_numpy(finished(dice, canvas)[0]).float().div_(255)
-        return image, _target(index, labels, masks)
+        return torch.from_numpy(finished(dice, canvas)[0]), _target(labels, masks)
+
+    def digest(self) -> str:
+        drawn = super().digest()  # of other releases of the fonts, images differ
+        return digest_of(drawn, self._key, self._fonts, self._characters.tolist(), self._most)
 
     def _place(self, dice: Dice, canvas: np.ndarray, luminance: np.ndarray) -> tuple[list[int], np.ndarray]:
         """Draw glyphs where they fit; return their labels and masks, (glyphs, height, width) bool."""
@@ -181,7 +175,7 @@ def _box(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _target(index: int, labels: list[int], masks: np.ndarray) -> Target:
+def _target(labels: list[int], masks: np.ndarray) -> Target:
     boxes = [(c.start, r.start, c.stop, r.stop) for r, c in map(_box, masks)]
     semantic = (masks * np.array(labels)[:, None, None]).sum(0)  # masks do not overlap
     return {
@@ -190,6 +184,8 @@ def _target(index: int, labels: list[int], masks: np.ndarray) -> Target:
         "masks": torch.from_numpy(masks.astype(np.uint8)),
         "area": torch.from_numpy(masks.sum((1, 2))).float(),
         "iscrowd": torch.zeros(len(labels), dtype=torch.int64),
-        "image_id": torch.tensor(index),
         "semantic": torch.from_numpy(semantic).long(),
     }
+
+
+data_sets.add("scenes", scenes)

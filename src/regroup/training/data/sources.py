@@ -21,6 +21,7 @@ def load_data(
     source: str | Path = "digits",
     image: int | Size | None = None,
     *,
+    task: str = "classify",
     bad_images: BadImages = "error",
     download: bool = False,
     root: str | Path = "data",
@@ -37,6 +38,7 @@ def load_data(
             such folders in `train` and `val` (or `test`). A folder that has the name of a data set needs
             "./" before it.
         image: size of the images, one number or (height, width); None is what the source has.
+        task: what networks are to say of the images: a name of `regroup.training.tasks`.
         bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
         download: fetch a data set of torchvision that is not in `root`.
         root: where data sets of torchvision lie.
@@ -51,16 +53,19 @@ def load_data(
         DataError: the images cannot be used; names each file with its reason.
     """
     size = _size(image)
-    common = {"bad_images": bad_images, "download": download, "root": Path(root), "testing": testing}
+    common = {"task": task, "bad_images": bad_images, "download": download}
+    common |= {"root": Path(root), "testing": testing}
     if bad_images not in ("error", "skip"):
         raise ConfigError("bad_images", bad_images, "'error' or 'skip'")
     name = str(source)
     if isinstance(source, str) and source in data_sets:
-        return _call(name, data_sets[source], size, common, options)
+        return _of_task(task, _call(name, data_sets[source], size, common, options))
     path = Path(source).expanduser()
     if path.is_dir():
         from regroup.training.data.folder import folder
 
+        if task != "classify":
+            raise ConfigError("data", name, f"the name of a data set for the task {task}")
         return _call(name, folder, size, common | {"root": path}, options)
     if isinstance(source, Path) or "/" in source or source.startswith("."):
         raise DataError(source, "there is no such folder")
@@ -82,6 +87,12 @@ def _call(name: str, make: Callable[..., DataSet], size: Size | None, common: di
             )
             raise ConfigError(option, options[option], allowed)
     return make(size, **{key: value for key, value in common.items() if key in takes}, **options)
+
+
+def _of_task(task: str, data: DataSet) -> DataSet:
+    if data.task != task:
+        raise ConfigError("data", data.name, f"a data set for the task {task}", f"it is for {data.task}")
+    return data
 
 
 def _size(image: int | Size | None) -> Size | None:

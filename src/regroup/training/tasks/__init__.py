@@ -1,9 +1,9 @@
 """What a network is trained for, as a value: a file of this package for each task, found by being there.
 
 >>> sorted(tasks)
-['classify']
->>> tasks["classify"].defaults
-{}
+['classify', 'segment']
+>>> tasks["segment"].defaults["data"]
+'scenes'
 
 The loop, the measuring, the command line and the comparison ask a `Task` and know nothing else of what a
 network gives: what a step minimises, how good outputs are, and what fits together. Which task it is stands in
@@ -13,7 +13,7 @@ the data set (`DataSet.task`): targets are of one task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from regroup.errors import ConfigError
 from regroup.registry import Registry
+from regroup.spec import Size
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 
@@ -76,11 +77,15 @@ class Task(ABC):
 
     Attributes:
         name: of the task, as `--task` takes it.
+        columns: what `answers` have, in this order, after the name of the image: class, name, how sure, ...
+        gives: what a network gives, as the end of a sentence, with a place for the number of classes.
         unused: settings of `TrainConfig` that mean nothing here.
         defaults: options of `regroup train` and `compare` that are others here than their dataclasses say.
     """
 
     name: str
+    gives: str
+    columns: tuple[str, ...]
     unused: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
 
@@ -100,6 +105,51 @@ class Task(ABC):
         """Return what measures a network on the test images of `data`; None: images of unknown classes."""
 
     @abstractmethod
+    def misfit(self, found: Any, images: Tensor, classes: int | None) -> str:
+        """Return what is wrong with what a network gives for images, in words; "" if nothing is.
+
+        Args:
+            found: what it gives, in eval mode.
+            images: for these, (N, channels, height, width).
+            classes: how many there must be; None: any number.
+        """
+
+    @abstractmethod
+    def classes_of(self, model: nn.Module, found: Any) -> int:
+        """Return how many classes a network tells apart.
+
+        Args:
+            model: the network.
+            found: what it gives.
+        """
+
+    @abstractmethod
+    def seen(self, found: Any, sizes: Sequence[Size]) -> list[Any]:
+        """Return what a network has seen in each image: what `answers` and `draw` take.
+
+        Args:
+            found: what it gives, in eval mode.
+            sizes: height and width that each picture has, by which what lies in it is told.
+        """
+
+    @abstractmethod
+    def answers(self, seen: Any, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+        """Return what is seen in one image as JSON values: class, name, and how sure or large it is.
+
+        Args:
+            seen: of `seen`.
+            names: of the classes; may be empty.
+            top: so many at most, the surest or largest first.
+        """
+
+    def draw(self, picture: Tensor, seen: Any, names: Sequence[str]) -> Tensor | None:
+        """Return a picture, uint8 (3, height, width), with what is seen in it; None: nothing can be drawn."""
+        return None
+
+    def mask(self, seen: Any) -> Tensor | None:
+        """Return the class of each pixel, uint8 (height, width), where that is what is seen."""
+        return None
+
     def check(self, what: str, model: nn.Module, data: DataSet, device: torch.device) -> None:
         """Require that a network gives for these images what this task wants.
 
@@ -112,6 +162,9 @@ class Task(ABC):
         Raises:
             ConfigError: it does not.
         """
+        found = outputs_of_two(self, what, model, data, device)
+        if wrong := self.misfit(found, torch.empty(2, *data.shape), len(data.classes)):
+            raise ConfigError(what, wrong, f"a network that gives {self.gives.format(len(data.classes))}")
 
     def check_config(self, config: TrainConfig, teacher: nn.Module | None) -> None:
         """Require that nothing is set that means nothing here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regroup.errors import ConfigError
+from regroup.spec import Size
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 from regroup.training.evaluation import wilson
-from regroup.training.tasks import Meter, Metrics, Task, Total, outputs_of_two, tasks
+from regroup.training.tasks import Meter, Metrics, Task, Total, tasks
 
 BINS = 15
 """Of the calibration error: as many as in the paper."""
@@ -105,6 +107,8 @@ class Classify(Task):
     """images (N, channels, height, width) -> scores (N, classes), before any softmax."""
 
     name = "classify"
+    columns = ("class", "name", "probability")
+    gives = "a score for each of {} classes"
 
     def loss(self, model: nn.Module, batch: Batch, config: TrainConfig, teacher: nn.Module | None) -> Tensor:
         """Return the cross-entropy.
@@ -124,12 +128,24 @@ class Classify(Task):
     def meter(self, data: DataSet | None) -> Meter:
         return _Counts(0 if data is None else len(data.classes))
 
-    def check(self, what: str, model: nn.Module, data: DataSet, device: torch.device) -> None:
-        labels, scores = len(data.classes), outputs_of_two(self, what, model, data, device)
-        shape = tuple(scores.shape) if isinstance(scores, Tensor) else ()
-        if shape != (2, labels):
-            found = f"{shape[1]} classes" if len(shape) == 2 else f"output of shape {shape}"
-            raise ConfigError(what, found, f"a network with a score for each of {labels} classes")
+    def misfit(self, found: Any, images: Tensor, classes: int | None) -> str:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else ()
+        if len(shape) != 2 or len(found) != len(images):
+            return f"output of shape {shape}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        return f"{shape[1]} classes" if classes not in (None, shape[1]) else ""
+
+    def classes_of(self, model: nn.Module, found: Tensor) -> int:
+        return found.shape[1]
+
+    def seen(self, found: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+        return list(found.softmax(1))
+
+    def answers(self, seen: Tensor, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+        best = seen.topk(min(top, len(seen)))
+        return [
+            {"class": number, "name": names[number] if names else "", "probability": value}
+            for value, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
 
 
 def distillation(scores: Tensor, wanted: Tensor, heat: float) -> Tensor:
