@@ -93,6 +93,36 @@ def _channels(s, x, y, n):
 
 
 @step
+def _pixels(s, x, y, n):
+    if not _is_image(x):
+        return x.roll(1, -1) if x.dim() else x
+    moved = (
+        lambda: x.flip(2 + n % 2),
+        lambda: x.roll((1, -2), (1 + n % 3, 3)),
+        lambda: F.pad(x, (2, 0, 1, 1), ("reflect", "replicate")[n % 2])[:, :, 2:, :-2],
+        lambda: F.pad(x, (-1, 2, 1, -1), value=float(n % 3))[..., 1:].repeat(1, 1, 1, 2)[..., :SIDE],
+        lambda: torch.cat([x, _alike(x, y)], 2 + n % 2)[:, :, n % 2 and 0 : SIDE, :SIDE],
+        lambda: x[..., [4, 4, 0, 2, 1]],
+        lambda: x.transpose(1 + n % 2, 3),
+        lambda: (
+            F.pixel_shuffle(F.pad(x[:, :4], (1, 0, 1, 0)), 2).reshape(len(x), 1, 12, 12)[..., :SIDE, :SIDE]
+            + x
+        ),
+        lambda: F.pixel_unshuffle(F.pad(x, (1, 0, 1, 0)), 2)[:, 3:8].sum(3, keepdim=True)[:, :, :1] + x,
+    )
+    return F.relu6(moved[n % len(moved)]())
+
+
+@step
+def _reduced(s, x, y, n):
+    if not _is_image(x):
+        return x
+    dims = ((1,), (2,), (3,), (2, 3), (1, 3))[n % 5]
+    small = (x.amax if n % 2 else x.sum)(dims, keepdim=True)
+    return F.relu6((x - small, small - x, x + small, x * small)[n % 4])
+
+
+@step
 def _weights(s, x, y, n):
     bias = (s.convs[0].bias * 2).sum() + (s.plain if n % 2 else s.table[1])
     return x + bias

@@ -6,6 +6,7 @@ to an image. What comes out says where each pixel comes from, whatever the opera
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,18 +19,18 @@ from regroup.engine.placing.tasks import Tasks
 from regroup.engine.recognition import name_of, recognises_several
 from regroup.kernels import problems as kernels
 
-MOVES = (
-    "constant_pad_nd",
-    "flip",
-    "index_select",
-    "reflection_pad2d",
-    "replication_pad2d",
-    "roll",
-    "slice_copy.Tensor",
-    "split_copy.Tensor",
-    "split_with_sizes_copy",
-)
-"""Operators of PyTorch's that move pixels, or fill with a constant; the tests sweep them."""
+MOVES: dict[str, Callable[[list], Sequence[int]]] = {
+    "constant_pad_nd": lambda args: range(4 - len(args[1]) // 2, 4),
+    "flip": lambda args: args[1],
+    "index_select": lambda args: args[1:2],
+    "reflection_pad2d": lambda args: (2, 3),
+    "replication_pad2d": lambda args: (2, 3),
+    "roll": lambda args: args[2] if len(args) > 2 else (),
+    "slice_copy.Tensor": lambda args: args[1:2],
+    "split_copy.Tensor": lambda args: args[2:3],
+    "split_with_sizes_copy": lambda args: args[2:3],
+}
+"""Operators of PyTorch's that move pixels, or fill with a constant, and along which dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +77,9 @@ class _Moved:
 
     @property
     def numbers(self) -> Tensor:
-        """The number of every pixel, channel after channel; -1 is the constant."""
-        channels, height, width = self.image.shape
+        """The number of every pixel, as an image of one channel."""
         rows, columns = (torch.tensor(of, dtype=torch.float64) for of in (self.rows, self.columns))
-        plane = torch.arange(channels, dtype=torch.float64).view(-1, 1, 1) * (height * width)
-        return (plane + rows[:, None] * width + columns)[None]
+        return (rows[:, None] * self.image.shape[2] + columns)[None, None]
 
 
 @recognises_several
@@ -107,6 +106,9 @@ def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
     if not all(v.native and v.per == source.per and len(v.shape) == 3 for v in (source, *node.outputs)):
         return None
     _, height, width = source.shape
+    along = [dim % 4 for dim in MOVES[name_of(node)](list(node.op.args))]
+    if not along or not set(along) <= {2, 3}:
+        return None  # it moves channels or images, or does not say what
     start = moved.get(source) or _Moved(source, tuple(range(height)), tuple(range(width)))
     value = float(node.op.args[2]) if name_of(node) == "constant_pad_nd" and len(node.op.args) > 2 else 0.0
     args = [start.numbers if isinstance(arg, Ref) else arg for arg in node.op.args]
@@ -126,13 +128,15 @@ def _is_zeros_around(node: Node) -> bool:
 
 
 def _read(image: Value, numbers: Tensor, value: float) -> _Moved | None:
-    """Return where the pixels with these numbers come from, if all channels and all rows agree."""
-    channels, _, width = image.shape
-    if numbers.dim() != 4 or numbers.shape[:2] != (1, channels) or not numbers.numel():
+    """Return where the pixels with these numbers come from; -1 is the constant."""
+    if not numbers.numel():
         return None
-    first = numbers[0, 0].long()
-    rows = torch.where(first < 0, -1, first // width).amax(1)
-    columns = torch.where(first < 0, -1, first % width).amax(0)
+    plane, width = numbers[0, 0].long(), image.shape[2]
+    rows = torch.where(plane < 0, -1, plane // width).amax(1)
+    columns = torch.where(plane < 0, -1, plane % width).amax(0)
     found = _Moved(image, tuple(rows.tolist()), tuple(columns.tolist()), value)
     there = (rows >= 0)[:, None] & (columns >= 0)
-    return found if torch.equal(torch.where(there, found.numbers, -1.0), numbers) else None
+    assert torch.equal(torch.where(there, found.numbers, -1.0), numbers), (
+        "not row by row and column by column"
+    )
+    return found
