@@ -129,7 +129,7 @@ class Compiled(NotScripted, nn.Module):
     results have the same bits for any number. They share each step as they come, and wait for none that has
     lost its core, unless it holds a piece of the work. They are PyTorch's own; or the library's, which all
     networks share and which sleep when there is nothing to do: while other processes want the cores, in
-    forked processes, without GNU OpenMP (macOS, Windows), or if their number is another. A call that finds
+    forked processes, on Windows, or if their number is another. A call that finds
     all at work does its own alone. PyTorch's operators have one thread in a forked process; it says so once.
     It computes in float32, whatever autocast and default types say.
 

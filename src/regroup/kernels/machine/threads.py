@@ -1,7 +1,8 @@
 """The thread pool that PyTorch computes on, for native code: parallel regions.
 
-On Linux that is GNU OpenMP, which PyTorch brings along (LLVM's and Intel's have the same entry points).
-A forked process has none; there, and where there is no OpenMP, threads of our own do the work (`workers.py`).
+That is OpenMP, which PyTorch brings along: GNU's on Linux; on macOS LLVM's, which has the same entry points.
+A forked process has none, and what PyTorch brings along on Windows has other ones; there threads of our own
+do the work (`workers.py`).
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def _libraries() -> Iterator[ctypes.CDLL]:
     import torch
 
     folder = Path(torch.__file__).parent
-    found = [*folder.glob("lib/libgomp*"), *folder.parent.glob("torch.libs/libgomp*")]
+    places = ("torch/lib/libgomp*", "torch.libs/libgomp*", "torch/lib/libomp.dylib")
+    found = [path for place in places for path in folder.parent.glob(place)]
     for path in [*found, "libgomp.so.1", "libomp.so"]:
         try:
             yield ctypes.CDLL(str(path))

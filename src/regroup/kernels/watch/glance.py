@@ -121,7 +121,7 @@ class Looking:
 
     def cell(self) -> Value:
         """Return the address of a word of its own."""
-        return self.code.emit("ptr", "alloca i64, align 8")
+        return self.code.memory(1)
 
     def entry(self, name: str, index: Operand) -> Value:
         """Return a word of an array."""
