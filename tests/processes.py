@@ -8,6 +8,7 @@ import runpy
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -37,6 +38,17 @@ def in_fork(function: Callable, *arguments: object) -> Ended:
         for stream in (out, err):
             stream.seek(0)
         return Ended(code, out.read(), err.read())
+
+
+def run_program(function: Callable, *arguments: object, **environment: str) -> Ended:
+    """Call the main function of a program in an environment, with the warnings that Python has by itself."""
+
+    def run() -> None:
+        warnings.resetwarnings()
+        os.environ.update(environment)
+        function(*arguments)
+
+    return in_fork(run)
 
 
 def run_script(path: str, *argv: str) -> Ended:

@@ -29,15 +29,22 @@ EMULATED = ["aarch64", "armv7-neon", "riscv64", "riscv64-v", "cortex-m4", "corte
 
 
 class Elsewhere:
-    """Runs kernels in an emulator: each is linked to a program that does one job."""
+    """Runs kernels in an emulator: each is linked to a program that does one job.
+
+    Attributes:
+        machine: whose code the emulator runs.
+    """
 
     def __init__(self, machine: Machine, folder: Path) -> None:
-        self._machine, self._folder = machine, folder
+        self.machine, self._folder = machine, folder
         self._last: Kernel | None = None
-        self._object = folder / "elsewhere.o"
         flags = ["-O1", "-Wall", "-Werror", *machine.flags.split()]
-        run([machine.compiler, *flags, "-c", _RUNNER, "-o", self._object])
-        self._parts = [self._object, *board_files(machine, folder)]
+        sources, self._parts = [_RUNNER], []
+        for part in board_files(machine, folder):
+            (sources if str(part).endswith(".c") else self._parts).append(part)
+        for source in sources:
+            self._parts.append(folder / f"{source.stem}.o")
+            run([machine.compiler, *flags, "-c", source, "-o", self._parts[-1]])
 
     def __call__(self, job: Job) -> None:
         folder, buffers = self._folder, [*job.buffers, job.private]
@@ -47,15 +54,15 @@ class Elsewhere:
                 function.attributes = "nounwind"
             code = jit.compile_object(assembly(functions), job.kernel.target)
             (folder / "kernel.o").write_bytes(code)
-            parts = [*self._parts, folder / "kernel.o", *self._machine.flags.split()]
-            run([self._machine.compiler, "-o", folder / "job", *parts])
+            parts = [*self._parts, folder / "kernel.o", *self.machine.flags.split()]
+            run([self.machine.compiler, "-o", folder / "job", *parts])
             self._last = job.kernel
         numbers = [int(job.at_end), len(job.ranges), *(n for pair in job.ranges for n in pair), len(buffers)]
         data = struct.pack(f"<{len(numbers)}q", *numbers)
         for buffer, offset in zip(buffers, [*job.offsets, 0], strict=True):
             data += struct.pack("<2q", buffer.nbytes, 4 * offset) + buffer.tobytes()
         (folder / "in").write_bytes(data)
-        command = program(self._machine, folder / "job", [folder / "in", folder / "out"])
+        command = program(self.machine, folder / "job", [folder / "in", folder / "out"])
         done = subprocess.run(command, capture_output=True, timeout=250, cwd=folder)
         if b"qemu" in done.stderr and b"Assertion" in done.stderr:  # of its own code, not of what it runs
             pytest.skip(f"the emulator itself failed: {done.stderr.decode().splitlines()[-1]}")
@@ -66,10 +73,14 @@ class Elsewhere:
             at += len(buffer)
 
 
+@pytest.fixture(scope="module", params=EMULATED)
+def bench(request, tmp_path_factory):
+    return Bench(Elsewhere(require(request.param), tmp_path_factory.mktemp(request.param)))
+
+
 @pytest.mark.timeout(0 if _FUZZ else 300)
 @pytest.mark.parametrize("family", MAKERS)
-@pytest.mark.parametrize("name", EMULATED)
-def test_kernels_stay_within_the_rounding_bound_and_within_their_tensors(family, name, tmp_path, capsys):
-    machine = require(name)
-    run_family(family, EMULATED.index(name), COUNT, [machine.cpu], Bench(Elsewhere(machine, tmp_path)))
+def test_kernels_stay_within_the_rounding_bound_and_within_their_tensors(family, bench, capsys):
+    machine = bench.machine.machine
+    run_family(family, EMULATED.index(machine.name), COUNT, [machine.cpu], bench)
     assert capsys.readouterr().out.splitlines()[-1] == f"passed {COUNT}"

@@ -90,7 +90,7 @@ class Bench:
 
     def __init__(self, machine: Callable[[Job], None] | None = None) -> None:
         self.regions = [Guarded(_FLOATS) for _ in range(9)]
-        self._machine = machine or Here()
+        self.machine = machine or Here()
 
     def run(self, kernel: Kernel, rng: Random, exact: bool) -> None:
         """Run a kernel on random numbers and compare it with the reference."""
@@ -135,7 +135,7 @@ class Bench:
         # no memory is there: what is fetched ahead is not read
         private[:CURSOR].view(np.int64)[:3] = 0, 1 << 16, 0
         ranges = _ranges(kernel.items, rng)
-        self._machine(Job(kernel, [*buffers, weights], [*offsets, 0], private, at_end, ranges))
+        self.machine(Job(kernel, [*buffers, weights], [*offsets, 0], private, at_end, ranges))
         self._check(kernel, output, tensors, parameters, exact)
 
     def _check(

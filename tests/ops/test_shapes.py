@@ -85,9 +85,10 @@ def test_norms(data: st.DataObject, rank: int, affine: bool, training: bool) -> 
     weights = (weight, weight) if affine else (None, None)
     if x.is_floating_point():
         given = (x, *weights, mean, mean, training, 0.1, 1e-5)
-        right = ATEN.native_batch_norm.default(*given)[0]
-        found = result_of(ATEN.native_batch_norm.default, given, {})[0]
-        assert look(found) == look(right)
+        right = ATEN.native_batch_norm.default(*given)
+        found = result_of(ATEN.native_batch_norm.default, given, {})
+        kept = 3 if training else 1  # what else there is of one that has learned differs by device
+        assert list(map(look, found[:kept])) == list(map(look, right[:kept]))
 
 
 @settings(quick, max_examples=300)

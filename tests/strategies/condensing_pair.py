@@ -1,8 +1,6 @@
-"""A program that condenses with two processes, then with one; prints both outcomes as JSON."""
+"""A program, `main`, that condenses with two processes, then with one; prints both outcomes as JSON."""
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,10 +22,10 @@ def network(layer=CondensedConv):
     )
 
 
-if __name__ == "__main__":
+def main(directory):
     pair.network = network
     outcomes = {
-        "pair": pair.pair(Path(sys.argv[1]), 1),
+        "pair": pair.pair(directory, 1),
         "alone": pair.outcome(batch_size=8, grad_accum_steps=2),
     }
     print(json.dumps(outcomes))

@@ -2,11 +2,7 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +30,8 @@ from regroup.strategies.learning import (
 )
 from regroup.strategies.reactivated import ReactivatedConv
 from regroup.training import train
+from tests.processes import run_program
+from tests.strategies import condensing_pair
 from tests.strategies.condensing_pair import network
 from tests.training.cases import config, data, equal
 
@@ -349,11 +347,7 @@ def test_two_models_in_one_process_do_not_disturb_each_other():
 
 
 def test_two_processes_end_in_the_grouping_of_one(tmp_path):
-    command = [sys.executable, "-m", "tests.strategies.condensing_pair", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    ran = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
-    )
+    ran = run_program(condensing_pair.main, tmp_path, GLOO_SOCKET_IFNAME="lo")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     outcomes = json.loads(ran.stdout)
     first, second = outcomes["pair"]

@@ -1,8 +1,6 @@
-"""A program that trains each learned strategy with two processes; prints how both ended, as JSON."""
+"""A program, `main`, that trains each learned strategy with two processes; prints how both ended, as JSON."""
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -47,5 +45,5 @@ def outcomes(**changes):
     return trained
 
 
-if __name__ == "__main__":
-    print(json.dumps(pair.pair(Path(sys.argv[1]), 1, outcomes)))
+def main(directory):
+    print(json.dumps(pair.pair(directory, 1, outcomes)))

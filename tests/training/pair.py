@@ -1,10 +1,9 @@
-"""A program that trains with two processes, then with one that accumulates; prints both outcomes as JSON."""
+"""A program, `main`, that trains with two processes, then with one that accumulates; prints both as JSON."""
 
 import json
 import os
 import socket
 import sys
-from pathlib import Path
 
 import torch
 import torch._dynamo  # DistributedDataParallel imports it: once here, not in every process
@@ -71,7 +70,3 @@ def main(directory):
         outcomes[f"pair{parts}"] = pair(directory, parts)
         outcomes[f"alone{parts}"] = outcome(batch_size=8, grad_accum_steps=2 * parts)
     print(json.dumps(outcomes))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,10 +1,6 @@
 """Learned groupings in every kind of run: two processes, averaged weights, a loop of one's own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +10,8 @@ from torch.nn import functional
 import regroup
 from regroup.strategies.learning import learned_modules
 from regroup.training import train
+from tests.processes import run_program
+from tests.training import learned_pair
 from tests.training.cases import config, data
 from tests.training.learned_pair import STRATEGIES, network
 
@@ -45,10 +43,7 @@ def check_deployed(model):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    command = [sys.executable, "-m", "tests.training.learned_pair", str(tmp_path_factory.mktemp("pair"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    root = Path(__file__).parents[2]
-    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    ran = run_program(learned_pair.main, tmp_path_factory.mktemp("pair"), GLOO_SOCKET_IFNAME="lo")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return json.loads(ran.stdout)
 

@@ -1,21 +1,17 @@
 """Two processes train as one that accumulates their batches: to the bit, for halves are exact."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import run_program
+from tests.training import pair
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    command = [sys.executable, "-m", "tests.training.pair", str(tmp_path_factory.mktemp("pair"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    root = Path(__file__).parents[2]
-    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    ran = run_program(pair.main, tmp_path_factory.mktemp("pair"), GLOO_SOCKET_IFNAME="lo")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return json.loads(ran.stdout)
 
@@ -38,6 +34,6 @@ def test_both_processes_end_with_the_same_weights_buffers_and_results(trained, p
 @pytest.mark.parametrize(("parts", "steps"), [(1, [6, 12, 18]), (2, [3, 6, 9])])
 def test_their_mean_loss_is_that_of_all_images(trained, parts, steps):
     runs = trained[f"pair{parts}"][0]["results"], trained[f"alone{parts}"]["results"]
-    for pair, alone, step in zip(*runs, steps, strict=True):
-        assert pair["train_loss"] == pytest.approx(alone["train_loss"])
-        assert pair["step"] == alone["step"] == step
+    for both, alone, step in zip(*runs, steps, strict=True):
+        assert both["train_loss"] == pytest.approx(alone["train_loss"])
+        assert both["step"] == alone["step"] == step

@@ -65,16 +65,16 @@ def _itself(args: Call) -> Tensor:
     return args[0]
 
 
-def _norm(args: Call) -> tuple[Tensor, ...] | None:
-    """Return the result of a batch norm that uses its statistics; what it is made of has one type."""
+def _norm(args: Call, training: bool = False) -> tuple[Tensor, ...] | None:
+    """Return the result of a batch norm whose tensors have one type; in training with its statistics."""
     x, *others = args[:5]
-    if any(t is not None and t.dtype != x.dtype for t in others):
+    if any(t is not None and t.dtype != x.dtype for t in others) or (training and x.itemsize < 4):
         return None
-    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+    return torch.empty_like(x), *(x.new_empty(x.shape[1] if training else 0) for _ in range(2))
 
 
 def _either_norm(args: Call) -> tuple[Tensor, ...] | None:
-    return None if args[5] else _norm(args)
+    return _norm(args, args[5])
 
 
 def _elementwise(args: Call) -> Tensor | None:
