@@ -148,6 +148,12 @@ def channels_last(x: Tensor, numbers: Tensor) -> Tensor:
     return (y + turned).permute(0, 3, 1, 2)
 
 
+def taken_apart(x: Tensor) -> Tensor:
+    """Return what gates do to channels that are last."""
+    a, b, c = x.split((6, 4, 2), -1)
+    return torch.cat([c, b], 3).relu() * a
+
+
 def ours() -> list[Call]:
     """Return calls on images and vectors with what PyTorch's samples leave out."""
     torch.manual_seed(0)
@@ -199,6 +205,7 @@ def ours() -> list[Call]:
         "subtract": lambda x: x - x.relu(),
         "multiply": lambda x: x * x.relu(),
         "square": lambda x: x * x,
+        "squared": lambda x: x.relu() ** 2 + x**3,
         "divide": lambda x: x / (x.relu() + 1),
         "cat": lambda x: torch.cat([x, x.relu(), x], 1),
         "cat of one": lambda x: torch.cat([x], 1),
@@ -332,6 +339,9 @@ def ours() -> list[Call]:
         ),
         "layer norm of all": lambda x: F.layer_norm(x, x.shape[1:]),
         "channels last": lambda x: channels_last(x, per_channel.flatten()),
+        "channels last, taken apart": lambda x: taken_apart(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        "channels last that stay so": lambda x: taken_apart(x.relu().permute(0, 2, 3, 1)),
+        "rows of a matrix": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(5, 12).to(x)).cumsum(1),
         "pooled channels last": lambda x: x.permute(0, 2, 3, 1).relu().mean((1, 2)),
         "largest of cells": lambda x: F.adaptive_max_pool2d(x, (2, None)),
     }

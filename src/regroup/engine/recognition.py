@@ -107,6 +107,12 @@ def recognises_several(function: Callable[[Graph], None]) -> Callable[[Graph], N
     return function
 
 
+def recognises_layouts(function: Callable[[Graph], None]) -> Callable[[Graph], None]:
+    """Register what writes another layout as the engine's own, before all else looks at the graph."""
+    SEVERAL.insert(0, function)
+    return function
+
+
 VIEWS = ("view", "view_copy", "reshape")
 SHAPES = (*VIEWS, "unsqueeze_copy", "squeeze_copy.dim", "squeeze_copy.dims", "clone")
 """Operators of PyTorch's that leave all numbers in their order."""

@@ -1,4 +1,4 @@
-"""The product of two tensors: gates of squeeze-and-excitation, and products number by number."""
+"""The product of two tensors: gates of squeeze-and-excitation, products number by number, squares."""
 
 from __future__ import annotations
 
@@ -41,3 +41,10 @@ def _mul(call: Call) -> Found | None:
         if call.shape(x) == call.out and (gate or call.shape(y) == call.out):
             return Found(Multiply(), (x, y))
     return None
+
+
+@recognises("pow.Tensor_Scalar")
+def _square(call: Call) -> Found | None:
+    return (
+        Found(Multiply(), (call.self, call.self)) if call.exponent == 2 and len(call.out) in (1, 3) else None
+    )
