@@ -123,11 +123,14 @@ def _seen(
             count = task.classes_of(chosen.model, found)
             names = names or next(iter(chosen.namings(count)), ("",) * count)
             sizes = [(each.picture.height, each.picture.width) for each in pictures]
-            for each, seen in zip(pictures, task.seen(found, sizes), strict=True):
+            for each, seen in zip(pictures, task.seen(found, wanted.size, sizes), strict=True):
+                answers = task.answers(seen, names, top)
                 if drawn is not None:
-                    drawn.add(each.path, each.picture, seen, names)
-                yield each.path, task.answers(seen, names, top)
+                    drawn.add(each.path, each.picture, seen, answers, names)
+                yield each.path, answers
             progress(files.index(pictures[-1].path) + 1, None)
+    if drawn is not None:
+        drawn.end(names)
 
 
 def _read(

@@ -36,7 +36,7 @@ class Options(TrainConfig):
     output: Annotated[Path | None, tyro.conf.arg(name="out", aliases=["--output"])] = None
     """Directory for run.json, log.jsonl, checkpoints, weights; none: runs/MODEL-STRATEGY-DATA."""
     task: str | None = None
-    """What the network is to say: classify, segment (a class for each pixel); none: what the model is for."""
+    """What the network is to say: classify, segment (pixels), detect; none: what the model is for."""
     model: str = "resnet_small"
     """Network: a name of ours (`regroup models`), of timm's or of torchvision's; or such a name behind a head
     for a task, such as unet:resnet18. A backbone alone gets the usual head of --task."""

@@ -15,13 +15,16 @@ from torch import nn
 
 from regroup.errors import ConfigError, NetworkError
 from regroup.interop.decoders import DECODERS, segmenter
+from regroup.interop.detectors import DETECTORS, detector
+from regroup.interop.detectors import normalised_outside as normalised_outside
 
 HEADS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     **dict.fromkeys(DECODERS, ("segment", segmenter)),
+    **dict.fromkeys(DETECTORS, ("detect", detector)),
 }
 """Beginning of a name -> task, and what builds such a network: (head, backbone, num_classes=..., ...)."""
 
-USUAL = {"segment": "unet"}
+USUAL = {"segment": "unet", "detect": "fcos"}
 """The head that a backbone gets where only the task is said."""
 
 BODY = "body."
@@ -68,11 +71,11 @@ def create(name: str, *, num_classes: int | None = None, **options: Any) -> nn.M
     """Build the network of a name that says a head; arguments and errors are those of what builds it.
 
     Raises:
-        NetworkError: the number of classes is not said.
+        NetworkError: a new head is asked for, which a network without weights has anyway.
     """
     head, _, backbone = name.partition(":")
     if num_classes is None:
-        num_classes = 21  # those of Pascal VOC, as torchvision's networks have them
+        num_classes = 21  # those of Pascal VOC and the background
     if options.pop("new_head", False):
         raise NetworkError("new_head", True, "False where weights are not those of a run")
     return HEADS[head][1](head, backbone, num_classes=num_classes, **options)

@@ -22,7 +22,7 @@ def create(name: str, **options: Any) -> nn.Module:
     Arguments and errors are those of `networks.anywhere.create_any_model` and `interop.heads.create`.
     """
     if heads.backbone_of(name) is None:
-        return anywhere.create_any_model(name, **options)
+        return heads.normalised_outside(anywhere.create_any_model(name, **options))
     weights = options.pop("weights", None)
     if weights is None:
         return heads.create(name, **options)

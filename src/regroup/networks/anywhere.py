@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,9 @@ def _of_torchvision(
 ) -> nn.Module:
     import torchvision
 
+    builder = inspect.signature(torchvision.models.get_model_builder(name))
+    if "weights_backbone" in builder.parameters:  # whose default is to download them
+        options = {"weights_backbone": None, **options}
     model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
     return model if num_classes == 1000 else _with_classes(model, name, num_classes, options)
 

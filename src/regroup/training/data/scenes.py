@@ -184,6 +184,7 @@ def _target(labels: list[int], masks: np.ndarray) -> Target:
         "masks": torch.from_numpy(masks.astype(np.uint8)),
         "area": torch.from_numpy(masks.sum((1, 2))).float(),
         "iscrowd": torch.zeros(len(labels), dtype=torch.int64),
+        "size": torch.tensor(masks.shape[1:]),
         "semantic": torch.from_numpy(semantic).long(),
     }
 

@@ -23,7 +23,8 @@ Target = dict[str, Tensor]
 """What an image shows, in the format of torchvision's detection models.
 
 boxes (objects, 4) float32 x1, y1, x2, y2 in pixels; labels (objects,) int64, from 1; area (objects,) float32
-and iscrowd (objects,) int64 as in COCO; masks (objects, height, width) uint8; and semantic (height, width)
+and iscrowd (objects,) int64 as in COCO; size, the height and width in pixels that the picture has, by which
+areas are; masks (objects, height, width) uint8; and semantic (height, width)
 int64, the label of each pixel, 0 for the background, `IGNORED` for what counts for nothing. Not every source
 knows all of them.
 """
@@ -113,4 +114,4 @@ class TargetSplit(Split):
 
 def _of_objects(target: Target) -> Target:
     """Return what training and measuring of boxes need, and no masks."""
-    return {name: target[name] for name in ("boxes", "labels", "area", "iscrowd")}
+    return {name: target[name] for name in ("boxes", "labels", "area", "iscrowd", "size")}

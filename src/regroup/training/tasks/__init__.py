@@ -1,7 +1,7 @@
 """What a network is trained for, as a value: a file of this package for each task, found by being there.
 
 >>> sorted(tasks)
-['classify', 'segment']
+['classify', 'detect', 'segment']
 >>> tasks["segment"].defaults["data"]
 'scenes'
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import ConfigError
+from regroup.errors import ConfigError, needed
 from regroup.registry import Registry
 from regroup.spec import Size
 from regroup.training.config import TrainConfig
@@ -79,6 +79,7 @@ class Task(ABC):
         name: of the task, as `--task` takes it.
         columns: what `answers` have, in this order, after the name of the image: class, name, how sure, ...
         gives: what a network gives, as the end of a sentence, with a place for the number of classes.
+        requires: modules of packages that come with the extra `see`.
         unused: settings of `TrainConfig` that mean nothing here.
         defaults: options of `regroup train` and `compare` that are others here than their dataclasses say.
     """
@@ -86,6 +87,7 @@ class Task(ABC):
     name: str
     gives: str
     columns: tuple[str, ...]
+    requires: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = {}
 
@@ -124,11 +126,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def seen(self, found: Any, sizes: Sequence[Size]) -> list[Any]:
+    def seen(self, found: Any, shape: Size, sizes: Sequence[Size]) -> list[Any]:
         """Return what a network has seen in each image: what `answers` and `draw` take.
 
         Args:
             found: what it gives, in eval mode.
+            shape: height and width of the images that it was shown.
             sizes: height and width that each picture has, by which what lies in it is told.
         """
 
@@ -167,11 +170,14 @@ class Task(ABC):
             raise ConfigError(what, wrong, f"a network that gives {self.gives.format(len(data.classes))}")
 
     def check_config(self, config: TrainConfig, teacher: nn.Module | None) -> None:
-        """Require that nothing is set that means nothing here.
+        """Require that nothing is set that means nothing here, and that what is needed later is installed.
 
         Raises:
-            ConfigError: something is.
+            ConfigError: something is set.
+            MissingPackageError: something is not installed.
         """
+        for module in self.requires:
+            needed(module, "see")
         plain = TrainConfig()
         for name in self.unused:
             value = getattr(config, name, None)

@@ -137,7 +137,7 @@ class Classify(Task):
     def classes_of(self, model: nn.Module, found: Tensor) -> int:
         return found.shape[1]
 
-    def seen(self, found: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+    def seen(self, found: Tensor, shape: Size, sizes: Sequence[Size]) -> list[Tensor]:
         return list(found.softmax(1))
 
     def answers(self, seen: Tensor, names: Sequence[str], top: int) -> list[dict[str, Any]]:

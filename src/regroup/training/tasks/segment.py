@@ -158,6 +158,7 @@ class Segment(Task):
     name = "segment"
     columns = ("class", "name", "share")
     gives = "scores of {} classes for each pixel, (N, classes, height, width)"
+    requires = ("segmentation_models_pytorch.losses",)
     unused = ("mixup", "cutmix", "aa")
     defaults = {
         "model": "unet:resnet_small",
@@ -203,7 +204,7 @@ class Segment(Task):
     def classes_of(self, model: nn.Module, found: Any) -> int:
         return scores_of(found).shape[1]
 
-    def seen(self, found: Any, sizes: Sequence[Size]) -> list[Tensor]:
+    def seen(self, found: Any, shape: Size, sizes: Sequence[Size]) -> list[Tensor]:
         """Return the class of each pixel, uint8 (height, width): scores are resized, then compared."""
         return [
             functional.interpolate(scores[None], size, mode="bilinear").argmax(1)[0].to(torch.uint8)
