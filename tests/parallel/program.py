@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import regroup.networks
-from regroup.errors import ParallelError
+from regroup.errors import ConfigError, ParallelError
 from regroup.parallel import gathered, gathered_optimizer, scattered, scattered_optimizer, shard
 from tests.parallel.magnitude import digits
 from tests.parallel.networks import SIZES, alexnet, batch, condensenet, shufflenet, started
+from tests.parallel.training import trained
 
 WORLD = 4
 PATIENCE = timedelta(seconds=60)
@@ -91,7 +93,7 @@ def alike(found, wanted):
     )
 
 
-def trained(mesh, make, steps):
+def compared(mesh, make, steps):
     """Train on several devices and on one: outputs, weights, and bytes received."""
     model = started(make).double().train()
     images, labels = batch(make, 8)
@@ -158,6 +160,21 @@ def refused(mesh):
     return "nothing"
 
 
+def trainings(directory):
+    """Train two epochs in a directory, go on in another that one process has begun, and so with pairs."""
+    trained(2, output=Path(directory, "four"), devices="groups=4")
+    state, last = trained(3, output=Path(directory, "one"), resume=True, devices="groups=4")
+    pairs, _ = trained(2, batch_size=8, devices="groups=2,data=2")
+    told = {}
+    for devices in ("groups=3", "groups=2,data=4"):
+        try:
+            trained(1, devices=devices)
+        except ConfigError as error:
+            told[devices] = str(error)
+    plain = {name: {n: t.tolist() for n, t in s.items()} for name, s in (("state", state), ("pairs", pairs))}
+    return {**plain, "score": last.score, "told": told}
+
+
 def gone(mesh):
     """Process 1 ends in the second step."""
     model, (images, labels) = started(shufflenet), batch(shufflenet)
@@ -201,16 +218,17 @@ def process(rank, directory, full):
     four = init_device_mesh("cpu", (WORLD,), mesh_dim_names=("groups",))
     if full:
         return {
-            f"{name}, {mesh['groups'].size()} processes": trained(mesh, published(name), 20)
+            f"{name}, {mesh['groups'].size()} processes": compared(mesh, published(name), 20)
             for name, meshes in FULL.items()
             for mesh in ([pairs, four][:meshes])
         }
-    found = {"towers": trained(pairs, alexnet, 20)}
-    found["shufflenet"] = trained(four, shufflenet, 3)
-    found["condensenet"] = trained(four, condensenet, 3)
+    found = {"towers": compared(pairs, alexnet, 20)}
+    found["shufflenet"] = compared(four, shufflenet, 3)
+    found["condensenet"] = compared(four, condensenet, 3)
     found["elsewhere"] = elsewhere(four, condensenet)
     found["mixed"] = mixed(pairs)
     found["refused"] = refused(four)
+    found["trainings"] = trainings(sys.argv[1])
     found["gone"] = gone(four)
     return found
 
@@ -228,6 +246,8 @@ def main():
                         json.dumps(process(rank, directory, "full" in sys.argv))
                     )
                     code = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stderr.flush()
                     os._exit(code)

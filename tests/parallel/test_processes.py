@@ -2,11 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from regroup.errors import ConfigError
+from tests.parallel.magnitude import digits
+from tests.parallel.training import trained
 
 
 def run(*arguments):
@@ -19,13 +25,27 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def found():
-    return run()
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shared")
+    trained(2, output=path / "one")
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(directory):
+    return run(str(directory))
+
+
+@pytest.fixture(scope="module")
+def straight():
+    return trained(3)
 
 
 def left(found):
     """Results of the processes that have not been ended."""
-    return [r for r in found["results"] if r is not None]
+    survivors = [r for r in found["results"] if r is not None]
+    assert len(survivors) == 3, found["told"]
+    return survivors
 
 
 @pytest.mark.parametrize("case", ["towers", "shufflenet", "condensenet"])
@@ -44,6 +64,50 @@ def test_what_they_receive_is_what_the_plan_says(found, case):
 
 def test_a_run_on_four_goes_on_in_one_and_the_other_way_round(found):
     assert min(*left(found)[0]["elsewhere"].values()) > 0.5
+
+
+def alike(state, wanted):
+    return min(digits(torch.tensor(t).double(), wanted[n]) for n, t in state.items()) * 2  # of float32
+
+
+def test_a_training_of_one_process_goes_on_in_four(found, straight):
+    for result in left(found):
+        assert alike(result["trainings"]["state"], straight[0]) > 0.5
+        assert result["trainings"]["score"] == straight[1].score
+
+
+def test_a_training_of_four_processes_goes_on_in_one(found, directory, straight):
+    state, last = trained(3, output=directory / "four", resume=True)
+    assert alike({n: t.tolist() for n, t in state.items()}, straight[0]) > 0.5
+    assert last.score == straight[1].score
+
+
+def test_pairs_of_pairs_train_as_a_pair_does_and_end_alike(found):
+    first, *others = (result["trainings"]["pairs"] for result in left(found))
+    assert all(other == first for other in others)
+
+
+def test_devices_that_are_not_there_are_an_error_in_every_process(found):
+    for result in left(found):
+        told = result["trainings"]["told"]
+        assert "as many as there are processes (4)" in told["groups=3"]
+        assert "torchrun --nproc-per-node 8" in told["groups=2,data=4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"devices": "groups=2"}, "torchrun --nproc-per-node 2"),
+        ({"devices": "groups=0"}, "such as groups=2"),
+        ({"devices": "towers=2"}, "such as groups=2"),
+        ({"devices": "groups=2", "opt": "lamb"}, "opt='lamb'"),
+        ({"devices": "groups=2", "clip_mode": "agc"}, "clip_mode='agc'"),
+        ({"devices": "groups=2", "amp": True, "amp_dtype": "float16"}, "bfloat16"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_before_anything_runs(changes, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        trained(1, **changes)
 
 
 def test_pairs_that_share_channels_share_images_with_other_pairs(found):

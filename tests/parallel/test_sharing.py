@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from regroup.errors import ConfigError, ParallelError
 from regroup.ops.counting import Counter
 from regroup.parallel import gathered, plan, scattered
-from regroup.parallel.sharding import gather_part
+from regroup.parallel.state import gather_part
 from tests.parallel.magnitude import digits, magnitude, worst
 from tests.parallel.networks import alexnet, batch, condensenet, igcv3, resnext, shufflenet, started
 from tests.parallel.threads import together

@@ -30,7 +30,7 @@ _FIRST = ("weights", "new_head", "pretrained")
 class Options(TrainConfig):
     """Writes a directory in runs/, or --out.
 
-    Several processes: torchrun --nproc-per-node 2 -m regroup train ...
+    Several processes: torchrun --nproc-per-node 2 -m regroup train ... [--devices groups=2]
     """
 
     output: Annotated[Path | None, tyro.conf.arg(name="out", aliases=["--output"])] = None
@@ -236,7 +236,7 @@ def _to_json(options: Options) -> dict[str, Any]:
     from regroup.loading.named import told
     from regroup.training.data import from_anywhere
 
-    values = {**asdict(options), "output": None, "resume": None}
+    values = {**asdict(options), "output": None, "resume": None, "devices": None}
     values["weights"] = None if options.weights is None else str(options.weights.absolute())
     values["teacher"] = None if options.teacher is None else told(options.teacher)
     values["plugin"] = [str(path.absolute()) for path in options.plugin]

@@ -11,20 +11,24 @@ from regroup.lazy import lazily
 if TYPE_CHECKING:
     from regroup.parallel.planning import Plan as Plan
     from regroup.parallel.planning import plan as plan
-    from regroup.parallel.sharding import gathered as gathered
-    from regroup.parallel.sharding import gathered_optimizer as gathered_optimizer
-    from regroup.parallel.sharding import scattered as scattered
-    from regroup.parallel.sharding import scattered_optimizer as scattered_optimizer
     from regroup.parallel.sharding import shard as shard
+    from regroup.parallel.state import gathered as gathered
+    from regroup.parallel.state import gathered_optimizer as gathered_optimizer
+    from regroup.parallel.state import gradient_norm as gradient_norm
+    from regroup.parallel.state import scattered as scattered
+    from regroup.parallel.state import scattered_optimizer as scattered_optimizer
+    from regroup.parallel.state import unshard as unshard
 
 _HOME = {
     "Plan": "planning",
-    "gathered": "sharding",
-    "gathered_optimizer": "sharding",
+    "gathered": "state",
+    "gathered_optimizer": "state",
+    "gradient_norm": "state",
     "plan": "planning",
-    "scattered": "sharding",
-    "scattered_optimizer": "sharding",
+    "scattered": "state",
+    "scattered_optimizer": "state",
     "shard": "sharding",
+    "unshard": "state",
 }
 
 __all__ = list(_HOME)

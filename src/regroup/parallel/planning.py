@@ -108,6 +108,9 @@ class Plan:
     sent: tuple[Sent, ...] = field(repr=False)
     notes: dict[str, str]
 
+    def __deepcopy__(self, memo: dict) -> Plan:
+        return self  # nothing in it changes
+
     @cached_property
     def even_batch(self) -> float:
         """The number of images up to which sharing channels moves fewer bytes than sharing images."""

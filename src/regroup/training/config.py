@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from regroup.errors import ConfigError
+from regroup.training.devices import Devices
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant", "none")
 """timm's schedules that are a function of the step alone; `plateau` is not."""
@@ -25,6 +26,7 @@ _NEUTRAL = (
     "checkpoint_hist",
     "recovery_interval",
     "workers",
+    "devices",
     "device",
     "display",
     "log_interval",
@@ -105,6 +107,9 @@ class TrainConfig:
     """Keep images and weights in NHWC order in memory."""
     seed: int = 0
     """Seed of everything random."""
+    devices: str | None = None
+    """How the processes of torchrun divide the work: groups=2,data=4 lets pairs share the network's channels,
+    and four pairs the images; None: all share the images."""
     device: str | None = None
     """Where to compute: cpu, cuda, cuda:1, ...; None: a GPU if there is one."""
     workers: int = 0
@@ -145,6 +150,8 @@ class TrainConfig:
         self._check_choice("clip_mode", ("norm", "value", "agc"))
         self._check_choice("amp_dtype", ("bfloat16", "float16"))
         self._check_choice("display", ("auto", "plain", "quiet"))
+        if self.devices is not None:
+            Devices.of(self.devices)
         self._check_together()
 
     def _check_together(self) -> None:

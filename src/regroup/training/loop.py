@@ -6,8 +6,8 @@
 >>> history.last.figures["top1"] > 80
 True
 
-Everything random in a step is a function of (seed, step, rank), so a run that was killed at any moment and
-resumed ends in the same weights, bit for bit, as one that was not.
+Everything random in a step is a function of (seed, step, part of the images), so a run that was killed at any
+moment and resumed ends in the same weights, bit for bit, as one that was not.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from torch import nn
 
 from regroup.errors import TrainingError
 from regroup.ops.accelerate import accelerated
+from regroup.parallel.state import shared, unshard
 from regroup.strategies.learning import set_progress
 from regroup.training.checkpoint import list_checkpoints
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
 from regroup.training.data.randomness import seeded
+from regroup.training.devices import Devices
 from regroup.training.directory import LOG
 from regroup.training.evaluation import evaluate
 from regroup.training.history import EpochResult, History
@@ -41,6 +43,7 @@ from regroup.training.optimisation import share_of_start
 from regroup.training.processes import joined
 from regroup.training.progress import display, warn
 from regroup.training.run import Run
+from regroup.training.sharing import check_sharing, clip_norm
 from regroup.training.tasks import Metrics
 
 _LARGE_SHARE = 0.05  # of a moving average that is still its beginning
@@ -84,8 +87,11 @@ def train(
         SystemExit: on SIGTERM or SIGHUP, after a checkpoint; the code is 143 or 129.
     """
     config = config or TrainConfig()
+    check_sharing(config, accelerate)
     kernels = accelerated(model) if accelerate else nullcontext()
-    with kernels, Interruption() as interruption, joined(config.device) as processes, seeded(config.seed):
+    devices = None if config.devices is None else Devices.of(config.devices)
+    team = joined(config.device, devices)
+    with kernels, Interruption() as interruption, team as processes, seeded(config.seed):
         run = Run(model, data, config, teacher, processes, origin)
         run.prepare_output()
         with (
@@ -102,6 +108,7 @@ def train(
             run.publish_weights()
         if run.ema is not None:
             model.load_state_dict(run.ema.module.state_dict())
+        unshard(model)
         model.eval()
         return run.history
 
@@ -222,7 +229,8 @@ def _leave_if_told(run: Run, interruption: Interruption) -> None:
 def _save(run: Run) -> None:
     """Write a checkpoint, unless that would replace good weights by useless ones."""
     _checked_loss(run)
-    if not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters()):
+    infinite = not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters())
+    if run.processes.any(infinite):
         raise TrainingError(f"weights are no longer finite after step {run.step}; {_advice(run)}")
     run.save()
 
@@ -248,6 +256,9 @@ def _clip(run: Run) -> None:
     from timm.utils import dispatch_clip_grad
 
     run.scaler.unscale_(run.optimizer)
+    if shared(run.model) and run.config.clip_mode == "norm":
+        clip_norm(run.model, run.config.clip_grad)
+        return
     dispatch_clip_grad(run.model.parameters(), run.config.clip_grad, mode=run.config.clip_mode)
 
 
@@ -257,7 +268,7 @@ def _result(run: Run, metrics: Metrics, plain: Metrics | None, seconds: float, i
         epoch=len(run.history.epochs) + 1,
         step=run.step,
         lr=run.optimizer.param_groups[0]["lr"],
-        train_loss=epoch_loss / (run.steps_per_epoch * run.processes.world),
+        train_loss=epoch_loss / (run.steps_per_epoch * run.processes.parts),
         test_loss=metrics.loss,
         figures=metrics.figures,
         seconds=seconds,
@@ -273,8 +284,8 @@ def _unsynchronised(module: nn.Module) -> AbstractContextManager:
 
 
 def _reseed(run: Run) -> None:
-    """Make what is random in the next step, such as dropout, a function of seed, step and rank."""
-    random.seed(f"{run.config.seed} {run.step} {run.processes.rank}")
+    """Make what is random in the next step, such as dropout, a function of seed, step and part."""
+    random.seed(f"{run.config.seed} {run.step} {run.processes.part}")
     bits = random.getrandbits(63)
     np.random.seed(bits & 0xFFFFFFFF)
     torch.default_generator.manual_seed(bits)  # torch.manual_seed takes fifty times as long

@@ -6,12 +6,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
 
 from regroup.errors import ConfigError, TrainingError
+from regroup.training.devices import Devices
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass
@@ -23,12 +28,14 @@ class Processes:
         world: number of processes.
         device: where this process computes.
         group: a group over the CPU for what must not wait for a GPU; None for one process.
+        mesh: of two dimensions, "data" and "groups"; None where each process has a whole network.
     """
 
     rank: int
     world: int
     device: torch.device
     group: distributed.ProcessGroup | None = None
+    mesh: DeviceMesh | None = None
     _pending: tuple[torch.Tensor, distributed.Work] | None = field(default=None, repr=False)
 
     @property
@@ -36,13 +43,36 @@ class Processes:
         """Whether this is the process that writes and shows."""
         return self.rank == 0
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts the images are divided: processes that share channels have the same part."""
+        return self.world if self.mesh is None else self.mesh["data"].size()
+
+    @property
+    def part(self) -> int:
+        """Which part is this process's."""
+        return self.rank if self.mesh is None else self.mesh.get_local_rank("data")
+
+    @property
+    def _others(self) -> distributed.ProcessGroup | None:
+        """The processes that have the same channels of other parts; None: all."""
+        return None if self.mesh is None else self.mesh.get_group("data")
+
     def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of all processes' `value`."""
-        if self.world == 1:
+        """Return the sum of `value` over all parts."""
+        if self.parts == 1:
             return value
         total = value.clone()
-        distributed.all_reduce(total)
+        distributed.all_reduce(total, group=self._others)
         return total
+
+    def any(self, here: bool) -> bool:
+        """Tell whether it is so in any process."""
+        if self.world == 1:
+            return here
+        ballot = torch.tensor(int(here))
+        distributed.all_reduce(ballot, distributed.ReduceOp.MAX, group=self.group)
+        return bool(ballot)
 
     def agree(self, number: int) -> int:
         """Return rank 0's `number` in every process."""
@@ -76,34 +106,49 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the module to call in training: it averages the gradients of all processes."""
-        if self.world == 1 or not any(p.requires_grad for p in model.parameters()):
+        if self.parts == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        options: Any = {"device_ids": ids, "gradient_as_bucket_view": True, "process_group": self._others}
+        return nn.parallel.DistributedDataParallel(model, **options)
+
+    def share(self, model: nn.Module, images: torch.Tensor) -> None:
+        """Leave of a model what this process has of it, if processes share channels."""
+        if self.mesh is not None and self.mesh["groups"].size() > 1:
+            from regroup.parallel import shard
+
+            shard(model, self.mesh, images, timeout=PATIENCE)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give rank 0's buffers (running means, masks) to all: in training each process has its own."""
-        if self.world > 1:
+        """Give the first part's buffers (running means, masks) to all: in training each has its own."""
+        if self.parts > 1:
             for buffer in model.buffers():
-                distributed.broadcast(buffer, 0)
+                distributed.broadcast(buffer, group=self._others, group_src=0)
 
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for another, which may be writing a checkpoint."""
 
 _GONE = ("closed by peer", "reset by peer", "Broken pipe")
 
 
 @contextmanager
-def joined(device: str | None) -> Iterator[Processes]:
+def joined(device: str | None, devices: Devices | None = None) -> Iterator[Processes]:
     """Join the processes that `torchrun` started, if it did, and leave them at the end.
 
     Args:
         device: where to compute; None: a GPU of this process's own if there is one, else the CPU.
+        devices: which of them share channels; None: none do.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or there are more or fewer processes than `devices` says.
         TrainingError: another process ended while this one needed it.
     """
     here = find_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if distributed.is_initialized():
+        world = distributed.get_world_size()
+    _check_count(devices, world)
     if world == 1 and not distributed.is_initialized():
         yield Processes(0, 1, here)
         return
@@ -112,7 +157,7 @@ def joined(device: str | None) -> Iterator[Processes]:
         distributed.init_process_group("nccl" if here.type == "cuda" else "gloo")
     try:
         group: Any = distributed.new_group(backend="gloo")
-        together = Processes(distributed.get_rank(), distributed.get_world_size(), here, group)
+        together = Processes(distributed.get_rank(), world, here, group, _mesh(devices, here))
         yield together
         together.settle()
     except RuntimeError as error:
@@ -122,6 +167,21 @@ def joined(device: str | None) -> Iterator[Processes]:
     finally:
         if own:
             distributed.destroy_process_group()
+
+
+def _check_count(devices: Devices | None, world: int) -> None:
+    if devices is not None and devices.processes != world:
+        told = f"groups={devices.groups},data={devices.data}"
+        remedy = f"start it with torchrun --nproc-per-node {devices.processes} -m regroup train ..."
+        raise ConfigError("devices", told, f"as many as there are processes ({world})", remedy)
+
+
+def _mesh(devices: Devices | None, device: torch.device) -> DeviceMesh | None:
+    if devices is None or devices.groups == 1:
+        return None
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device.type, (devices.data, devices.groups), mesh_dim_names=("data", "groups"))
 
 
 def find_device(name: str | None) -> torch.device:

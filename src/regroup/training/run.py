@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from regroup.errors import CheckpointError, ConfigError, first_line
 from regroup.files.lock import Lock
+from regroup.parallel.state import gathered, gathered_optimizer, scattered, scattered_optimizer
 from regroup.strategies.learning import learned_modules, penalty, set_progress
 from regroup.training.checkpoint import latest_valid, load_checkpoint, load_state
 from regroup.training.config import TrainConfig
@@ -63,7 +64,7 @@ class Run:
         self.task.check_config(config, teacher)
         self.identity: Identity | None = None
         if config.output is not None and processes.first:
-            known = {"teacher": teacher, "processes": processes.world, "origin": self.origin}
+            known = {"teacher": teacher, "processes": processes.parts, "origin": self.origin}
             self.identity = identify(model, data, config, **known)
         self.device = processes.device
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -73,6 +74,8 @@ class Run:
         self.steps_per_epoch = len(self.train_loader) // config.grad_accum_steps
         self._check_fit()
         self.learns = bool(learned_modules(model))
+        self._sizes = _bytes(model.state_dict().values()), _bytes(model.parameters())
+        processes.share(model, torch.empty(config.batch_size, *data.shape, device="meta"))
         self.wrapped = processes.wrap(model)
         self.optimizer = make_optimizer(model, config)
         scaled = config.amp and config.amp_dtype == "float16"
@@ -158,9 +161,9 @@ class Run:
         if config.output is None or not self.processes.first:
             return
         prepare(config.output)
-        weights = _bytes(self.model.state_dict().values()) * (1 if self.ema is None else 2)
+        weights = self._sizes[0] * (1 if self.ema is None else 2)
         moments = 0 if (config.opt, config.momentum) == ("sgd", 0) else 1 if config.opt == "sgd" else 2
-        one = weights + moments * _bytes(self.model.parameters())
+        one = weights + moments * self._sizes[1]
         published = 0 if self.origin.document is None else 3 * weights  # the best is there twice for a moment
         check_room(config.output, one, config.checkpoint_hist, published)
 
@@ -174,12 +177,12 @@ class Run:
             return None
         epoch_loss = self.processes.sum(self.epoch_loss)
         self.processes.share_buffers(self.model)
+        sections: dict[str, object] = {"model": gathered(self.model)}
+        if self.ema is not None:
+            sections["ema"] = gathered(self.ema.module)
+        sections["optimizer"] = gathered_optimizer(self.model, self.optimizer)
         if self.directory is None:
             return None
-        sections: dict[str, object] = {"model": self.model.state_dict()}
-        if self.ema is not None:
-            sections["ema"] = self.ema.module.state_dict()
-        sections["optimizer"] = self.optimizer.state_dict()
         sections["training"] = {
             "step": self.step,
             "epoch_loss": epoch_loss,
@@ -190,7 +193,7 @@ class Run:
 
     def publish_best(self) -> None:
         """Write the network of the epoch that is just over, if it is the best so far, as `best`."""
-        if self.directory is None or self.origin.document is None or not self.history.epochs:
+        if self.origin.document is None or not self.history.epochs:
             return
         if self.step != len(self.history.epochs) * self.steps_per_epoch:
             return
@@ -201,16 +204,21 @@ class Run:
         which = "trained" if self.ema is None else "averaged" if last.best_is_averaged else "unaveraged"
         name = next(iter(last.figures))
         result = {"epoch": last.epoch, name: last.best_score, "weights": which}
-        sections = {"weights": model.state_dict(), "network": self.origin.document, "result": result}
+        state = gathered(model)
+        if self.directory is None:
+            return
+        sections = {"weights": state, "network": self.origin.document, "result": result}
         self.directory.publish(BEST, sections)
 
     def publish_weights(self) -> None:
         """Write the trained network as `weights`: the average if there is one, and beside it the other."""
-        if self.directory is None or self.origin.document is None:
+        if self.origin.document is None:
             return
-        sections = {"weights": self.evaluated.state_dict(), "network": self.origin.document}
+        sections = {"weights": gathered(self.evaluated), "network": self.origin.document}
         if self.ema is not None:
-            sections["unaveraged"] = self.model.state_dict()
+            sections["unaveraged"] = gathered(self.model)
+        if self.directory is None:
+            return
         self.directory.publish(WEIGHTS, sections)
 
     def lock(self, wait: bool, say: Callable[[str], object]) -> AbstractContextManager[Callable[[], bool]]:
@@ -268,17 +276,17 @@ class Run:
         except KeyError as error:
             raise CheckpointError(path, f"is not a checkpoint of training: {error}") from error
         if self.ema is not None:
-            load_state(path, self.ema.module, ema)
-        load_state(path, self.model, model)
+            load_state(path, self.ema.module, scattered(self.model, ema))
+        load_state(path, self.model, scattered(self.model, model))
         try:
-            self.optimizer.load_state_dict(optimizer)
+            self.optimizer.load_state_dict(scattered_optimizer(self.model, self.optimizer, optimizer))
             self.scaler.load_state_dict(training.scaler)
         except Exception as error:  # each optimiser trips in its own way over what is not its own
             reason = f"is of another optimiser: {type(error).__name__}: {first_line(error)}"
             raise CheckpointError(path, reason) from error
         self._resumed_from = path
         self.step, self.history = training.step, History(training.history)
-        self.epoch_loss = training.epoch_loss.to(self.device) if self.processes.first else self._zero()
+        self.epoch_loss = training.epoch_loss.to(self.device) if self.processes.part == 0 else self._zero()
 
     def _make_schedules(self) -> None:
         """Make the schedule of each plan, all from the learning rate of the config."""
@@ -297,8 +305,8 @@ class Run:
             train=train,
             seed=config.seed,
             augmentation=_augmentation(self.data, config) if train else None,
-            rank=self.processes.rank,
-            world=self.processes.world,
+            rank=self.processes.part,
+            world=self.processes.parts,
             workers=config.workers,
             device=self.device,
         )

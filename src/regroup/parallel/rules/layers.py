@@ -123,7 +123,7 @@ def _columns(run: Running, local: Any, x: Divided, weight: Tensor, bias: Tensor 
     rows = Division.even(partial.shape[1], run.wire.devices)
     y = Scatter.apply(partial, run.wire, rows, run.layer)
     if bias is not None:
-        y = y + run.part(bias, 0, rows).view(-1, *[1] * (y.dim() - 2))
+        y = y + run.part(bias, 0, rows).to(y.dtype).view(-1, *[1] * (y.dim() - 2))
     _count(run, partial, size, columns.counts, times=partial.shape[1])
     return run.divided(y, rows)
 
