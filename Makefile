@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check fuzz faults lowest bench docs clean
 
-demo: .venv/.installed-user         ## install, then compare every grouping on the digits: report/index.html
+demo: .venv/.installed-user         ## install, then compare groupings of every kind on the digits: report/index.html
 	$(BIN)/regroup compare
 
 test: .venv/.installed-dev          ## install, then run all tests
@@ -32,8 +32,11 @@ bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machin
 	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
-docs: .venv/.installed-dev          ## docs/networks.md and the other generated pages
+docs: .venv/.installed-dev          ## the site: build/site/index.html
+	$(BIN)/pip install -q -e ".[docs]"
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/site
+	$(BIN)/python -m docs.links build/site
 
 clean:
 	rm -rf .venv .lowest build report runs

@@ -1,6 +1,6 @@
-"""Put a comparison into the README: its table, and docs/compare.svg.
+"""Put a comparison into the README (ten rows), docs/compare.md (all of them) and docs/compare.svg.
 
-regroup compare
+regroup compare --all
 python -m docs.comparison report/comparison.json
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from regroup.comparison.evidence import Evidence
@@ -17,6 +18,25 @@ from regroup.report.summary import summary_lines
 from regroup.report.table import COLUMNS, cells
 
 README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).with_name("compare.md")
+MARKED = re.compile(r"<!-- begin: regroup compare -->.*?<!-- end -->", re.DOTALL)
+STORY = (
+    "dense", "grouped:groups=2", "grouped:groups=8", "shuffled:groups=8", "separable", "interleaved",
+    "mixed", "octave:alpha=0.5", "condensed:groups=8", "assigned:groups=8",
+)  # fmt: skip
+"""Rows of the README."""
+TELLING = (
+    "strategy",
+    "params",
+    "MACs",
+    "accuracy",
+    "interval",
+    "reach",
+    "to mix",
+    "promised",
+    "its speed-up",
+)
+"""Columns of the README."""
 PICTURE = Path(__file__).with_name("compare.svg")
 
 
@@ -26,25 +46,32 @@ def main(path: str) -> None:
     svg = charts.tradeoff(comparison, "macs")
     white = '<rect width="100%" height="100%" fill="white"/>'  # readable on a dark page too
     PICTURE.write_text(re.sub(r"(<svg[^>]*>)", rf"\1{white}", svg, count=1))
-    readme = README.read_text()
-    marked = re.compile(r"<!-- begin: regroup compare -->.*?<!-- end -->", re.DOTALL)
-    table = f"<!-- begin: regroup compare -->\n{markdown(comparison)}\n<!-- end -->"
-    README.write_text(marked.sub(lambda _: table, readme))
+    for page, text in (
+        (PAGE, markdown(comparison)),
+        (README, table(comparison, TELLING, STORY)),
+    ):
+        block = f"<!-- begin: regroup compare -->\n{text}\n<!-- end -->"
+        page.write_text(MARKED.sub(lambda _, block=block: block, page.read_text()))
+
+
+def table(comparison: Comparison, columns: Sequence[str], only: Sequence[str] = ()) -> str:
+    """Return some columns of the rows, of all or of some strategies."""
+    evidence = Evidence.of(comparison)
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    for row in comparison.rows:
+        if not row.error and (not only or row.strategy in only):
+            found = cells(row, evidence) | {"strategy": f"`{row.strategy}`"}
+            lines.append("| " + " | ".join(found[name] for name in columns) + " |")
+    return "\n".join(lines)
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return the table, and below it what it was measured on."""
-    evidence = Evidence.of(comparison)
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
-    for row in comparison.rows:
-        if not row.error:
-            name, *figures = cells(row, evidence).values()
-            lines.append(f"| `{name}` | " + " | ".join(figures) + " |")
+    """Return the whole table, and below it what it was measured on."""
     m, s = comparison.machine, comparison.settings
     made = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "
     made += f"PyTorch {m['torch']} eager, batch {s['timed_batch']}, {m['device']}, "
     made += f"{m['threads']} threads, {m['capability']}."
-    return "\n".join([*lines, "", " ".join([*summary_lines(comparison), made])])
+    return "\n".join([table(comparison, COLUMNS), "", " ".join([*summary_lines(comparison), made])])
 
 
 if __name__ == "__main__":

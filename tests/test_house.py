@@ -219,19 +219,33 @@ def test_the_tree_in_the_readme_is_true():
     assert named == there
 
 
-def test_the_examples_in_the_readme_run():
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert blocks
-    # every block in a copy of one process, which has imported what takes longest
+def test_the_examples_on_the_pages_run():
+    """Programs one by one; what a page shows of a session, as one session that prints what it says."""
+    pages = [ROOT / "README.md", ROOT / "docs" / "tour.md", *sorted((ROOT / "docs" / "learn").glob("*.md"))]
+    found = []
+    for page in pages:
+        text = page.read_text()
+        found += re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        session = "".join(re.findall(r"```pycon\n(.*?)```", text, re.DOTALL))
+        found += [session] * bool(session)
+    assert len(found) > 10
+    # each in a copy of one process, which has imported what takes longest
     code = """
-import json, sys, torch, torchvision
+import doctest, json, sys, torch, torchvision, regroup
 from tests.processes import in_fork
-for block in json.load(sys.stdin):
-    done = in_fork(exec, block, {"__name__": "__main__"})
+def run(text):
+    if text.startswith(">>>"):
+        session = doctest.DocTestParser().get_doctest(text, {}, "page", None, 0)
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        if runner.run(session, out=sys.stderr.write).failed:
+            sys.exit(1)
+    else:
+        exec(text, {"__name__": "__main__"})
+for text in json.load(sys.stdin):
+    done = in_fork(run, text)
     if done.returncode:
-        sys.exit(block + done.stderr)
+        sys.exit(text + done.stdout + done.stderr)
 """
-    command, text = [sys.executable, "-c", code], json.dumps(blocks)
+    command, text = [sys.executable, "-c", code], json.dumps(found)
     result = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr

@@ -72,7 +72,7 @@ def test_the_page_needs_no_script_and_no_other_file():
 def test_every_row_and_every_figure_is_there():
     result = comparison()
     html = render(result)
-    table = html[html.index('id="comparison"') : html.index("</table>")].replace("<wbr>", "")
+    table = html[html.index('id="comparison"') :].partition("</table>")[0].replace("<wbr>", "")
     for row in result.rows:
         assert row.strategy in table
     for figure in FIGURES:
@@ -82,6 +82,23 @@ def test_every_row_and_every_figure_is_there():
         part = html[html.index(f'<div class="tiles" id="{tiles}">') :].partition("</div>")[0]
         assert part.count("<img") == len(result.rows), tiles
     assert "never" in table
+
+
+def test_the_first_screen_answers_with_a_sentence_the_front_and_ten_rows():
+    extra = [Row(f"own{i}", runs=[Run(0, 90.0 + i, 1.0)], macs=1000 * (20 - i)) for i in range(20)]
+    result = comparison(extra)
+    html = render(result)
+    few = html[html.index('id="few"') :].partition("</table>")[0].replace("<wbr>", "")
+    assert (
+        html.index('class="lead"')
+        < html.index("<figure")
+        < html.index('id="few"')
+        < html.index('id="comparison"')
+    )
+    names = re.findall(r"</svg>([^<]*)</td>", few)
+    assert len(names) == 10 and "dense" in names
+    assert names == [row.strategy for row in result.sorted().rows if row.strategy in names]
+    assert 'id="few"' not in render(comparison())  # as many rows as these are shown once
 
 
 def test_every_column_says_what_it_is():

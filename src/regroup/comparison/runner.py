@@ -293,7 +293,7 @@ def _with_weights(config: CompareConfig, origin: Origin, model: nn.Module) -> Or
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:
     settings: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    for name in ("wait", "retime"):  # nothing of what was found depends on them
+    for name in ("wait", "retime", "all"):  # nothing of what was found depends on them
         del settings[name]
     settings["strategies"] = list(config.strategies)
     settings["seeds"] = list(range(config.seeds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Options of `regroup compare`: without any, every grouping in a small ResNet on the digits.
+    """Options of `regroup compare`: without any, one grouping of each kind in a small ResNet on the digits.
 
     Raises:
         ConfigError: a value cannot work.
@@ -38,7 +38,9 @@ class CompareConfig:
     """Network that teaches all of them too: a run of `regroup train`, the name of one whose weights the hub
     has, a file of weights of the same network, or NAME=FILE."""
     strategies: tuple[str, ...] = ()
-    """Strategies such as grouped:groups=4; none means every variant of every strategy. dense always runs."""
+    """Strategies such as grouped:groups=4; none means one of each kind. dense always runs."""
+    all: bool = False
+    """Every variant of every strategy, where none is named."""
     where: str | None = None
     """Which convolutions to replace, as a pattern of names; none means all larger than 1x1 but the first."""
     epochs: int = 8
@@ -141,6 +143,16 @@ class CompareConfig:
 
         if self.strategies:
             wanted = [parse_strategy("dense"), *map(parse_strategy, self.strategies)]
-        else:
+        elif self.all:
             wanted = [variant for name in strategies for variant in strategies[name].variants()]
+        else:
+            kinds = [strategies[name] for name in strategies]
+            wanted = [kind.representative() for kind in kinds if kind.resembles not in strategies]
         return list({s.label: s for s in wanted}.values())
+
+    def left_out(self) -> list[Strategy]:
+        """Return what `all` would run besides, where no strategies are named."""
+        if self.strategies:
+            return []
+        chosen = {strategy.label for strategy in self.chosen()}
+        return [one for one in replace(self, all=True).chosen() if one.label not in chosen]

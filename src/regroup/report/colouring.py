@@ -61,7 +61,7 @@ def _ahead(part: Part, found: Schematic) -> list[Colour]:
     for reader, links in readers:
         if (groups := _grouped(reader, links)) is None:
             continue
-        (own,) = (g for link, g in zip(links, groups[1], strict=True) if link.source is part)
+        own = next(g for link, g in zip(links, groups[1], strict=True) if link.source is part)
         linked = [n for n in own if n >= 0]
         if len(set(linked)) < len(linked):
             return [n if n >= 0 else None for n in own]
@@ -69,7 +69,7 @@ def _ahead(part: Part, found: Schematic) -> list[Colour]:
     if any(colour is not None for colour in branches):
         return branches
     for reader, links in readers:
-        (link,) = (link for link in links if link.source is part)
+        link = next(link for link in links if link.source is part)
         if not link.single or reader.kind == "sum":
             continue
         further, colours = _ahead(reader, found), list(nothing)

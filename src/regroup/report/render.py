@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
+_FEW = 10
+_TELLING = (
+    "strategy",
+    "accuracy",
+    "interval",
+    "against dense",
+    "params",
+    "MACs",
+    "promised",
+    "compiled",
+    "its speed-up",
+)
+"""Rows and columns of the first screen."""
+
 _WAYS = {"eager": "time in PyTorch", "compiled": "time with regroup.compile"}
 
 
@@ -56,16 +70,23 @@ def render(comparison: Comparison) -> str:
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
     evidence, found = Evidence.of(comparison), looks(r.strategy for r in comparison.rows)
+    lines, ways = summary_lines(comparison), _ways(good)
+    first = next(reversed(ways), "macs")
+    look_of = {r.strategy: _table_row(r, found[family(r.strategy)], evidence) for r in good}
     return _page().render(
+        answer=lines[0] if lines else "",
+        first=first,
+        few=[look_of[name] for name in _few(comparison, evidence, first)],
+        few_columns={name: MEANINGS[name] for name in _TELLING},
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
-        summary=_summary(comparison),
+        summary=" ".join(lines[1:]),
         seeds=max((len(r.runs) for r in good), default=0),
         columns=MEANINGS,
-        rows=[_table_row(r, found[family(r.strategy)], evidence) for r in good],
+        rows=list(look_of.values()),
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
-        costs={"macs": "MACs", **_ways(good)},
+        costs={"macs": "MACs", **ways},
         curves={"test_accuracy": "test accuracy, per cent", "train_loss": "training loss"},
         draw_tradeoff=lambda cost, narrow: charts.tradeoff(comparison, cost, narrow),
         draw_curves=lambda name, label, narrow: charts.curves(comparison, name, label, narrow),
@@ -118,8 +139,19 @@ def _tiles(rows: Sequence[Row], key: str, colour_map: str) -> list[Tile]:
     return [tile(name, matrix, colour_map) for name, matrix in found if matrix]
 
 
-def _summary(comparison: Comparison) -> str:
-    return " ".join(summary_lines(comparison))
+def _few(comparison: Comparison, evidence: Evidence, cost: str) -> list[str]:
+    """Return the strategies that answer which to use: the fastest of the best set, the front, dense.
+
+    None where there are no more rows than these would be.
+    """
+    if len(comparison.rows) <= _FEW:
+        return []
+    best = evidence.fastest()[0] if evidence.rows else []
+    front = [row.strategy for row in comparison.pareto(cost)]
+    others = sorted(comparison.rows, key=lambda row: -(row.accuracy or 0))
+    names = dict.fromkeys([*best[:1], *front, "dense", *best[1:], *(row.strategy for row in others)])
+    chosen = list(names)[:_FEW]
+    return [row.strategy for row in comparison.rows if row.strategy in chosen and not row.error]
 
 
 def _subtitle(comparison: Comparison) -> str:

@@ -59,11 +59,19 @@ class Strategy:
     """Numbers of spatial dimensions in which its definition holds; `check` and `build` refuse others."""
     period: ClassVar[int] = 1
     """Outputs after which its effective kernel repeats itself: 2 where a part has half the resolution."""
+    resembles: ClassVar[str] = ""
+    """Another strategy that shows the same idea: `regroup compare` runs this one with --all only."""
 
     @classmethod
     def variants(cls) -> tuple[Strategy, ...]:
-        """Return the settings that `regroup compare` runs when it is not told which."""
+        """Return the settings that `regroup compare --all` runs."""
         return (cls(),)
+
+    @classmethod
+    def representative(cls) -> Strategy:
+        """Return the variant that stands for all: the default, if it is among them, or the first."""
+        found = cls.variants()
+        return cls() if cls() in found else found[0]
 
     def check(self, spec: ConvSpec) -> None:
         """Raise StrategyError, or SpecError, if this strategy cannot honour `spec`."""

@@ -299,7 +299,7 @@ class MixedLearned(Strategy):
     """
 
     dims = DIMS
-
+    resembles = "mixed"
     kernels: tuple[int, ...] = (3, 5, 7)
     budget: float = 1.0
     at: float = 0.3

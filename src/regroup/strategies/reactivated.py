@@ -61,6 +61,7 @@ class Reactivated(Condensing):
         lasso: weight of the group lasso; the paper has none.
     """
 
+    resembles = "condensed"
     layer = ReactivatedConv
     groups: int = 4
     factor: int | None = None

@@ -300,7 +300,7 @@ class ScaledLearned(Strategy):
     """
 
     dims = DIMS
-
+    resembles = "scaled"
     scales: tuple[int, ...] = (1, 2, 4, 7)
     budget: float | None = None
     at: float = 0.3

@@ -1,4 +1,4 @@
-"""docs/first_day.md: every line of it is run, in its order, and prints what it says."""
+"""The guides of docs/do: every line of them is run, in their order, and prints what it says."""
 
 import doctest
 import io
@@ -13,7 +13,8 @@ import torch
 from regroup.cli import compare as compare_command
 from regroup.cli import main
 
-PAGE = Path(__file__).parents[1] / "docs" / "first_day.md"
+GUIDES = Path(__file__).parents[1] / "docs" / "do"
+PAGES = [GUIDES / f"{name}.md" for name in ("index", "engineer", "researcher", "mobile", "teacher")]
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
 CTRL_C = "  # Ctrl-C in the third"
 """What stands behind a command that is interrupted when the third training of a comparison begins."""
@@ -47,14 +48,15 @@ def interrupted(say):
 
 
 @pytest.mark.slow
-def test_the_page_is_true(tmp_path, monkeypatch):
+def test_the_guides_are_true(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     wrong, commands = [], 0
-    for kind, text in BLOCK.findall(PAGE.read_text()):
+    assert {*PAGES} == {*GUIDES.glob("*.md")}
+    for kind, text in (block for page in PAGES for block in BLOCK.findall(page.read_text())):
         if kind == "python":
-            exec(compile(text, str(PAGE), "exec"), {"__name__": "__main__"})
+            exec(compile(text, "a guide", "exec"), {"__name__": "__main__"})
             continue
         for command, expected, status in sessions(text):
             commands += 1

@@ -1,0 +1,406 @@
+"""The experiments of docs/claims.md. Each returns a table, a verdict, and why."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import regroup
+from regroup.ops.layers import block_diagonal
+from regroup.profiling.reach import mixing
+from regroup.report import text
+
+Measure = Callable[["Setting"], dict[str, Any]]
+GROUPS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an experiment trains: side of the images, trainings of each network, where they are kept."""
+
+    image: int
+    seeds: int
+    out: Path
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said, and what would show it: the documentation of what measures it."""
+
+    name: str
+    said: str
+    measure: Callable[[Setting], dict[str, Any]]
+    trains: bool = False
+
+    @property
+    def experiment(self) -> str:
+        """What is measured, and how."""
+        return inspect.getdoc(self.measure) or ""
+
+
+CLAIMS: dict[int, Claim] = {}
+"""By their numbers; 10 and 13 are about detection and other tasks, 15 is in 7."""
+
+
+def claim(number: int, said: str, trains: bool = False) -> Callable[[Measure], Measure]:
+    """Register what measures a claim."""
+
+    def register(measure: Measure) -> Measure:
+        CLAIMS[number] = Claim(measure.__name__, said, measure, trains)
+        return measure
+
+    return register
+
+
+def _found(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], verdict: str, because: str
+) -> dict[str, Any]:
+    cells = [[str(cell) for cell in row] for row in rows]
+    return {"columns": list(columns), "rows": cells, "verdict": verdict, "because": because}
+
+
+@claim(1, "A grouped convolution is a dense one with a block-diagonal kernel")
+def block_diagonal_equals(_: Setting) -> dict[str, Any]:
+    """Kernels and images of whole numbers from -8 to 8, so that no order of adding rounds: both forms are
+    computed and compared.
+    """
+    rows, equal = [], True
+    for groups in GROUPS:
+        torch.manual_seed(groups)
+        weight = torch.randint(-8, 9, (64, 64 // groups, 3, 3)).float()
+        x = torch.randint(-8, 9, (2, 64, 14, 14)).float()
+        grouped, dense = (
+            F.conv2d(x, weight, padding=1, groups=groups),
+            F.conv2d(x, block_diagonal(weight, groups), padding=1),
+        )
+        different = int((grouped != dense).sum())
+        equal &= not different
+        rows.append([groups, weight.numel(), f"{1 - 1 / groups:.0%}", different])
+    return _found(
+        ("groups", "kernel's numbers", "zeros in the dense kernel", "outputs that differ"),
+        rows,
+        "yes, exactly" if equal else "no",
+        "It is the definition that every strategy here is tested against.",
+    )
+
+
+@claim(2, "Parameters and computation fall in proportion to 1/G")
+def cost_falls(_: Setting) -> dict[str, Any]:
+    """One 3x3 convolution, and ResNet-50 with groups in all its 3x3 convolutions, counted."""
+    rows = []
+    spec = regroup.ConvSpec(256, 256, 3, padding=1)
+    totals = {}
+    for groups in GROUPS:
+        model = regroup.create_model("resnet50")
+        if groups > 1:
+            regroup.replace(model, f"grouped:groups={groups}", weights="fresh")
+        totals[groups] = regroup.profile(model, torch.zeros(1, 3, 64, 64), time=False).total
+        cost, dense = spec.cost((14, 14), groups), spec.cost((14, 14))
+        shares = [totals[groups].parameters / totals[1].parameters, totals[groups].macs / totals[1].macs]
+        rows.append([groups, text.percent(cost.macs / dense.macs), *map(text.percent, shares)])
+    left = totals[32].macs / totals[1].macs
+    return _found(
+        ("groups", "of a 3x3 convolution's cost", "of ResNet-50's parameters", "of its MACs"),
+        rows,
+        "yes for the layer, not for the network",
+        "The layer costs 1/G. Of ResNet-50, with 32 groups in all its 3x3 convolutions, "
+        f"{left:.0%} of the MACs are left: the 1x1 convolutions, the first one and the classifier have no "
+        "groups. Say: *its share of the cost* falls as 1/G.",
+    )
+
+
+@claim(4, "Channels of a group share weights")
+def weights_are_not_shared(_: Setting) -> dict[str, Any]:
+    """One number of a grouped kernel is changed, and the outputs that change are counted."""
+    torch.manual_seed(0)
+    layer, x = (
+        nn.Conv2d(12, 12, 3, padding=1, groups=3, bias=False).double(),
+        torch.randn(1, 12, 9, 9).double(),
+    )
+    before, rows = layer(x), []
+    with torch.no_grad():
+        layer.weight[5, 2, 1, 1] += 1.0
+    after = layer(x)
+    channels = (before != after).flatten(2).any(2)[0].nonzero().flatten().tolist()
+    places = int((before != after)[0, 5].sum())
+    kernels = len({tuple(k.tolist()) for k in layer.weight.flatten(2).flatten(0, 1)})
+    shifted = torch.equal(layer(x.roll(1, 3))[..., 2:-2], after.roll(1, 3)[..., 2:-2])
+    rows.append(["output channels that one number of the kernel reaches", len(channels)])
+    rows.append(["places of that channel that it reaches, of 81", places])
+    rows.append(["different kernels, of 12 x 4 pairs of channels of one group", kernels])
+    rows.append(["a shifted image gives the shifted output", "yes" if shifted else "no"])
+    return _found(
+        ("measured", "found"),
+        rows,
+        "no",
+        "Every pair of an input and an output of a group has a kernel of its "
+        "own. What is shared is each kernel, over "
+        "the places of the image, as in every convolution. Say: *channels of a group share their inputs*.",
+    )
+
+
+@claim(6, "It saves most where there are many channels")
+def gain_over_width(_: Setting) -> dict[str, Any]:
+    """A 3x3 convolution in 4 groups with batch norm, over its width, counted."""
+    rows, shares = [], []
+    for width in (16, 32, 64, 128, 256, 512, 1024):
+        spec = regroup.ConvSpec(width, width, 3, padding=1)
+        norm = 2 * width
+        dense, grouped = spec.cost((14, 14)), spec.cost((14, 14), 4)
+        shares.append((grouped.parameters + norm) / (dense.parameters + norm))
+        saved = dense.macs - grouped.macs
+        rows.append([width, text.percent(grouped.macs / dense.macs), f"{shares[-1]:.2%}", text.count(saved)])
+    return _found(
+        ("channels", "of the MACs", "of the parameters, norm included", "MACs saved at 14x14"),
+        rows,
+        "yes in what is saved, no in the share",
+        "The share is 1/4 whatever the width (narrow layers keep a little "
+        "more, for norms have no groups). What is saved "
+        "grows with the square of the channels.",
+    )
+
+
+@claim(11, "Information stays inside the groups; a shuffle restores the flow")
+def groups_do_not_talk(_: Setting) -> dict[str, Any]:
+    """Four layers of 1x1 convolutions in 4 groups: how many it takes until all is mixed, and whether they
+    learn the product of a channel of the first group and one of the last; three seeds.
+    """
+    rows, solved = [], {}
+    forms = {"grouped:groups=4": "grouped", "shuffled:groups=4": "shuffled", "interleaved": "interleaved"}
+    for label, name in {**forms, "dense": "dense"}.items():
+        spec = regroup.ConvSpec(16, 16, 1)
+        torch.manual_seed(0)
+        stack = nn.Sequential(*(regroup.parse_strategy(label).build(spec) for _ in range(4)))
+        depth = mixing(stack, torch.zeros(1, 16, 2, 2), start="0").depth
+        errors = [_product_task(label, seed) for seed in range(3)]
+        solved[name] = fmean(errors)
+        rows.append([f"`{label}`", depth or "never", f"{fmean(errors):.2f} ± {stdev(errors):.2f}"])
+    holds = solved["grouped"] > 0.8 and max(solved["shuffled"], solved["dense"]) < 0.5
+    return _found(
+        ("four layers", "convolutions until all is mixed", "error left, of 1"),
+        rows,
+        "yes" if holds else "no",
+        "The task is the product of a channel of the first group with one of "
+        "the last. Without a way between the groups "
+        "no amount of training helps: the error is that of the best guess. "
+        "With a shuffle between it is solved as a "
+        "dense network solves it.",
+    )
+
+
+def _product_task(label: str, seed: int) -> float:
+    """Return the share of the variance of y = x_0 x_15 that is left when four layers have learned it."""
+    torch.manual_seed(seed)
+    spec = regroup.ConvSpec(16, 16, 1)
+    layers = [
+        part
+        for _ in range(4)
+        for part in (regroup.parse_strategy(label).build(spec), nn.BatchNorm2d(16), nn.ReLU())
+    ]
+    model = nn.Sequential(*layers)
+    read = nn.Parameter(torch.zeros(4))  # one group's outputs are read: all has to get there
+    optimiser = torch.optim.Adam([*model.parameters(), read], lr=0.01)
+    x = torch.randn(2048, 16, 1, 1)
+    y = x[:, 0, 0, 0] * x[:, 15, 0, 0]
+    for step in range(400):
+        batch = torch.arange(step * 128, (step + 1) * 128) % 1536
+        loss = (model(x[batch])[:, :4, 0, 0] @ read - y[batch]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        left = (model.eval()(x[1536:])[:, :4, 0, 0] @ read - y[1536:]).square().mean()
+    return float(left / y[1536:].var())
+
+
+@claim(12, "It suits embedded systems")
+def fits_small_machines(_: Setting) -> dict[str, Any]:
+    """What a small ResNet needs of flash and of working memory, counted."""
+    rows, needed = [], {}
+    for label in (None, "grouped:groups=4", "shuffled:groups=8", "separable", "octave:alpha=0.5"):
+        model = regroup.create_model("resnet_small", num_classes=10, in_chans=1)
+        if label:
+            regroup.replace(model, label, weights="fresh")
+        profile = regroup.profile(model, torch.zeros(1, 1, 32, 32), time=False)
+        largest = max(
+            layer.cost.activations
+            for layer in profile.layers()
+            if layer.name and layer.kind.startswith("Conv")
+        )
+        needed[label] = 4 * profile.total.parameters, 4 * largest
+        rows.append(
+            [
+                f"`{label or 'dense'}`",
+                *(f"{n / 1024:.0f}" for n in needed[label]),
+                text.count(profile.total.macs),
+            ]
+        )
+    return _found(
+        ("resnet_small at 32x32", "weights, KiB", "largest map, KiB", "MACs"),
+        rows,
+        "yes for flash and time, no for working memory",
+        "Weights shrink with the groups. The maps between layers, which decide "
+        "the working memory, are as large as before; "
+        "only fewer channels, a lower resolution or fused layers make them smaller.",
+    )
+
+
+def _compared(setting: Setting, name: str, labels: Sequence[str], **options: Any) -> dict[str, Any]:
+    """Train a small ResNet with each strategy; return the rows of the comparison by strategy."""
+    found = regroup.compare(
+        data="glyphs", image=setting.image, strategies=tuple(labels), seeds=setting.seeds, time=False,
+        out=setting.out / f"{name}-{setting.image}", **options,
+    )  # fmt: skip
+    return {row.strategy: row for row in found.rows if not row.error}
+
+
+def _accuracy(row: Any) -> str:
+    return text.accuracy(row.accuracy, row.spread)
+
+
+@claim(3, "More groups lose information, and accuracy", trains=True)
+def accuracy_over_groups(setting: Setting) -> dict[str, Any]:
+    """A small ResNet with 1, 2, 4 and 8 groups in its 3x3 convolutions, at equal width."""
+    labels = [f"grouped:groups={groups}" for groups in (2, 4, 8)]
+    rows = _compared(setting, "groups", labels)
+    order = [rows[label] for label in ("dense", *labels) if label in rows]
+    cells = [[f"`{r.strategy}`", text.count(r.parameters), text.count(r.macs), _accuracy(r)] for r in order]
+    lost = order[0].accuracy - order[-1].accuracy
+    noise = 2 * max(r.spread or 0.0 for r in order)
+    verdict = "yes" if lost > noise else "not shown"
+    return _found(
+        ("strategy", "params", "MACs", "accuracy ± spread"), cells, verdict,
+        f"At equal width 8 groups lose {lost:.2f} points; twice the largest spread is {noise:.2f}.",
+    )  # fmt: skip
+
+
+@claim(5, "Filters of different groups keep apart: they correlate in blocks", trains=True)
+def filters_correlate(setting: Setting) -> dict[str, Any]:
+    """Channels of a trained grouped layer and of the next one, correlated over the test images."""
+    rows = _compared(setting, "groups", [f"grouped:groups={groups}" for groups in (2, 4, 8)])
+    cells, ratios = [], []
+    for groups in (2, 4, 8):
+        matrix = torch.tensor(rows[f"grouped:groups={groups}"].correlation["matrix"])
+        blocks = [torch.arange(n) * groups // n for n in matrix.shape]
+        same = blocks[0][:, None] == blocks[1][None]
+        inside, across = float(matrix[same].mean()), float(matrix[~same].mean())
+        ratios.append(inside / max(across, 1e-9))
+        cells.append([groups, f"{inside:.3f}", f"{across:.3f}", f"{ratios[-1]:.2f}x"])
+    return _found(
+        ("groups", "inside a group", "across groups", "ratio"), cells,
+        "yes" if min(ratios) > 1.1 else "no",
+        "The mean strength with which a layer's channels go with those of the next, over the test images.",
+    )  # fmt: skip
+
+
+@claim(9, "Sparse relations between filters regularise: it can be better than dense", trains=True)
+def regularises(setting: Setting) -> dict[str, Any]:
+    """Loss on training and test images of a small ResNet, over its number of groups."""
+    rows = _compared(setting, "groups", [f"grouped:groups={groups}" for groups in (2, 4, 8)])
+    cells, gaps = [], {}
+    for name in ("dense", *(f"grouped:groups={groups}" for groups in (2, 4, 8))):
+        runs = rows[name].runs
+        losses = [(run.curves["train_loss"][-1], run.curves["test_loss"][-1]) for run in runs]
+        train, test = (fmean(values) for values in zip(*losses, strict=True))
+        gaps[name] = test - train
+        cells.append([f"`{name}`", f"{train:.3f}", f"{test:.3f}", f"{gaps[name]:.3f}", _accuracy(rows[name])])
+    falls = all(later <= earlier for earlier, later in pairwise(gaps.values()))
+    better = max(rows[n].accuracy for n in gaps if n != "dense") > rows["dense"].accuracy + (
+        rows["dense"].spread or 0
+    )
+    verdict = f"the gap {'falls' if falls else 'does not fall'} with groups; "
+    verdict += f"accuracy {'rises' if better else 'does not rise'}"
+    return _found(
+        ("strategy", "training loss", "test loss", "gap", "accuracy ± spread"), cells, verdict,
+        "Training images are varied and test images are not, so that a gap may be below zero.",
+    )  # fmt: skip
+
+
+@claim(14, "Depthwise before or after pointwise makes a difference", trains=True)
+def order_matters(setting: Setting) -> dict[str, Any]:
+    """A small ResNet with both orders."""
+    labels = ["separable", "separable:order=pointwise-depthwise"]
+    rows = _compared(setting, "order", labels)
+    first, second = (rows[label] for label in labels)
+    apart = abs(first.accuracy - second.accuracy)
+    noise = 2 * max(first.spread or 0.0, second.spread or 0.0)
+    cells = [
+        [f"`{r.strategy}`", text.count(r.parameters), text.count(r.macs), _accuracy(r)]
+        for r in (first, second)
+    ]
+    return _found(
+        ("strategy", "params", "MACs", "accuracy ± spread"), cells,
+        "a difference is shown" if apart > noise else "no difference is shown",
+        f"{apart:.2f} points; twice the larger spread is {noise:.2f}. Costs differ where channels change.",
+    )  # fmt: skip
+
+
+_RAN = Path(__file__).parent
+
+
+def _kept(name: str) -> Iterator[dict[str, Any]]:
+    import json
+
+    yield from json.loads((_RAN / name).read_text())["rows"]
+
+
+@claim(7, "Groups can run side by side, so that it is as fast as it is cheap")
+def clock_keeps_promise(_: Setting) -> dict[str, Any]:
+    """Every grouping in a ResNet-18, compiled, one image, two threads: what `python -m benchmarks.strategies`
+    measured and docs/strategies.json keeps.
+    """
+    rows = [
+        r
+        for r in _kept("strategies.json")
+        if (r["network"], r["size"], r["batch"], r["unit"]) == ("resnet18", 112, 1, "AVX-512")
+    ]
+    cells, kept = [], []
+    for r in sorted(rows, key=lambda r: r["macs"]):
+        promised, measured = r["dense_macs"] / r["macs"], r["dense_seconds"] / r["seconds"]["regroup"]
+        kept.append(math.log(max(measured, 1e-9)) / math.log(promised) if promised > 1.1 else math.nan)
+        cells.append(
+            [f"`{r['strategy']}`", f"{promised:.2f}x", f"{measured:.2f}x", f"{measured / promised:.0%}"]
+        )
+    return _found(
+        ("in a ResNet-18 at 112x112", "promised by MACs", "measured, compiled", "kept"), cells,
+        "partly",
+        "Of the same promise one grouping keeps nearly all and another a "
+        "third: memory, orders and branches take time "
+        "that MACs do not count. `python -m benchmarks.strategies` measures it.",
+    )  # fmt: skip
+
+
+@claim(8, "So a ResNeXt block is more efficient than an Inception module")
+def resnext_against_inception(_: Setting) -> dict[str, Any]:
+    """Time for each multiply-add of whole networks: what `python -m benchmarks.engine` measured and
+    docs/engine.json keeps.
+    """
+    from regroup.networks import networks
+
+    cells, per = [], {}
+    for r in _kept("engine.json"):
+        if r["network"] in ("resnext50_32x4d", "googlenet_bn", "resnet50") and r["batch"] in (1, 16):
+            macs = networks[r["network"]].claims.mega_macs
+            times = [r["seconds"][who][1] for who in ("PyTorch", "regroup, frozen")]
+            per[r["network"], r["batch"]] = times[0] / macs
+            cells.append(
+                [f"`{r['network']}`", r["batch"], f"{macs:,.0f}", *(f"{1e6 * t / macs:.2f}" for t in times)]
+            )
+    better = [per["resnext50_32x4d", b] < per["googlenet_bn", b] for b in (1, 16)]
+    return _found(
+        ("network", "batch", "M MACs", "PyTorch, ns a k MAC", "regroup, ns a k MAC"), cells,
+        "yes in PyTorch, for inference" if all(better) else "no",
+        "Nanoseconds for a thousand multiply-adds; forward only, on two CPU "
+        "threads. Inception's many small branches cost "
+        "PyTorch calls; compiled, where calls cost nothing, see the last column.",
+    )  # fmt: skip
