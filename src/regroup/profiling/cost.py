@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -57,7 +58,7 @@ class LayerCost:
     """Of bytes read and written, those of operators that compute nothing: gather, shuffle, concat, copy."""
 
     def __add__(self, other: LayerCost) -> LayerCost:
-        return LayerCost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return LayerCost(*map(operator.add, vars(self).values(), vars(other).values()))
 
     def __radd__(self, other: int) -> LayerCost:
         return self if other == 0 else NotImplemented  # so that sum(costs) works
@@ -134,7 +135,7 @@ def cost(model: nn.Module, *inputs: Tensor, training: bool = False) -> NetworkCo
         for name, _ in model.named_modules()
     }
     for name, module in reversed(list(model.named_modules())):  # what a block knows overrules its layers
-        layers[name] += _known(module, NetworkCost(layers), name)
+        layers[name] += _known(module, layers, name)
     return NetworkCost(layers, tuple(sorted(recorder.uncounted)))
 
 
@@ -167,17 +168,21 @@ def no_opaque_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _known(module: nn.Module, costs: NetworkCost, name: str) -> LayerCost:
+def _known(module: nn.Module, layers: Mapping[str, LayerCost], name: str) -> LayerCost:
     """Return what a module's own knowledge adds to the ideal and dense MACs that were counted in it."""
-    inside = costs.of(name)
+    mask = getattr(module, "weight_mask", None)  # of torch.nn.utils.prune
+    of_ideal, of_dense = (getattr(module, says, None) for says in ("ideal_macs", "dense_macs"))
+    if not (isinstance(mask, Tensor) or callable(of_ideal) or callable(of_dense)):
+        return LayerCost()
+    parts = (cost for key, cost in layers.items() if not name or f"{key}.".startswith(f"{name}."))
+    inside = sum(parts, LayerCost())
     ideal, dense = inside.ideal_macs, inside.dense_macs
-    mask = getattr(module, "weight_mask", None)
-    if isinstance(mask, Tensor):  # of torch.nn.utils.prune
+    if isinstance(mask, Tensor):
         ideal = round(inside.macs * float(mask.count_nonzero() / mask.numel()))
-    if callable(says := getattr(module, "ideal_macs", None)):
-        ideal = says(inside.macs)
-    if callable(says := getattr(module, "dense_macs", None)):
-        dense = says(inside.macs)
+    if callable(of_ideal):
+        ideal = of_ideal(inside.macs)
+    if callable(of_dense):
+        dense = of_dense(inside.macs)
     return LayerCost(ideal_macs=ideal - inside.ideal_macs, dense_macs=dense - inside.dense_macs)
 
 
