@@ -29,8 +29,46 @@ _BURSTS, _SECONDS = 3, 0.003
 _MOST_MACS = 40e6
 
 
-def problems(count: int) -> list[Call]:
-    """Return convolutions of images, of every kind and in both formats."""
+def problems(count: int, dims: int) -> list[Call]:
+    """Return convolutions of `dims` dimensions, of every kind and in the formats there are."""
+    return {1: sound, 2: images, 3: video}[dims](count)
+
+
+def sound(count: int) -> list[Call]:
+    """Return convolutions of sequences: long kernels, many steps."""
+    rng, found = Random("costs of sound"), []
+    while len(found) < count:
+        width = rng.choice((1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32))
+        channels, images = rng.choice((64, 128, 256, 512)), rng.choice((1, 2, 8))
+        k = rng.choice((3, 3, 5, 9, 15, 31, 65) if width == 1 else (1, 3, 9, 15, 31))
+        shapes = (images, channels, rng.choice((50, 200, 500, 1000, 2000))), (channels, width, k)
+        call = Call(*shapes, (rng.choice((1, 1, 2)),), (k // 2,), (1,), channels // width)
+        if call.macs <= _MOST_MACS:
+            found.append(call)
+    return found
+
+
+def video(count: int) -> list[Call]:
+    """Return convolutions of clips, over space, time or both."""
+    rng, found = Random("costs of video"), []
+    while len(found) < count:
+        width = rng.choice((1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32))
+        channels, size = rng.choice((32, 64, 128)), rng.choice((7, 14, 14, 28))
+        kernel = rng.choice(((3, 3, 3), (3, 3, 3), (1, 3, 3), (3, 1, 1), (5, 3, 3), (1, 5, 5)))
+        stride, padding = rng.choice(((1, 1, 1), (1, 1, 1), (1, 2, 2))), tuple(k // 2 for k in kernel)
+        shapes = (
+            (rng.choice((1, 2)), channels, rng.choice((4, 8, 16)), size, size),
+            (channels, width, *kernel),
+        )
+        for last in (False, True):
+            call = Call(*shapes, stride, padding, (1, 1, 1), channels // width, channels_last=last)
+            if call.macs <= _MOST_MACS:
+                found.append(call)
+    return found
+
+
+def images(count: int) -> list[Call]:
+    """Return convolutions of images."""
     rng, found = Random("costs"), []
     while len(found) < count:
         width = rng.choice((1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32))
@@ -47,7 +85,8 @@ def problems(count: int) -> list[Call]:
 
 def runs(name: str, call: Call) -> dict[Pass, Callable[[], object]]:
     """Return the passes of a backend on random numbers."""
-    who, layout = backends()[name], torch.channels_last if call.channels_last else torch.contiguous_format
+    last = torch.channels_last if len(call.stride) == 2 else torch.channels_last_3d
+    who, layout = backends()[name], last if call.channels_last else torch.contiguous_format
     x, g = (torch.randn(shape).contiguous(memory_format=layout) for shape in (call.x, call.y))
     weight = torch.randn(call.weight)
     return {
@@ -115,15 +154,18 @@ def main() -> None:
     """Measure, fit and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=240)
+    parser.add_argument("--dims", type=int, nargs="+", choices=(1, 2, 3), default=[1, 2, 3])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    measured = measure(problems(args.count))
+    measured = measure([call for dims in args.dims for call in problems(args.count, dims)])
     prices = {
         name: {key: fit(rows) for key, rows in sorted(lists.items())} for name, lists in measured.items()
     }
     report(measured, prices)
     table = json.loads(costs.FILE.read_text()) if costs.FILE.exists() else {}
-    table[Target.host().name] = prices
+    known = table.setdefault(Target.host().name, {})
+    for name, lists in prices.items():
+        known[name] = {**known.get(name, {}), **lists}
     costs.FILE.write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -4,9 +4,10 @@
 >>> seconds("llvm", "weight_gradient", call) < seconds("aten", "weight_gradient", call)
 True
 
-The prices lie in `costs.json`, by vector unit, backend, pass, memory format and kind of convolution;
-`benchmarks/costs.py` measures them, on one thread. They are the same wherever a library is: the choice of a
-backend, and with it the last bits of a result, depends neither on the number of threads nor on a clock.
+The prices lie in `costs.json`, by vector unit, backend, pass, memory format and kind of convolution (what has
+none for sound or video takes those of images); `benchmarks/costs.py` measures them, on one thread. They are
+the same wherever a library is: the choice of a backend, and with it the last bits of a result, depends
+neither on the number of threads nor on a clock.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ def kind(call: Call) -> str:
 
 
 def key(which: Pass, call: Call) -> str:
-    """Return the name of a list of prices."""
-    return f"{which}, {'channels_last' if call.channels_last else 'contiguous'}, {kind(call)}"
+    """Return the name of a list of prices; libraries do sound and video in other ways than images."""
+    name = f"{which}, {'channels_last' if call.channels_last else 'contiguous'}, {kind(call)}"
+    return name + {1: ", sound", 2: "", 3: ", video"}[len(call.stride)]
 
 
 def seconds(backend: str, which: Pass, call: Call) -> float:
     """Return the seconds that a backend is expected to take on one thread; infinity, if that is not known."""
-    prices = _prices().get(backend, {}).get(key(which, call))
+    table, name = _prices().get(backend, {}), key(which, call)
+    prices = table.get(name) or table.get(name.removesuffix(", sound").removesuffix(", video"))
     return math.inf if prices is None else sum(map(mul, prices, counts(call))) * 1e-9
 
 

@@ -313,7 +313,8 @@ def _mixing(model: nn.Module, inputs: tuple[Tensor, ...]) -> Mixing | None:
 
 def _detail(module: nn.Module) -> str:
     if isinstance(module, nn.modules.conv._ConvNd):
-        kernel = "x".join(map(str, module.kernel_size))
+        sides = "x".join(map(str, module.kernel_size))
+        kernel = sides if len(module.kernel_size) > 1 else f"kernel {sides}"
         text = f"{module.in_channels} -> {module.out_channels}, {kernel}"
         for name in ("stride", "dilation"):
             value = getattr(module, name)

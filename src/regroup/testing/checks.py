@@ -372,6 +372,20 @@ def _images_do_not_mix(strategy: Strategy, spec: ConvSpec) -> None:
 
 
 @_for_each_spec
+def _looks_no_further_ahead(strategy: Strategy, spec: ConvSpec) -> None:
+    """Require that what is causal stays so: outputs see no input after the last that the convolution sees."""
+    module, x = _built(strategy, spec).double(), _input(spec, double=True)
+    for axis in (i for i, looks_back in enumerate(spec.looks_back) if looks_back):
+        there = x.shape[2 + axis] // 2
+        last = (there - 1 - spec.span[axis] + spec.before[axis]) // spec.stride[axis]
+        later = x.clone()
+        later.narrow(2 + axis, there, x.shape[2 + axis] - there).normal_()
+        with torch.no_grad():
+            seen, unseen = (module(z).narrow(2 + axis, 0, last + 1) for z in (x, later))
+        _agree(seen, unseen, f"outputs before and after inputs from {there} on change")
+
+
+@_for_each_spec
 def _exports(strategy: Strategy, spec: ConvSpec) -> None:
     module, x = _built(strategy, spec).double(), _input(spec, double=True)
     with torch.no_grad():

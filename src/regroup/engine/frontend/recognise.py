@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from regroup.engine.frontend.capture import Capture, capture
+from regroup.engine.frontend.sequences import sequences_to_images
 from regroup.engine.frontend.tidy import join_views, leave_out_empty
 from regroup.engine.graph import Graph, Node, Torch, Value
 from regroup.engine.operators import OPERATORS
@@ -21,6 +22,7 @@ def record(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
         EngineError: it cannot be recorded.
     """
     recorded = capture(model, examples, batch)
+    sequences_to_images(recorded.graph, recorded.macs)
     recognise(recorded.graph)
     return recorded
 

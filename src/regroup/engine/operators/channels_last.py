@@ -21,7 +21,7 @@ from regroup.engine.recognition import known, name_of, recognises_layouts
 
 _aten = torch.ops.aten
 
-_ALONE = (
+ALONE = (
     "add.Tensor", "mul.Tensor", "sub.Tensor", "div.Tensor", "relu", "hardtanh", "silu", "hardswish",
     "hardsigmoid", "sigmoid", "tanh", "gelu", "leaky_relu", "elu", "mish", "softplus", "clamp", "clone",
 )  # fmt: skip
@@ -45,7 +45,7 @@ class _Turned:
 
     def follow(self, node: Node) -> None:
         """Append `node`, and what it is on images before it."""
-        follow = _FOLLOW.get(name_of(node), _alone if name_of(node) in _ALONE else None)
+        follow = _FOLLOW.get(name_of(node), _alone if name_of(node) in ALONE else None)
         if follow is None or not node.inputs or not follow(self, node):
             node.inputs = tuple(map(self.given, node.inputs))
         self.nodes.append(node)
@@ -165,7 +165,8 @@ def _alone(turned: _Turned, node: Node) -> bool:
     args = tuple(_first(arg, len(node.output.shape) + 1) for arg in node.op.args)
     if len(images) < len(node.inputs) or not alike or any(arg is _UNFIT for arg in args):
         return False
-    turned.last[node.output] = turned.made(Torch(node.op.function, args, _plain(node.op.kwargs)), *images)
+    op = Torch(node.op.function, args, without_layout(node.op.kwargs))
+    turned.last[node.output] = turned.made(op, *images)
     return True
 
 
@@ -181,7 +182,7 @@ def _first(arg: Any, rank: int) -> Any:
     return arg.reshape(-1, 1, 1)
 
 
-def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
+def without_layout(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments without the layout of memory: it is the engine's own."""
     return {name: value for name, value in kwargs.items() if name != "memory_format"}
 
