@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import json
+import os
 import warnings
 
 import pytest
@@ -131,6 +132,16 @@ def test_nothing_is_half_written_and_what_is_there_stays(model, tmp_path):
         regroup.export(model, path / "inner.mine", IMAGES)
     (tmp_path / "place").mkdir()
     assert regroup.export(model, tmp_path / "place", IMAGES, to="mine").path.name == "network.mine"
+
+
+def test_what_a_killed_export_has_left_goes_after_an_hour(model, tmp_path):
+    left, young, other = (tmp_path / f".{name}.partial-{n}" for n, name in enumerate(("a.pt2", "a.pt2", "b")))
+    for path in (left, young, other):
+        path.write_text("half")
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    regroup.export(model, tmp_path / "a.pt2", IMAGES, check=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.pt2", young.name, other.name}
 
 
 class Undecided(nn.Module):

@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 
+from regroup.cli.convert import MEMORY
 from regroup.files.sealed import MANIFEST, write_sealed
-from regroup.training.directory import RUN
-from regroup.training.directory import _seal as seal
+from regroup.training.directory import RUN, seal
 from tests.data.malformed import damaged
 
 ODD = [
@@ -126,7 +126,7 @@ def seal_again(path):
         shutil.rmtree(path.parent)
         write_sealed(path.parent, files)
         return True
-    if path.name != RUN:
+    if path.name not in (RUN, MEMORY):
         return False
     try:
         value = json.loads(path.read_bytes())

@@ -45,6 +45,15 @@ def compile(directory, number):
     return runs.compiled(directory)
 
 
+def convert(directory, number):
+    return runs.converted(directory)
+
+
+def convert_at_once(directory, number):
+    """... and do not wait."""
+    return runs.converted(directory, wait=False)
+
+
 def forked(what, directory, number, delay):
     pid = os.fork()
     if pid:
@@ -63,6 +72,9 @@ def forked(what, directory, number, delay):
         os._exit(0)
 
 
+KINDS = (resume, begin, refuse, compare, compile, convert, convert_at_once)
+
+
 def met(what, processes, trials, directory, chance):
     alone = [what(directory / f"alone-{n}" / "out", n) for n in range(processes)]
     gc.freeze()
@@ -73,15 +85,17 @@ def met(what, processes, trials, directory, chance):
         pids = [forked(what, place, n, chance.choice([0, 0, 0.02, 0.1, 0.3])) for n in range(processes)]
         ended = finished(pids, within=120)
         found = [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
-        outcomes.append({"ended": ended, "found": found, "left": sorted(runs.contents(place / "out"))})
+        beside = sorted(path.name for path in place.iterdir() if path.suffix != ".json")
+        left = sorted(runs.contents(place / "out"))
+        outcomes.append({"ended": ended, "found": found, "left": left, "beside": beside})
         progress(f"meetings of {processes}, {what.__name__}", trial + 1, trials)
     return {"outcomes": outcomes, "alone": alone}
 
 
 def main(processes, trials, directory, seed):
     torch.set_num_threads(1)
-    kinds, chance = (resume, begin, refuse, compare, compile), random.Random(seed)
-    found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in kinds}
+    chance = random.Random(seed)
+    found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in KINDS}
     print(json.dumps(found))
 
 

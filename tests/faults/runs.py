@@ -1,25 +1,34 @@
 """Small runs and comparisons for the tests of faults: an epoch takes a moment."""
 
+import dataclasses
 import functools
 import hashlib
+import io
 import os
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import pytest
 import torch
 import tyro
 from torch import nn
 
 import regroup
+from regroup.cli import convert
 from regroup.cli.compare import _write
 from regroup.comparison import runner, timing
 from regroup.comparison.result import TimePerImage
 from regroup.comparison.settings import CompareConfig
+from regroup.conversion import blocks
+from regroup.loading.trained import Trained
 from regroup.networks import anywhere
 from regroup.report import charts
 from regroup.training import TrainConfig, train
-from regroup.training.data import data_sets
+from regroup.training.checkpoint import save_weights
+from regroup.training.data import data_sets, load_data
 from regroup.training.identity import Origin
+from tests.conversion import clock
 from tests.faults.tiny import Tiny
 from tests.training.cases import data
 
@@ -70,6 +79,49 @@ def compiled(directory):
     return regroup.compile(model, x)(x).sum((0, 2, 3)).tolist()
 
 
+CONVERTED = ("model.safetensors", "plan.json", "network.json")
+"""Files of a converted network that are equal to the bit, whatever was interrupted."""
+
+
+@functools.cache
+def _dense():
+    place = tempfile.TemporaryDirectory()
+    network = Trained.on(load_data("digits"), "resnet_small", {}, None, None)
+    save_weights(Path(place.name) / "dense", network.build(), network=network.to_json())
+    return place
+
+
+def dense():
+    """Return the directory of a network to convert, which goes with this process and not with its forks."""
+    return Path(_dense().name) / "dense"
+
+
+def conversion(model, out):
+    """Return the arguments of a conversion of a few layers."""
+    few = ("--images", "16", "--epochs", "0", "--exclude", "stages.0.*", "stages.1.*")
+    return (
+        *("convert", model, "--data", "digits", "--budget", "macs=0.85", "--choice", "activation"),
+        *(*few, "--quiet", "--out", out),
+    )
+
+
+def converts_at_once(patch):
+    """Let conversions take the times of a clock that knows, repair blocks in a moment, and sync nothing."""
+    patch.setattr(os, "fsync", lambda handle: None)  # nobody pulls the plug here
+    clock.put(patch)
+    patch.setattr(blocks, "BlockConfig", functools.partial(blocks.BlockConfig, steps=2))
+
+
+def converted(directory, wait=True):
+    """Convert, or go on, in `directory`, and return the hashes of what came out."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()):
+        converts_at_once(patch)
+        options = tyro.cli(convert.Options, args=list(map(str, conversion(dense(), directory)[1:])))
+        assert convert.run(dataclasses.replace(options, wait=wait)) == 0
+    found = [(Path(directory) / name).read_bytes() for name in CONVERTED]
+    return [hashlib.sha256(content).hexdigest() for content in found]
+
+
 def summary(result):
     """What a comparison found, without what no two of them share."""
     return {
@@ -80,12 +132,12 @@ def summary(result):
 
 @contextmanager
 def registered():
-    """Let the tiny network and data set be known by name; what is slow is not measured, drawn or parsed."""
+    """Let the tiny networks and data set be known by name; what is slow is not measured, drawn or parsed."""
 
     def create(name, *, num_classes=None, in_chans=3, **options):
-        if name != "tiny":
+        if name not in ("tiny", "wide"):
             return known(name, num_classes=num_classes, in_chans=in_chans, **options)
-        return Tiny(num_classes or 1000, in_chans)
+        return Tiny(num_classes or 1000, in_chans, width=8 if name == "tiny" else 16)
 
     known = anywhere.create_any_model
     instead = {

@@ -29,7 +29,7 @@ from PIL import Image
 
 from regroup.cli import main as regroup_main
 from regroup.errors import RegroupError
-from tests.faults import runs, sweep_commands, sweep_onnx, sweep_readers, sweep_sets
+from tests.faults import runs, sweep_commands, sweep_made, sweep_onnx, sweep_readers, sweep_sets
 from tests.faults.programs import progress
 
 KINDS = {
@@ -40,6 +40,7 @@ KINDS = {
     "directories": sweep_commands.directories,
     "folders": sweep_commands.folders,
     "commands": sweep_commands.commands,
+    "conversions": sweep_made.conversions,
     "sets": sweep_sets.sets,
     "onnx": sweep_onnx.files,
 }

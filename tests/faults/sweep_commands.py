@@ -13,12 +13,14 @@ of the damage. In each of them one file at a time is damaged, or exchanged for s
                                 | folders of images, both caches
     run                         | run.json and weights of a run; files of weights; object code
     compare --weights, --teacher| run.json and weights of a run
-    evaluate                    | run.json and weights of a run
+    evaluate                    | run.json and weights of a run; folders of images, the cache of scans
+    convert                     | folders of images, the cache of scans
     compile                     | run.json and weights of a run; files of weights; object code
     profile, profile --reach    | run.json and weights of a run
 
-Images before `run` are in `sweep_readers`, files of torchvision's data sets in `sweep_sets`. `models` reads
-no files, and a plugin is a program: whatever is changed in it is another one.
+What is made of a network (conversions, exports) is in `sweep_made`, images before `run` are in
+`sweep_readers`, files of torchvision's data sets in `sweep_sets`. `models` reads no files, and a plugin is a
+program: whatever is changed in it is another one.
 """
 
 import json
@@ -29,10 +31,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 import regroup
+from regroup.loading.trained import Trained
+from regroup.training.checkpoint import save_weights
+from regroup.training.data import load_data
 from tests.data.malformed import encoded, picture
 from tests.faults import damage, runs
 from tests.faults.standing import Stood
@@ -97,11 +103,14 @@ def file(suffix):
     )
 
 
-_OF_RUN, _IMAGES = ("run/run.json", "run/weights/*"), ("data/*/*/*.png",)
+OF_RUN, _IMAGES = ("run/run.json", "run/weights/*"), ("data/*/*/*.png",)
 _FOLDER = ("--data", "{}/data", "--model", "tiny", "--image", "8")
 _SAME = ("--data", "{}/../data", "--model", "tiny", "--image", "8")
+_PETS = ("--data", "{}/data")
+_CONVERT = ("convert", "{}/pets", "--budget", "macs=0.8", "--images", "16", "--choice", "activation")
+_CONVERT = (*_CONVERT, "--epochs", "0", "--quiet", "--no-wait", "--out", "{}/new/a")
 _REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
-_EVALUATE = ("--data", "tiny", "--no-time", "--no-compiled", "--json")
+EVALUATE = ("--data", "tiny", "--no-time", "--no-compiled", "--json")
 _PROFILE = ("profile", "{}/run", "--no-time", "--json")
 _GROUPED = (*TINY, "--strategy", "grouped:groups=2")
 
@@ -115,35 +124,47 @@ COMMANDS = (
         ("run/*.*", "run/*/*"),
         weights("run"),
     ),
-    Command("train --weights", train(*TINY, "--weights", "{}/run"), _OF_RUN, weights("new")),
+    Command("train --weights", train(*TINY, "--weights", "{}/run"), OF_RUN, weights("new")),
     Command(
         "train --weights best", train(*TINY, "--weights", "{}/run/best"), ("run/best/*",), weights("new")
     ),
     Command("train --weights FILE", file("safetensors"), ("files/a.safetensors",)),
     Command("train --weights FILE, zip", file("pth"), ("files/a.pth",)),
     Command("train --weights FILE, pickle", file("old.pth"), ("files/a.old.pth",)),
-    Command("train --teacher", train(*TINY, "--teacher", "{}/run"), _OF_RUN, weights("new")),
+    Command("train --teacher", train(*TINY, "--teacher", "{}/run"), OF_RUN, weights("new")),
     Command("train --accelerate", train(*_GROUPED, "--accelerate"), (), weights("new"), True),
     Command("compare", compare("tiny", "{}/report"), _REPORT, compared),
     Command("compare images", compare("{}/data", "{}/new"), _IMAGES),
     Command("compare from memory", compare("{}/../data", "{}/new"), (), compared, True),
-    Command("compare --weights", (*compare("tiny", "{}/new"), "--weights", "{}/run"), _OF_RUN, compared),
-    Command("compare --teacher", (*compare("tiny", "{}/new"), "--teacher", "{}/run"), _OF_RUN, compared),
-    Command("evaluate", ("evaluate", "{}/run", *_EVALUATE), _OF_RUN, printed),
-    Command("run", ("run", "{}/run", "--image", "{}/a.png", "--json"), _OF_RUN, printed, True),
+    Command("compare --weights", (*compare("tiny", "{}/new"), "--weights", "{}/run"), OF_RUN, compared),
+    Command("compare --teacher", (*compare("tiny", "{}/new"), "--teacher", "{}/run"), OF_RUN, compared),
+    Command("evaluate", ("evaluate", "{}/run", *EVALUATE), OF_RUN, printed),
+    Command("evaluate images", ("evaluate", "{}/pets", *EVALUATE, *_PETS, "--split", "all"), _IMAGES),
+    Command(
+        "evaluate from memory", ("evaluate", "{}/pets", *EVALUATE, "--data", "{}/../data"), (), printed, True
+    ),
+    Command("convert images", (*_CONVERT, *_PETS, "--bad-images", "skip"), _IMAGES),
+    Command(
+        "convert from memory",
+        (*_CONVERT, "--data", "{}/../data"),
+        (),
+        lambda place, out: (place / "new" / "a" / "model.safetensors").read_bytes(),
+        True,
+    ),
+    Command("run", ("run", "{}/run", "--image", "{}/a.png", "--json"), OF_RUN, printed, True),
     Command(
         "run --weights",
         ("run", "resnet_small", "--image", "{}/a.png", "--weights", "{}/files/b.pth"),
         ("files/b.pth",),
     ),
-    Command("compile", ("compile", "{}/run", "--json"), _OF_RUN, None, True),
+    Command("compile", ("compile", "{}/run", "--json"), OF_RUN, None, True),
     Command(
         "compile --weights",
         ("compile", "resnet_small", "--image", "16", "--weights", "{}/files/b.pth"),
         ("files/b.pth",),
     ),
-    Command("profile", _PROFILE, _OF_RUN, printed),
-    Command("profile --reach", (*_PROFILE, "--reach"), _OF_RUN, printed),
+    Command("profile", _PROFILE, OF_RUN, printed),
+    Command("profile --reach", (*_PROFILE, "--reach"), OF_RUN, printed),
 )
 
 
@@ -154,7 +175,7 @@ def made(sweep, place):
     """Make all that the commands read, as they leave it themselves."""
     for split in ("train", "val"):
         for label in ("cat", "dog"):
-            for n in range(3):
+            for n in range(9 if split == "train" else 3):
                 path = place / "data" / split / label / f"{n}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(encoded(picture(size=(12 + n, 10)), "PNG"))
@@ -167,6 +188,8 @@ def made(sweep, place):
     torch.save(state, place / "files" / "a.pth")
     torch.save(state, place / "files" / "a.old.pth", _use_new_zipfile_serialization=False)
     torch.save(regroup.create_model("resnet_small", num_classes=1000).state_dict(), place / "files" / "b.pth")
+    pets = Trained.on(load_data(place / "data", 8), "wide", {}, None, None)
+    save_weights(place / "pets", pets.build(), network=pets.to_json())
     run = ("train", *TINY, *_TRAIN, "--model-ema", "--out", f"{place}/run")
     for argv in (run, compare("tiny", f"{place}/report")):
         assert sweep.command(argv[0], "what will be damaged", *argv)[0] == 0, sweep.said
@@ -175,9 +198,9 @@ def made(sweep, place):
 class Stand:
     """The files of a sweep, whole, and a copy of them in which one at a time is damaged."""
 
-    def __init__(self, sweep, commands):
+    def __init__(self, sweep, commands, make):
         self.sweep, self.whole, self.place = sweep, sweep.directory / "whole", sweep.directory / "place"
-        made(sweep, self.whole)
+        make(sweep, self.whole)
         shutil.copytree(self.whole, self.place)
         self.parts, self.stood, self.right = {}, Stood(self.whole, self.place), {}
         for command in commands:
@@ -219,10 +242,11 @@ class Stand:
         self.stood.restore(*set().union(*self.parts.values()))
 
 
-def swept(sweep, commands):
-    """Damage one file at a time before each command."""
-    with runs.registered():
-        stand = Stand(sweep, commands)
+def swept(sweep, commands, make=made):
+    """Damage one file at a time before each command; `make` makes what they read."""
+    with runs.registered(), pytest.MonkeyPatch.context() as patch:
+        runs.converts_at_once(patch)
+        stand = Stand(sweep, commands, make)
 
         def turn(n):
             for command in commands:

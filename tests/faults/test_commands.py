@@ -17,7 +17,6 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from regroup.cli import main
 from regroup.training.data import load_data
-from tests.conversion import clock
 
 from . import runs
 from .programs import LONG
@@ -116,67 +115,54 @@ def test_a_cache_that_is_written_may_fail_or_end_at_any_operation(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("way", "name"), [("pt2", "net.pt2"), ("object", "net")])
 def test_what_is_exported_is_whole_or_not_there(way, name, place, capsys, monkeypatch, tell, tried):
-    out, points = place / way, 0
-    argv = ("export", place / "run", "--to", way, "--no-check", "--replace", "--json", "--out", out / name)
+    out = place / way / name
+    argv = ("export", place / "run", "--to", way, "--no-check", "--replace", "--json", "--out", out)
     argv += ("--target", "x86-64-avx2") if way == "object" else ()
 
     def files():
         if way == "object":
-            return {path.name for path in (out / name).iterdir()}
-        return {zipped.filename for zipped in zipfile.ZipFile(out / name).infolist()}
+            return {path.name for path in out.iterdir()}
+        return {zipped.filename for zipped in zipfile.ZipFile(out).infolist()}
 
-    out.mkdir()
+    found = swept(argv, out, files, capsys, monkeypatch, tell)
+    tried(f"file operations of export to {way} that failed or were the last one", found)
+
+
+@pytest.mark.timeout(3600)
+def test_what_is_converted_is_whole_or_not_there_and_gone_on_with(place, capsys, monkeypatch, tell, tried):
+    runs.converts_at_once(monkeypatch)
+    out = place / "conversions" / "small"
+
+    def files():
+        return [(out / name).read_bytes() for name in runs.CONVERTED]
+
+    ways, step = ((None, *ERRORS), 1) if LONG else ((None, random.choice(ERRORS)), 100)
+    argv = runs.conversion(runs.dense(), out)
+    found = swept(argv, out, files, capsys, monkeypatch, tell, ways=ways, step=step, alone=True)
+    tried("file operations of convert that failed or were the last one", found)
+
+
+def swept(argv, out, files, capsys, monkeypatch, tell, *, ways=(None, *ERRORS), step=STEP, alone=False):
+    """Let the operations of a command that writes `out` fail, or be the last; return how many there were.
+
+    Afterwards `out` is not there, or is whole; so it is when the command is run again, and then `alone`.
+    """
+    points = 0
+    out.parent.mkdir()
     code, _, err = call(capsys, *argv)
     assert code == 0, err
     whole = files()
-    for number in (None, *ERRORS):
-        for last in count(random.randrange(min(STEP, 8)), STEP):
-            shutil.rmtree(out)
-            out.mkdir()
-            fault, code = Fault(last, number), None
-            with faults(monkeypatch, fault, out), suppress(Crash):
-                code, _, err = call(capsys, *argv)
-                check(code, err)
-            if (out / name).exists():  # perhaps with status 1: that it lasts could not be made sure of
-                assert files() == whole
-            else:
-                assert code != 0
-            if fault.seen <= last:
-                break
-            points += 1
-            code, _, err = call(capsys, *argv)
-            assert code == 0 and files() == whole, err
-        tell(f"operations of export to {way}: {points}")
-    assert points >= len(ERRORS)
-    tried(f"file operations of export to {way} that failed or were the last one", points)
-
-
-@pytest.mark.timeout(7200)
-def test_what_is_converted_is_whole_or_not_there_and_gone_on_with(place, capsys, monkeypatch, tell, tried):
-    clock.put(monkeypatch)
-    out, points = place / "conversions", 0
-    assert call(capsys, "train", "--epochs", "1", "--quiet", "--out", place / "dense")[0] == 0
-    argv = ("convert", place / "dense", "--budget", "macs=0.8", "--images", "16", "--epochs", "0", "--quiet")
-    argv += ("--choice", "activation", "--out", out / "small")
-
-    def files():
-        weights = ("model.safetensors", "plan.json", "network.json")
-        return [(out / "small" / name).read_bytes() for name in weights]
-
-    code, said, err = call(capsys, *argv)
-    assert code == 0 and "layers changed" in said, said + err
-    whole = files()
-    step, ways = (1, (None, *ERRORS)) if LONG else (100, (None, random.choice(ERRORS)))
     for number in ways:
         for last in count(random.randrange(min(step, 60)), step):
-            shutil.rmtree(out, ignore_errors=True)
+            shutil.rmtree(out.parent)
+            out.parent.mkdir()
             fault, code = Fault(last, number), None
-            with faults(monkeypatch, fault, out), suppress(Crash):
+            with faults(monkeypatch, fault, out.parent), suppress(Crash):
                 code, _, err = call(capsys, *argv)
                 check(code, err)
-            for handle in descriptors("small.lock"):
+            for handle in descriptors(f"{out.name}.lock"):
                 os.close(handle)
-            if (out / "small").exists():  # perhaps with status 1: that it lasts could not be made sure of
+            if out.exists():  # perhaps with status 1: that it lasts could not be made sure of
                 assert files() == whole
             else:
                 assert code != 0
@@ -185,10 +171,10 @@ def test_what_is_converted_is_whole_or_not_there_and_gone_on_with(place, capsys,
             points += 1
             code, _, err = call(capsys, *argv)
             assert code == 0 and files() == whole, err
-            assert {path.name for path in out.iterdir()} == {"small"}
-        tell(f"operations of convert: {points}")
+            assert not alone or [path.name for path in out.parent.iterdir()] == [out.name]
+        tell(f"operations of {argv[0]}: {points}")
     assert points >= len(ways)
-    tried("file operations of convert that failed or were the last one", points)
+    return points
 
 
 def check(code, err):

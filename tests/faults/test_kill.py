@@ -11,7 +11,7 @@ import pytest
 from tests.faults import programs
 
 KILLS = programs.LONG or 6
-WORK = {"train:1": KILLS, "train:2": KILLS // 2, "compare:1": KILLS // 2, "compile:1": KILLS // 2}
+WORK = {"train:1": KILLS} | dict.fromkeys(("train:2", "compare:1", "compile:1", "convert:1"), KILLS // 2)
 """How often each work, in so many processes, is killed."""
 
 

@@ -77,17 +77,20 @@ def meetings(request, tmp_path_factory, tell, tried):
     assert ran.returncode == 0 and "Traceback" not in ran.stderr, f"seed {seed}: {ran.stderr}"
     found = json.loads(ran.stdout.splitlines()[-1])
     ended = [outcome["ended"] for kind in found.values() for outcome in kind["outcomes"]]
-    assert all(ended) and len(ended) == 5 * trials, f"seed {seed}: somebody hangs"
+    assert all(ended) and len(ended) == len(found) * trials and len(found) == 7, (
+        f"seed {seed}: somebody hangs"
+    )
     tried(f"meetings of {request.param} processes in one directory", len(ended))
     return found
 
 
 @pytest.mark.timeout(300 if not LONG else 36000)
-@pytest.mark.parametrize("kind", ["resume", "compare", "compile"])
+@pytest.mark.parametrize("kind", ["resume", "compare", "compile", "convert"])
 def test_who_meets_in_a_directory_ends_with_what_each_would_have_alone(kind, meetings):
     for outcome in meetings[kind]["outcomes"]:
         assert [each.get("result") for each in outcome["found"]] == meetings[kind]["alone"], outcome
         assert not [name for name in outcome["left"] if "partial" in name]
+        assert outcome["beside"] == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["begin", "refuse"])
@@ -98,3 +101,13 @@ def test_of_several_new_runs_in_a_directory_one_is_trained_and_the_others_are_to
         for each in outcome["found"]:
             if "result" not in each:
                 assert re.search("holds no run yet|is in use by process [0-9]+ since", each["error"]), each
+
+
+def test_of_several_conversions_that_do_not_wait_each_is_right_or_told(meetings):
+    kind = meetings["convert_at_once"]
+    for outcome in kind["outcomes"]:
+        results = [each["result"] for each in outcome["found"] if "result" in each]
+        assert results and all(result in kind["alone"] for result in results), outcome
+        assert len({str(result) for result in kind["alone"]}) == 1 and outcome["beside"] == ["out"]
+        for each in outcome["found"]:
+            assert "result" in each or re.search("is in use by process [0-9]+ since", each["error"]), each

@@ -1,4 +1,4 @@
-"""Every option of `train` and `compare`, found by looking: what it changes of what is kept, and all pairs."""
+"""Options of `train`, `compare`, `convert`, found by looking: what they change of what is kept, all pairs."""
 
 import itertools
 import random
@@ -6,13 +6,21 @@ from contextlib import contextmanager
 from dataclasses import fields
 
 import pytest
+import torch
 
 from regroup.cli import compare as compare_command
+from regroup.cli import convert as convert_command
 from regroup.cli import main
 from regroup.cli import train as train_command
 from regroup.comparison import runner
+from regroup.conversion import identity as conversion_identity
+from regroup.conversion.convert import ConvertConfig
 from regroup.errors import RegroupError
+from regroup.loading.trained import Trained
+from regroup.networks import create_model
+from regroup.training import load_data
 from regroup.training import run as training_run
+from regroup.training.checkpoint import save_weights
 from tests.data.malformed import encoded, picture
 from tests.faults import runs
 from tests.faults.programs import LONG
@@ -91,7 +99,36 @@ COMPARE_NEUTRAL = {
 }
 """... of which the run of the first seed knows nothing."""
 
-NEEDS = {"new_head": {"weights": "RUN"}, "accelerate": {"strategy": "grouped:groups=2"}}
+CONVERT = {
+    "out": None,
+    "model": ["DENSE/other"],
+    "data": ["OTHER"],
+    "budget": [("macs=0.7",), ("macs=0.8", "params=0.9")],
+    "choice": ["magnitude"],
+    "exclude": [("3",)],
+    "images": [17],
+    "epochs": [2, 0],
+    "lr": [0.06],
+    "batch": [2],
+    "threads": [2],
+    "pretrained": [True],
+    "weights": ["FILE", "FILE/other"],
+    "seed": [1],
+    "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
+}
+"""The same for `convert`: what its layers can become, and how it is trained at the end."""
+
+CONVERT_NEUTRAL = {
+    "bad_images": ["skip"],
+    "download": [True],
+    "dry_run": [True],
+    "wait": [False],
+    "json": [True],
+    "quiet": [True],
+}
+
+NEEDS = {"accelerate": {"strategy": "grouped:groups=2"}, "new_head": {"weights": "RUN"}}
+NEEDS = {"train": NEEDS, "compare": NEEDS, "convert": {"weights": {"model": "resnet_small"}}}
 """What else must be given for an option to mean anything."""
 
 PAIRS = 10**6 if LONG else 60
@@ -112,6 +149,12 @@ def place(tmp_path_factory):
         (place / f"{name}.py").write_text(f"NAME = {name!r}\n")
     with runs.registered():
         assert command(place, "train", BASE["train"] | {"output": "RUN", "model_ema": True}) == 0
+        for seed, name in enumerate(("dense", "dense-other")):
+            wide = Trained.on(load_data(place / "data", 8), "wide", {}, None, None)
+            save_weights(place / name, wide.build(seed=seed), network=wide.to_json())
+    for seed, name in enumerate(("file", "file-other")):
+        torch.manual_seed(seed)
+        torch.save(create_model("resnet_small", num_classes=2).state_dict(), place / f"{name}.pth")
     return place
 
 
@@ -121,22 +164,25 @@ BASE = {
 }
 BASE["compare"] |= {"strategies": ("grouped:groups=2",), "batch_size": 16}
 BASE["train"] |= {"batch_size": 4}
+BASE["convert"] = {"model": "DENSE", "data": "DATA", "budget": ("macs=0.8",), "images": 16, "epochs": 3}
 
 
-def words(place, name, value):
-    """Return an option as it stands in a command line."""
+def words(place, of, name, value):
+    """Return an option of a command as it stands in a command line."""
     flag, paths = "--" + name.replace("_", "-"), {"DATA": "data", "OTHER": "other", "RUN": "run"}
-    paths |= {"RUN/best": "run/best", "PLUGIN": "plugin.py", "ANOTHER": "another.py"}
+    paths |= {"RUN/best": "run/best", "PLUGIN": "plugin.py", "ANOTHER": "another.py", "DENSE": "dense"}
+    paths |= {"DENSE/other": "dense-other", "FILE": "file.pth", "FILE/other": "file-other.pth"}
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
     values = value if isinstance(value, (tuple, list)) else [value]
-    return [flag, *(str(place / paths[v] if v in paths else v) for v in values)]
+    said = [str(place / paths[v] if v in paths else v) for v in values]
+    return said if (of, name) == ("convert", "model") else [flag, *said]
 
 
 def command(place, name, options):
     """Run a command with options and return how it ended."""
     with pytest.raises(SystemExit) as caught:
-        main([name, *(word for option in options.items() for word in words(place, *option))])
+        main([name, *(word for option in options.items() for word in words(place, name, *option))])
     return caught.value.code
 
 
@@ -149,13 +195,15 @@ def identities(monkeypatch, seen):
 
     def known(identify):
         def instead(*arguments, **more):
-            seen.append(identify(*arguments, **more).digest)
+            found = identify(*arguments, **more).digest
+            configs = [each for each in arguments if isinstance(each, ConvertConfig)]
+            seen.append(found + str([each.training and each.training.result() for each in configs]))
             raise KnownError("known")
 
         return instead
 
     with runs.registered(), monkeypatch.context() as patch:
-        for module in (training_run, runner):
+        for module in (training_run, runner, conversion_identity):
             patch.setattr(module, "identify", known(module.identify))
         yield
 
@@ -164,19 +212,24 @@ def identity(place, name, options, monkeypatch):
     """Return the identity of the run, or of the grouping's, that a command would do."""
     seen = []
     with identities(monkeypatch, seen):
-        assert command(place, name, options | {"output" if name == "train" else "out": place / "new"})
+        out = "output" if name == "train" else "out"
+        assert command(place, name, options | {out: place / f"new-{name}"})
     return seen[-1] if seen else None
 
 
 def changed(name, options):
     """Return the base with options, and with what these need."""
-    needed = {k: v for option in options for k, v in NEEDS.get(option, {}).items() if k in OPTIONS[name]}
+    needed = {
+        k: v for option in options for k, v in NEEDS[name].get(option, {}).items() if k in OPTIONS[name]
+    }
     return BASE[name] | needed | options
 
 
 OPTIONS = {"train": {f.name for f in fields(train_command.Options)}}
 OPTIONS["compare"] = {f.name for f in fields(compare_command.Options)}
+OPTIONS["convert"] = {f.name for f in fields(convert_command.Options)}
 TABLES = {"train": (TRAIN, TRAIN_NEUTRAL), "compare": (COMPARE, COMPARE_NEUTRAL)}
+TABLES["convert"] = (CONVERT, CONVERT_NEUTRAL)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -195,7 +248,7 @@ def test_runs_of_any_two_settings_share_nothing(name, place, monkeypatch, capsys
     values = [(option, value) for option in decides for value in decides[option] or ()]
     pairs = [pair for pair in itertools.combinations(values, 2) if pair[0][0] != pair[1][0]]
     random.SystemRandom().shuffle(pairs)
-    needed = [more for option, more in NEEDS.items() if {option, *more} <= OPTIONS[name]]
+    needed = [more for option, more in NEEDS[name].items() if {option, *more} <= OPTIONS[name]]
     chosen = [{}, *needed, *(dict([value]) for value in values), *map(dict, pairs[:PAIRS])]
     found, refused = {}, 0
     for more in chosen:

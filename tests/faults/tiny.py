@@ -6,15 +6,15 @@ from torch import nn
 class Tiny(nn.Sequential):
     """Convolutions enough to be grouped, and a head."""
 
-    def __init__(self, classes=4, channels=1):
+    def __init__(self, classes=4, channels=1, width=8):
         super().__init__(
-            nn.Conv2d(channels, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8),
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(8, 8, 3, padding=1, bias=False),
-            nn.BatchNorm2d(8),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(8, classes),
+            nn.Linear(width, classes),
         )

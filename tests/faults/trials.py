@@ -2,8 +2,8 @@
 
     python -m tests.faults.trials DIRECTORY SEED WORK:PROCESSES=KILLS...
 
-WORK is train, compare, or compile: into an empty cache. Each run is a fork of this process, so that it starts
-at once and most kills hit the work itself.
+WORK is train, compare, convert, or compile: into an empty cache. Each run is a fork of this process, so that
+it starts at once and most kills hit the work itself.
 """
 
 import gc
@@ -111,7 +111,12 @@ def compiled(output):
     return json.dumps(runs.compiled(output))
 
 
-WORK = {"train": trained, "compare": compared, "compile": compiled}
+def converted(output):
+    """Convert, and return the hashes of what came out."""
+    return json.dumps(runs.converted(output))
+
+
+WORK = {"train": trained, "compare": compared, "compile": compiled, "convert": converted}
 
 
 def forked(work, output, environment):
@@ -187,6 +192,7 @@ def killed(work, directory, processes, kills, chance):
 
 def main(directory, seed, wanted):
     torch.set_num_threads(1)
+    runs.dense()  # once, for all forks
     gc.freeze()
     found = {}
     for name, kills in wanted.items():

@@ -17,6 +17,7 @@ from typing import Any
 from regroup.conversion.budget import Cell
 from regroup.files.disk import make_directories, write_file
 from regroup.files.documents import DocumentError, read_document
+from regroup.training.directory import seal
 from regroup.training.identity import Difference, Identity
 
 
@@ -49,6 +50,12 @@ class _Document:
     cells: dict[str, dict[str, Cell]]
     options: dict[str, str] | None
     foreseen: float
+    sha256: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        content = asdict(self)
+        del content["sha256"]
+        return {**content, "sha256": seal(content)}
 
 
 class MemoryFile(Memory):
@@ -71,6 +78,8 @@ class MemoryFile(Memory):
             found = read_document(path, _Document)
         except (OSError, DocumentError):  # nothing there, or nothing that can be used
             return
+        if found.to_json()["sha256"] != found.sha256:  # a digit that has changed is another network
+            return
         self.differences = Identity(found.identity).differences(identity)
         if not self.differences:
             self.cells, self.options, self.foreseen = dict(found.cells), found.options, found.foreseen
@@ -85,6 +94,6 @@ class MemoryFile(Memory):
         self._write()
 
     def _write(self) -> None:
-        document = asdict(_Document(dict(self.identity.fields), self.cells, self.options, self.foreseen))
+        found = _Document(dict(self.identity.fields), self.cells, self.options, self.foreseen)
         make_directories(self.path.parent)
-        write_file(self.path, json.dumps(document, indent=1).encode())
+        write_file(self.path, json.dumps(found.to_json(), indent=1).encode())

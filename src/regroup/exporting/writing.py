@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_cause, first_line
-from regroup.files.disk import make_directories, try_writing, write_file
+from regroup.files.disk import make_directories, remove_partial, try_writing, write_file
 from regroup.files.sealed import is_earlier, write_sealed
 from regroup.ops.accelerate import decelerate
 from regroup.registry import Registry
@@ -24,6 +24,9 @@ from regroup.strategies.learning import deploy
 
 _MOST = 4
 """Times PyTorch's own rounding error that what was made may have, and roundings of the scores besides."""
+
+_ABANDONED = 3600.0
+"""Seconds after which what is half written is a killed writer's."""
 
 _BATCHES = (1, 2, 3)
 """Numbers of images that what is exported for any number is compared with."""
@@ -361,6 +364,7 @@ def _in_float64(model: nn.Module) -> Callable[[Tensor], Tensor | str]:
 
 def _write(path: Path, name: str, content: bytes | Mapping[str, bytes], *, replace: bool) -> None:
     try:
+        remove_partial(path.parent, path.name, age=_ABANDONED)
         if isinstance(content, bytes):
             write_file(path, content)
         else:

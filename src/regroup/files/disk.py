@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -120,16 +121,18 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666, lasting: bool = Tr
         raise
 
 
-def remove_partial(parent: Path, name: str | None = None) -> None:
+def remove_partial(parent: Path, name: str | None = None, *, age: float = 0.0) -> None:
     """Remove what writers that were killed left half done in `parent`; nobody else may be writing there.
 
     Args:
         parent: the directory.
         name: of what they wrote; None: of whatever.
+        age: seconds since it was touched, at least, where somebody else may be writing there.
     """
     for partial in parent.glob(f".{'*' if name is None else glob.escape(name)}.partial-*"):
         with suppress(FileNotFoundError):
-            disk().remove(partial)
+            if not age or time.time() - partial.lstat().st_mtime > age:
+                disk().remove(partial)
 
 
 def make_directories(path: Path) -> None:

@@ -76,7 +76,7 @@ class Record:
             "identity": self.identity.fields,
             "command": self.command,
         }
-        return (json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n").encode()
+        return (json.dumps({**content, "sha256": seal(content)}, indent=1) + "\n").encode()
 
     @classmethod
     def read(cls, directory: Path) -> Record | None:
@@ -88,7 +88,7 @@ class Record:
         path = directory / RUN
         try:
             content = parse(read_file(path, most=LARGEST))
-            if content.pop("sha256") != _seal(content):
+            if content.pop("sha256") != seal(content):
                 raise ValueError
             found = build(content, _Content)
             return cls(Identity(found.identity), tuple(found.plans), tuple(found.earlier), found.command)
@@ -347,7 +347,8 @@ def _run_of_log(path: Path) -> str | None:
         return None
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def seal(content: Mapping[str, Any]) -> str:
+    """Return the hash by which a document says that it is as it was written."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
