@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,21 +20,53 @@ _MOST_BYTES = (1 << 31) - 1
 
 
 @way("onnx", suffix=".onnx")
-def onnx(subject: Subject, *, opset: int | None = None) -> Made:
+def onnx(subject: Subject, *, opset: int | None = None, lowered: bool | None = None) -> Made:
     """Make an ONNX file with one input, "images", and one output, "scores".
 
     Args:
         subject: the network; what is known about it goes into the metadata, as JSON, by name.
-        opset: version of the operators; None: PyTorch's choice.
+        opset: version of the operators; None: 18, or PyTorch's choice.
+        lowered: with batch norms and channel orders folded into weights, which is what runtimes run faster;
+            False: operator for operator as PyTorch's exporter writes it; None: lowered where the network has
+            such a form.
 
     Raises:
         ConfigError: the exporter does not write that version.
-        ExportError: it has no place in a file of two gigabytes.
+        ExportError: it has no place in a file of two gigabytes, or no lowered form, which was asked for.
     """
-    import onnxscript  # noqa: F401 (what torch.onnx needs, said before it begins)
-
     if opset is not None and not (isinstance(opset, int) and 7 <= opset <= 99):
         raise ConfigError("opset", opset, "a version of ONNX's operators, such as 18")
+    if lowered is not None and not isinstance(lowered, bool):
+        raise ConfigError("lowered", lowered, "true, false, or left out")
+    proto, note = _lowered(subject, opset) if lowered is not False else (None, "")
+    if proto is None and lowered:
+        raise ExportError("onnx", f"the network has no lowered form: {note}")
+    proto = proto or _as_it_is(subject, opset)
+    if proto.ByteSize() > _MOST_BYTES:
+        raise ExportError("onnx", "the network has more than the two gigabytes of one file")
+    for key, value in subject.about.items():
+        proto.metadata_props.add(key=f"regroup.{key}", value=json.dumps(value))
+    content = proto.SerializeToString()
+    run, reason = _runner(content)
+    return Made(content, run, reason, note=note and f"not lowered: {note}")
+
+
+def _lowered(subject: Subject, opset: int | None) -> tuple[Any, str]:
+    """Return the lowered network; or None, and why there is none."""
+    from regroup.exporting.lowered import LoweredError, lowered
+    from regroup.exporting.lowered.nodes import OPSET, model_of
+
+    try:
+        graph = lowered(subject.model, subject.images)
+        return model_of(graph, tuple(subject.images.shape[1:]), subject.batch, opset or OPSET), ""
+    except LoweredError as error:
+        return None, str(error)
+
+
+def _as_it_is(subject: Subject, opset: int | None) -> Any:
+    """Return what PyTorch's exporter writes."""
+    import onnxscript  # noqa: F401 (what torch.onnx needs, said before it begins)
+
     sizes = {0: torch.export.Dim("batch", min=1)} if subject.batch is None else None
     with _silent():
         program = torch.onnx.export(
@@ -51,13 +84,7 @@ def onnx(subject: Subject, *, opset: int | None = None) -> Made:
     found = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     if opset is not None and found != opset:
         raise ConfigError("opset", opset, f"a version that the exporter can write: it has written {found}")
-    if proto.ByteSize() > _MOST_BYTES:
-        raise ExportError("onnx", "the network has more than the two gigabytes of one file")
-    for key, value in subject.about.items():
-        proto.metadata_props.add(key=f"regroup.{key}", value=json.dumps(value))
-    content = proto.SerializeToString()
-    run, reason = _runner(content)
-    return Made(content, run, reason)
+    return proto
 
 
 def _runner(content: bytes) -> tuple[Callable[[Tensor], Tensor] | None, str]:

@@ -58,12 +58,14 @@ class Made:
         run: images -> scores, by what was made; None if that cannot be run here.
         reason: why not.
         batch: how many images there always are, where the form decides it.
+        note: what else its user should know.
     """
 
     content: bytes | Mapping[str, bytes]
     run: Callable[[Tensor], Tensor] | None = None
     reason: str = ""
     batch: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Exported:
         error: root mean square of the outputs' errors, as a share of that of the outputs, against float64.
         own_error: PyTorch's own.
         reason: why nothing was compared.
+        note: what else is to be known of it.
     """
 
     path: Path
@@ -91,15 +94,17 @@ class Exported:
     error: float | None = None
     own_error: float | None = None
     reason: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         number = "any number of images" if self.batch is None else f"batches of {self.batch} images"
         number = "one image at a time" if self.batch == 1 else number
         text = f"{self.path}: {self.to}, for {number} of {self.shape}; "
+        more = f"; {self.note}" if self.note else ""
         if not self.checked:
-            return f"{text}not checked: {self.reason}"
+            return f"{text}not checked: {self.reason}{more}"
         known = f"error {self.error:.2g} of the scores, PyTorch's own {self.own_error:.2g}"
-        return f"{text}checked with {', '.join(map(str, self.checked))}: {known}"
+        return f"{text}checked with {', '.join(map(str, self.checked))}: {known}{more}"
 
 
 Way = Callable[..., Made]
@@ -178,9 +183,8 @@ def export(
     made = _made(name, make, subject, path, options)
     written = len(made.content) if isinstance(made.content, bytes) else sum(map(len, made.content.values()))
     shape = tuple(images.shape[1:])
-    found = Exported(
-        path, name, written, shape, batch or made.batch, reason=made.reason if check else "not asked for"
-    )
+    reason = made.reason if check else "not asked for"
+    found = Exported(path, name, written, shape, batch or made.batch, reason=reason, note=made.note)
     if check and made.run is not None:
         batches = _BATCHES if batch is None else (batch,)
         errors = _compared(plain, made.run, [_random(count, shape) for count in batches], path)

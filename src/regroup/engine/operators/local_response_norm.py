@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regroup.engine.graph import Graph, Node, Ref, Shape, Value
 from regroup.engine.operator import Operator
+from regroup.engine.operators.select import Select
 from regroup.engine.placing.tasks import Tasks
 from regroup.engine.recognition import SHAPES, name_of, recognises_several
 from regroup.kernels import problems as kernels
@@ -64,10 +65,15 @@ def _lrn(node: Node, producers: dict[Value, Node]) -> Lrn | None:
     return Lrn(size, float(times.op.args[1]), float(power.op.args[1]), float(plus.op.args[1]))
 
 
+def _is_in_order(node: Node) -> bool:
+    """Tell whether it is a change of shape that has been found to be no change of channels."""
+    return isinstance(node.op, Select) and node.op.channels == tuple(range(node.inputs[0].shape[0]))
+
+
 def _back(value: Value, producers: dict[Value, Node]) -> Iterator[Node]:
     """Yield the node that makes `value`, then that of its only input, and so on, but for changes of shape."""
     while (node := producers.get(value)) is not None:
-        if name_of(node) not in SHAPES:
+        if name_of(node) not in SHAPES and not _is_in_order(node):
             yield node
         if len(node.inputs) != 1:
             return

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regroup.engine.graph import Graph, MalformedError
@@ -52,17 +52,24 @@ class Change:
     new: Counter[str]
 
 
-def optimise(graph: Graph) -> list[Change]:
+def optimise(
+    graph: Graph, passes: Sequence[Pass] = PASSES, last: Sequence[Pass] = LAST_PASSES
+) -> list[Change]:
     """Run all passes, and return what those that found something did.
+
+    Args:
+        graph: what they change.
+        passes: those that run in turn until none finds anything to do.
+        last: those that run once afterwards.
 
     Raises:
         MalformedError: the graph is none, or a pass left none, which it names.
     """
     _verify(graph, "recognition")
     changes: list[Change] = []
-    while sum(_run(one, graph, changes) for one in PASSES):
+    while sum(_run(one, graph, changes) for one in passes):
         pass
-    for one in LAST_PASSES:
+    for one in last:
         _run(one, graph, changes)
     return changes
 
