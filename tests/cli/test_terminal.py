@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import select
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -139,18 +145,72 @@ def test_statuses_are_those_of_the_documented_table():
     assert [int(status) for status, _ in rows] == [DONE, FAILED, WRONG_USE, INTERRUPTED]
 
 
-@pytest.mark.parametrize(("typed", "completed"), [("comp", "compile"), ("train --disp", "--display")])
-def test_bash_completes_commands_and_options(typed, completed, tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(["completion", "bash"])
-    assert exit.value.code == 0
-    script = tmp_path / "script"
-    script.write_text(capsys.readouterr().out)
-    words = ("regroup", *typed.split())
-    complete = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
-    complete += '_tyro_regroup; printf "%s\\n" "${COMPREPLY[@]}"'
-    ran = subprocess.run(["bash", "-c", complete], capture_output=True, text=True, check=True)
-    assert any(line.startswith(completed) for line in ran.stdout.splitlines())
+TYPED = [("comp", "compile"), ("train --disp", "--display"), ("train --amp-dtype ", "bfloat16")]
+
+
+@pytest.fixture
+def completion(tmp_path, capsys):
+    """What writes the script for a shell, if that is installed."""
+
+    def written(shell):
+        if shutil.which(shell) is None:
+            pytest.skip(f"completion is not tried in {shell}: apt-get install {shell}")
+        with pytest.raises(SystemExit) as exit:
+            main(["completion", shell])
+        assert exit.value.code == 0
+        script = tmp_path / "_regroup"
+        script.write_text(capsys.readouterr().out)
+        return script
+
+    return written
+
+
+def test_fish_completes_commands_options_and_values(completion):
+    script = completion("fish")
+    for typed, completed in TYPED:
+        complete = f"source {script}; complete -C 'regroup {typed}'"
+        ran = subprocess.run(
+            ["fish", "--no-config", "-c", complete], capture_output=True, text=True, check=True
+        )
+        assert any(line.startswith(completed) for line in ran.stdout.splitlines()), typed
+
+
+def test_zsh_completes_commands_options_and_values(completion, tmp_path):
+    """As somebody at the keyboard sees it, in the order in which they type."""
+    completion("zsh")
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        os.execvpe("zsh", ["zsh", "-f", "-i"], os.environ | {"TERM": "dumb", "COLUMNS": "200", "LINES": "50"})
+
+    def shown(keys, wanted):
+        os.write(terminal, keys.encode())
+        seen, end = b"", time.monotonic() + 30
+        while wanted.encode() not in seen and time.monotonic() < end:
+            if select.select([terminal], [], [], 0.2)[0]:
+                seen += os.read(terminal, 1 << 16)
+        return wanted.encode() in seen
+
+    try:
+        start = "fpath=($PWD $fpath); autoload -Uz compinit && compinit -u -D; print rea''dy\n"
+        assert shown(start, "ready")
+        for typed, completed in TYPED:
+            assert shown(f"regroup {typed}\t\t", completed), typed
+            assert shown("\x15print do''ne\n", "done")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def test_bash_completes_commands_and_options(completion):
+    script = completion("bash")
+    for typed, completed in TYPED[:2]:
+        words = ("regroup", *typed.split())
+        complete = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; "
+        complete += '_tyro_regroup; printf "%s\\n" "${COMPREPLY[@]}"'
+        ran = subprocess.run(["bash", "-c", complete], capture_output=True, text=True, check=True)
+        assert any(line.startswith(completed) for line in ran.stdout.splitlines()), typed
 
 
 def test_verbose_shows_what_is_logged(capsys, monkeypatch):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import socket
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor
 
 from regroup.errors import CheckpointError, NetworkError
+from regroup.loading.named import named
 from regroup.networks import create_model, list_models, networks
 from regroup.networks import hub as hub_of_weights
 from regroup.networks import weights as loading
@@ -202,3 +206,27 @@ def test_pretrained_without_network_or_without_weights_says_what_to_do(
         create_model("shufflenet_v1_g3_100", pretrained=True)
     with pytest.raises(NetworkError, match="pretrained"):
         create_model("resnet18", pretrained=True, weights=theirs())
+
+
+def test_timms_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # a port of this machine at which nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    asked = []
+
+    def create(name: str, **options: object) -> None:
+        asked.append((name, constants.is_offline_mode()))
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr(hub_of_weights, "getproxies", dict)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(timm, "create_model", create)
+    for name in ("timm:resnet26d", "resnet26d"):
+        with pytest.raises(CheckpointError, match=r"127\.0\.0\.1 does not answer, and"):
+            named(name, pretrained=True)
+    assert asked == [("resnet26d", True)] * 2 and not constants.is_offline_mode()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(CheckpointError, match="not in the cache"):
+            named("resnet26d", pretrained=True)
+    assert asked[-1] == ("resnet26d", False)

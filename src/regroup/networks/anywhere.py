@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 
 from regroup.errors import CheckpointError, ConfigError, unknown_name
 from regroup.networks import create_model, networks
+from regroup.networks.hub import asking_timms_hub
 from regroup.ops.shapes import without_numbers
 
 
@@ -61,7 +63,7 @@ def create_any_model(
         more = {"pretrained": pretrained, "weights": weights, "new_head": new_head}
         return create_model(bare, in_chans=in_chans, **more, **options)
     if source in ("", "timm") and timm.is_model(bare):
-        make = partial(timm.create_model, bare, in_chans=in_chans, pretrained=pretrained, **options)
+        make = partial(_of_timm, bare, in_chans=in_chans, pretrained=pretrained, **options)
     elif source in ("", "torchvision") and bare in torchvision.models.list_models() and in_chans == 3:
         make = partial(_of_torchvision, bare, pretrained, options)
     else:
@@ -128,6 +130,13 @@ def same_for_other_classes(model: nn.Module, make: Callable[..., nn.Module]) -> 
     with without_numbers():
         others = [make(num_classes=count).state_dict() for count in (7, 9)]
     return {key for key in own if all(key in o and o[key].shape == own[key] for o in others)}
+
+
+def _of_timm(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+    import timm
+
+    with asking_timms_hub() if pretrained else nullcontext():
+        return timm.create_model(name, pretrained=pretrained, **options)
 
 
 def _of_torchvision(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from regroup.errors import CheckpointError
 from regroup.networks.state_dicts import State
@@ -12,6 +16,10 @@ from regroup.networks.weights import load_weights
 if TYPE_CHECKING:
     from regroup.networks.backbone import Backbone
     from regroup.networks.family import Network
+
+
+_PATIENCE = 3.0
+"""Seconds in which timm's hub must answer."""
 
 
 def load_pretrained(model: Backbone, network: Network, *, new_head: bool = False) -> None:
@@ -46,10 +54,41 @@ def load_pretrained(model: Backbone, network: Network, *, new_head: bool = False
     load_weights(model, state, new_head=new_head)
 
 
+@contextmanager
+def asking_timms_hub() -> Iterator[None]:
+    """Take what this machine has of timm's hub if the hub does not answer: it would be tried for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except OSError as error:  # as all errors of the hub's are
+        host = urlsplit(constants.ENDPOINT).hostname
+        raise OSError(f"{host} does not answer, and they are not on this machine") from error
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _answers(address: str) -> bool:
+    if getproxies():
+        return True  # they know names that this machine may not know
+    parts = urlsplit(address)
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
 def _from_timm(name: str) -> State:
     import timm
 
-    return timm.create_model(name, pretrained=True).state_dict()
+    with asking_timms_hub():
+        return timm.create_model(name, pretrained=True).state_dict()
 
 
 def _from_torchvision(name: str) -> State:
