@@ -7,12 +7,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 
+import regroup
 from regroup.report.draw import draw
+
+CACHE = Path(__file__).parents[1] / "build" / "drawings"
 
 
 class Draw(Directive):
@@ -28,18 +35,27 @@ class Draw(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return the figure."""
-        picture = draw(self.arguments[0], **self.options)
         number = self.state.document.settings.env.new_serialno("draw")
-        svg = picture.svg.replace('id="', f'id="d{number}-').replace("#", f"#d{number}-")
-        svg = _colours_again(svg, number)
+        svg = _drawn(self.arguments[0], self.options)
+        svg = svg.replace('id="', f'id="d{number}-')
+        svg = re.sub(r'(href="|url\()#', rf"\1#d{number}-", svg)
         return [nodes.raw("", f'<figure class="drawn">{svg}</figure>', format="html")]
 
 
-def _colours_again(svg: str, number: int) -> str:
-    """Put back the colours, which begin with # as references do."""
-    import re
+def _drawn(what: str, options: dict[str, Any]) -> str:
+    """Return a picture; the same code has drawn it before if it is in the cache."""
+    key = hashlib.sha256(f"{what} {sorted(options.items())} {_code()}".encode()).hexdigest()
+    path = CACHE / f"{key[:32]}.svg"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(draw(what, **options).svg)
+    return path.read_text()
 
-    return re.sub(rf"#d{number}-([0-9a-f]{{6}})(?=[;\")'\s])", r"#\1", svg)
+
+@cache
+def _code() -> str:
+    sources = sorted(Path(regroup.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def setup(app: Any) -> dict[str, bool]:

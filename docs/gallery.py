@@ -23,7 +23,7 @@ from regroup.strategies.described import EXAMPLE, SIZE, Description, describe
 FEATURED = {
     "alexnet": ("alexnet", "stage3"),
     "condensenet": ("condensenet_74_g4", "stages.0.1"),
-    "googlenet": ("googlenet", "stages.2.0"),
+    "googlenet": ("googlenet_bn", ""),
     "igcv1": ("igcv1_18_l4m32", "stages.0.0"),
     "mixnet": ("mixnet_s", "stages.3.0"),
     "mobilenet_v2": ("mobilenet_v2_035", "stages.2.1"),

@@ -37,7 +37,7 @@ from regroup.strategies.learning import deploy, learned_modules, set_progress
 
 CHANNELS, MOST = (12, 16, 24, 32, 48, 64, 128), 24
 """Channels of a strategy's picture, the first that it takes; and of a row, beyond which some are left out."""
-_LARGE, _LEAST = 4_000_000, 8
+_LARGE, _LEAST = 1_000_000, 7
 """Numbers in a tensor of a block's input beyond which a part of the image stands for it; its least side."""
 
 
