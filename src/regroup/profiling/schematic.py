@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from regroup.profiling.captions import kind_of, label_of
-from regroup.profiling.wiring import Node, Step, Wiring
+from regroup.profiling.wiring import Node, Step, Wire, Wiring
 
 
 @dataclass(eq=False)
@@ -178,7 +178,7 @@ class _Reduction:
             return  # constants that take their shape alone
         whole = [wire for wire in wires if math.prod(wire.source.size) == math.prod(target.size)]
         if kind == "product" and 0 < len(whole) < len(wires):
-            self._gate(target, whole[0].source)
+            self._gate(target, whole[0])
             return
         relation = torch.cat([wire.relation for wire in wires], 1)
         dots = [dot for wire in wires for dot in self.dots[wire.source.number]]
@@ -197,10 +197,11 @@ class _Reduction:
         part.links = list(_links(relation, dots, label, number))
         self.add(target, part)
 
-    def _gate(self, target: Node, source: Node) -> None:
+    def _gate(self, target: Node, wire: Wire) -> None:
         """Mark what is multiplied by a number for each channel; what computes that is not drawn."""
-        self.dots[target.number] = self.dots[source.number]
-        for link in {id(one): one for part, _ in self.dots[source.number] for one in part.links}.values():
+        dots = self.dots[wire.source.number]
+        self.dots[target.number] = [dots[i] for i in wire.relation.int().argmax(1).tolist()]
+        for link in {id(one): one for part, _ in dots for one in part.links}.values():
             link.label += ", gate" if link.label else ""
 
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from regroup.ops.reach import grouped
 from regroup.profiling.cost import mode_of, no_opaque_attention
 from regroup.profiling.influence import Influence, Track
 from regroup.profiling.reach import CHUNK
-from regroup.profiling.rules import BOOLEAN, Call
+from regroup.profiling.rules import BOOLEAN, Call, convolved, pointwise, rule_for
 from regroup.profiling.traffic import reads_values
 from regroup.profiling.where import Where
 
@@ -124,7 +125,9 @@ class _Recorder(Influence):
         if not reads_values(func) or not outputs:
             return
         read = {_key(t): self.nodes[_key(t)] for t in given if _key(t) in self.nodes}
-        tracks = {key: self._tracks(key) for key in read}
+        call = Call(func, args, kwargs, out, Track(self))
+        relation = self._at_sight(call, list(read), outputs[0])
+        tracks = {key: self._tracks(key) for key in read} if relation is None else {}
         for track in (track for some in tracks.values() for track in some):
             track.follow(func, args, kwargs, out)
         if _key(outputs[0]) not in read:
@@ -134,12 +137,35 @@ class _Recorder(Influence):
         whole = self._whole[_key(outputs[0])]
         wires = tuple(
             Wire(node, torch.cat([track.by_channel(whole) > 0 for track in tracks[key]], 1))
+            if relation is None
+            else Wire(node, relation)
             for key, node in read.items()
         )
-        arguments = Call(func, args, kwargs, out, Track(self)).named
-        shown = {n: tuple(v.shape) if isinstance(v, Tensor) else v for n, v in arguments.items()}
+        shown = {n: tuple(v.shape) if isinstance(v, Tensor) else v for n, v in call.named.items()}
         name = func._opname.removesuffix("_")
         self.found.steps.append(Step(name, self.where.now(), target, wires, shown))
+
+    def _at_sight(self, call: Call, read: list[int], out: Tensor) -> Tensor | None:
+        """Return the relation of what reads one whole tensor and whose wires are plain; else None.
+
+        Following influences through wide layers takes long; most of them are ordinary convolutions.
+        """
+        given = [t for t in call.given if _key(t) in self.nodes]
+        if len(read) != 1 or len(given) != 1:
+            return None
+        (tensor,), whole = given, self._whole[read[0]]
+        if tensor.shape != whole.shape or tensor.stride() != whole.stride():
+            return None
+        rule = rule_for(call)
+        if rule is pointwise and out.shape == tensor.shape and len(call.given) == 1:
+            return torch.eye(tensor.shape[1], dtype=torch.bool)
+        named = call.named
+        if rule is not convolved or named["transposed"] or out.ndim != 4:
+            return None
+        weight = named["weight"]
+        if min(tensor.shape[2:]) < max(weight.shape[2:]) or not Track(self).passes(weight).all():
+            return None
+        return grouped(out.shape[1], tensor.shape[1], named["groups"])
 
     def _tracks(self, key: int) -> list[Track]:
         """Return tracks whose sources are the channels of a tensor, some in each."""
