@@ -61,6 +61,7 @@ TRAIN_NEUTRAL |= {
 
 COMPARE = {
     "out": None,
+    "task": None,
     "data": ["OTHER"],
     "backbone": ["resnet_small"],
     "strategies": [("grouped:groups=4",), ("shuffled:groups=2",)],

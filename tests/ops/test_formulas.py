@@ -228,6 +228,14 @@ def test_a_deformable_convolution_samples_and_convolves():
     assert macs(layer, x, offset) == products + 4 * (2 * 5 * 6 * 4 * 9)
 
 
+def test_a_region_is_aligned_by_means_of_samples_between_four_neighbours():
+    """Of two bins each way: two samples each way, or as many as a bin of the region has pixels."""
+    x, regions = torch.randn(1, 5, 20, 20), torch.tensor([[0.0, 2, 3, 10, 9], [0.0, 0, 0, 2, 2]])
+    assert macs(torchvision.ops.roi_align, x, regions, 2, 1.0, 2) == 2 * (2 * 2 * 5) * 4 * (2 * 2)
+    assert macs(torchvision.ops.roi_align, x, regions, 2, 1.0, -1) == (2 * 2 * 5) * 4 * (4 * 3 + 1 * 1)
+    assert macs(torchvision.ops.nms, regions[:, 1:], torch.ones(2), 0.5) == 0
+
+
 @pytest.mark.parametrize("size", [8, 12])
 def test_fourier_transforms_have_their_nominal_number(size):
     x = torch.randn(3, size, size)

@@ -246,3 +246,22 @@ def test_the_commands_train_resume_measure_and_draw(tmp_path, capsys):
     assert objects and all(
         x >= 0 and x + w <= 64.01 and y + h <= 40.01 for x, y, w, h in (o["bbox"] for o in objects)
     )
+
+
+def test_what_a_detector_multiplies_is_counted_to_the_last_region():
+    """Of an image of zeros: convolutions and layers as hooks see them, and four neighbours of each sample."""
+    from regroup.ops.counting import count
+
+    model, seen = network("fasterrcnn").eval(), []
+
+    def note(module, inputs, out):
+        taps = module.weight[0].numel()
+        seen.append(out.numel() * taps)
+
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(note)
+    model.roi_heads.box_roi_pool.register_forward_hook(lambda m, i, out: seen.append(4 * out.numel() * 2**2))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    assert count(network("fasterrcnn"), (32, 32), 3).macs == sum(seen)

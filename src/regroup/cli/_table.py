@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import Comparison
 from regroup.errors import printable
-from regroup.report.table import COLUMNS, cells
+from regroup.report.table import cells, headed
 
 if TYPE_CHECKING:
     from rich.table import Column, Table
@@ -31,7 +31,7 @@ def comparison_table(comparison: Comparison) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    for name in headed(comparison):
         table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
     evidence = Evidence.of(comparison)
     for row in comparison.rows:

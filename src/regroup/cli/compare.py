@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,13 +25,24 @@ class Options(CompareConfig):
     """Without options: one grouping of each kind in a small ResNet on handwritten digits, in minutes."""
 
     backbone: Annotated[str, tyro.conf.arg(name="model", aliases=["--backbone"])] = "resnet_small"
-    """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision."""
+    """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision;
+    with a head, such as unet:resnet18, for another task than classifying."""
     plugin: tuple[Path, ...] = ()
     """Python files that define further strategies and networks."""
     json: bool = False
     """Print the result as JSON instead of a table."""
     quiet: bool = False
     """Say nothing while it runs, but that it waits for another process."""
+
+
+def completed(options: Options, parse: Callable[..., Options]) -> Options:
+    """Return the options with the defaults of their task where nothing is given."""
+    from regroup.training.tasks import tasks
+
+    known = {f.name for f in fields(Options)}
+    defaults = {"backbone" if n == "model" else n: v for n, v in tasks[str(options.task)].defaults.items()}
+    defaults = {name: value for name, value in defaults.items() if name in known}
+    return parse(default=replace(Options(), task=options.task, **defaults)) if defaults else options
 
 
 def run(options: Options) -> int:

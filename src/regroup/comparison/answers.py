@@ -31,7 +31,9 @@ def kept_answers(out: Path) -> dict[str, str]:
 def answers(
     model: nn.Module, data: DataSet, config: TrainConfig, identity: str, kept: Mapping[str, str]
 ) -> str:
-    """Return which test images a run's network classifies rightly, packed; "" where they are too many.
+    """Return which test images a run's network classifies rightly, packed; "" where nobody can say.
+
+    That is where they are too many, or where right and wrong is not said of images, but of pixels or boxes.
 
     Args:
         model: the trained network, where it was trained.
@@ -41,7 +43,7 @@ def answers(
         kept: answers that are known, by identity.
     """
     images = len(data.test)
-    if images > MOST_IMAGES:
+    if images > MOST_IMAGES or data.task != "classify":
         return ""
     if unpack(kept.get(identity, ""), images) is not None:
         return kept[identity]

@@ -21,6 +21,8 @@ _MOST_BYTES = 64 << 20
 class Run:
     """One training: the seed, the accuracy at its end, the curves on the way there, and which run it was.
 
+    Where the task is another than classifying, the accuracy is the first of its figures, such as mIoU.
+
     `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent); `identity` is
     the hash of all that decides the weights (`regroup.training.identity`); `right` says which test images it
     classified rightly (`regroup.comparison.evidence.unpack`), and is empty where that is not known.

@@ -41,6 +41,7 @@ from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, History, load_data, train
 from regroup.training.identity import Origin, digest_of_state, identify
 from regroup.training.processes import find_device
+from regroup.training.tasks import tasks
 
 Say = Callable[[str], None]
 Kept = Mapping[str, str]
@@ -96,7 +97,8 @@ def compare(
 
 
 def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparison:
-    data = load_data(config.data, config.image, bad_images=config.bad_images, download=config.download)
+    how = {"task": str(config.task), "bad_images": config.bad_images, "download": config.download}
+    data = load_data(config.data, config.image, **how)
     for note in data.notes:
         say(f"note: {note}")
     chosen = config.chosen()
@@ -271,6 +273,7 @@ def _trained(
     seconds = sum(epoch.seconds for epoch in history.epochs)
     names = {"train_loss": "train_loss", "test_loss": "test_loss", "test_accuracy": "score"}
     curves = {ours: [getattr(e, theirs) for e in history.epochs] for ours, theirs in names.items()}
+    curves = {name: values for name, values in curves.items() if None not in values}
     score, right = history.last.score, answers(model, data, training, digest, job.kept)
     note(f"seed {seed}: {score:.2f} % in {time.monotonic() - start:.1f} s")
     return model.cpu(), changes, Run(seed, score, seconds, curves, digest, right)
@@ -300,4 +303,5 @@ def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:
     settings["shape"] = list(data.shape)
     settings["images"] = {"train": len(data.train), "test": len(data.test)}
     settings["timed_batch"] = TIMED_BATCH
+    settings["measure"] = tasks[data.task].measure
     return settings

@@ -22,10 +22,13 @@ class CompareConfig:
         ConfigError: a value cannot work.
     """
 
+    task: str | None = None
+    """What the networks are to say: classify, segment (pixels), detect; none: what the model is for."""
     data: str = "digits"
-    """Data set: digits, glyphs, a folder of images, or a name of torchvision's."""
+    """Data set: digits, glyphs, scenes, a folder of images, or a name of torchvision's."""
     backbone: str = "resnet_small"
-    """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision."""
+    """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision;
+    with a head, such as unet:resnet18, for another task than classifying."""
     model_options: tuple[str, ...] = ()
     """Options of the network, such as depth=3."""
     pretrained: bool = False
@@ -106,10 +109,15 @@ class CompareConfig:
         for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(name, getattr(self, name), f"an int of at least {least}")
+        from regroup.interop import heads
+
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained", True, "False where --weights is given")
         if self.new_head and self.weights is None:
             raise ConfigError("new_head", True, "False where there are no weights to load", "give --weights")
+        task = self.task or heads.task_of(self.backbone)
+        object.__setattr__(self, "backbone", heads.with_head(task, self.backbone))
+        object.__setattr__(self, "task", task)
         object.__setattr__(self, "out", Path(self.out))
         object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
         object.__setattr__(self, "model_options", tuple(self.model_options))

@@ -152,7 +152,8 @@ def _is_composite(func: torch._ops.OpOverload) -> bool:
 def count(module: nn.Module, size: Extent, in_channels: int | None = None) -> Cost:
     """Return the parameters of a module and the MACs it executes on one image of `size`.
 
-    Runs a copy of the module in eval mode on shapes alone (the meta device): no time, no memory.
+    Runs a copy of the module in eval mode on shapes alone (the meta device): no time, no memory. What asks
+    for numbers, such as a detector for its boxes, is run on an image of zeros.
 
     Args:
         module: takes (1, in_channels, *size).
@@ -164,11 +165,15 @@ def count(module: nn.Module, size: Extent, in_channels: int | None = None) -> Co
     """
     if in_channels is None:
         in_channels = _first_channels(module)
+    parameters = sum(p.numel() for p in module.parameters())
     shadow = copy.deepcopy(module).to("meta", torch.float32).eval()
-    return Cost(
-        sum(p.numel() for p in module.parameters()),
-        count_macs(shadow, torch.empty(1, in_channels, *size, device="meta")),
-    )
+    try:
+        return Cost(parameters, count_macs(shadow, torch.empty(1, in_channels, *size, device="meta")))
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+    plain = copy.deepcopy(module).to("cpu", torch.float32).eval()
+    return Cost(parameters, count_macs(plain, torch.zeros(1, in_channels, *size)))
 
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:

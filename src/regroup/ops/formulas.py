@@ -247,6 +247,23 @@ def sampling(call: Call, out: Any) -> int:
     return times * taps * call.get("grad_output", out[0] if isinstance(out, tuple) else out).numel()
 
 
+@_formula("torchvision.roi_align", layer=False)
+def region_alignment(call: Call, out: Any) -> int:
+    """Means over samples in each bin of a region (arXiv:1703.06870), each between four neighbours."""
+    if call["sampling_ratio"] > 0:
+        return 4 * out.numel() * call["sampling_ratio"] ** 2
+    corners = call["rois"][:, 1:] * call["spatial_scale"]  # else as many as the bin has pixels, each way
+    bins = torch.tensor([call["pooled_width"], call["pooled_height"]], device=corners.device)
+    samples = ((corners[:, 2:] - corners[:, :2]) / bins).ceil().clamp(min=0).prod(1).sum()
+    return 4 * int(samples) * math.prod(out.shape[1:])
+
+
+@_formula("torchvision.nms", layer=False)
+def suppression(call: Call, out: Any) -> int:
+    """Boxes are compared with each other, and nothing is added up."""
+    return 0
+
+
 @_formula("aten.affine_grid_generator", layer=False)
 def affine_grid(call: Call, out: Any) -> int:
     """Each coordinate of a grid is a row of an affine map times a point."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from regroup.comparison.result import Comparison, Row
+from regroup.report import text
 from regroup.report.labels import Label, write_labels
 from regroup.report.looks import FAINT, INK, SOFT, Look, family, looks
 
@@ -55,7 +56,7 @@ def tradeoff(comparison: Comparison, cost: str, narrow: bool = False) -> str:
         axes.margins(x=0.1, y=0.08)
         plain_log_ticks(axes, 5 if narrow else 9)
         axes.set_xlabel(_COSTS[cost])
-        axes.set_ylabel("test accuracy, per cent")
+        axes.set_ylabel(text.measured(comparison))
         labels = [Label(_x(r, cost), r.accuracy or 0.0, r.strategy, r in front) for r in rows]
         write_labels(figure, axes, [label for label in labels if label.important or not narrow])
     return figure.svg  # type: ignore[attr-defined]
@@ -164,8 +165,8 @@ def _for_a_page(svg: str, name: str, texts: dict[str, str]) -> str:
     """Return a figure as a part of a page: own ids, the page's ink, points with titles."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    for element, text in texts.items():
-        svg = svg.replace(f'<g id="{element}">', f'<g id="{element}"><title>{html.escape(text)}</title>')
+    for element, words in texts.items():
+        svg = svg.replace(f'<g id="{element}">', f'<g id="{element}"><title>{html.escape(words)}</title>')
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
     for colour, variable in _INKS.items():

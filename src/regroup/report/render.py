@@ -12,11 +12,11 @@ from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import WAYS, Comparison, Row
 from regroup.errors import ReportError
 from regroup.files.disk import make_directories, write_file
-from regroup.report import charts
+from regroup.report import charts, text
 from regroup.report.learned import learned_layers, learned_tiles
 from regroup.report.looks import Look, family, looks
 from regroup.report.summary import summary_lines
-from regroup.report.table import MEANINGS, cells
+from regroup.report.table import cells, headed
 from regroup.report.tiles import Tile, tile
 
 if TYPE_CHECKING:
@@ -72,22 +72,24 @@ def render(comparison: Comparison) -> str:
     evidence, found = Evidence.of(comparison), looks(r.strategy for r in comparison.rows)
     lines, ways = summary_lines(comparison), _ways(good)
     first = next(reversed(ways), "macs")
-    look_of = {r.strategy: _table_row(r, found[family(r.strategy)], evidence) for r in good}
+    look_of = {
+        r.strategy: _table_row(r, found[family(r.strategy)], evidence, text.measure(comparison)) for r in good
+    }
     return _page().render(
         answer=lines[0] if lines else "",
         first=first,
         few=[look_of[name] for name in _few(comparison, evidence, first)],
-        few_columns={name: MEANINGS[name] for name in _TELLING},
+        few_columns=headed(comparison, _TELLING),
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
         summary=" ".join(lines[1:]),
         seeds=max((len(r.runs) for r in good), default=0),
-        columns=MEANINGS,
+        columns=headed(comparison),
         rows=list(look_of.values()),
         failed=[r for r in comparison.rows if r.error],
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
         costs={"macs": "MACs", **ways},
-        curves={"test_accuracy": "test accuracy, per cent", "train_loss": "training loss"},
+        curves={"test_accuracy": text.measured(comparison), "train_loss": "training loss"},
         draw_tradeoff=lambda cost, narrow: charts.tradeoff(comparison, cost, narrow),
         draw_curves=lambda name, label, narrow: charts.curves(comparison, name, label, narrow),
         reach=_tiles([r for r in good if not _is_whole(r)], "reach", "Blues"),
@@ -162,13 +164,13 @@ def _subtitle(comparison: Comparison) -> str:
     )
 
 
-def _table_row(row: Row, look: Look, evidence: Evidence) -> dict[str, Any]:
+def _table_row(row: Row, look: Look, evidence: Evidence, measure: str) -> dict[str, Any]:
     kinds = ["dense"] if row.strategy == "dense" else []
     kinds += ["best"] if row.strategy in evidence.best else []
     return {
         "kind": " ".join(kinds),
         "look": look,
-        "cells": cells(row, evidence),
+        "cells": cells(row, evidence, measure),
         "titles": {way: f"quartiles {t.low:.3g} to {t.high:.3g} ms" for way, t in row.times.items()},
     }
 

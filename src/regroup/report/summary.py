@@ -28,7 +28,15 @@ def summary_lines(comparison: Comparison) -> list[str]:
         return []
     evidence = Evidence.of(comparison)
     lines = []
-    if unknown := len(good) - len(evidence.rows):
+    measure = text.measure(comparison)
+    if measure != "accuracy":
+        seeds = max(len(row.runs) for row in good)
+        told = f"its spread over {seeds} seeds" if seeds > 1 else "--seeds tells its spread"
+        lines.append(
+            f"{measure} is of all test images together, so that no test compares them one by one: {told}, "
+            "and what differs by less is not shown to be different."
+        )
+    elif unknown := len(good) - len(evidence.rows):
         lines.append(
             f"Of {unknown} networks it is not known which images they classify rightly, "
             "so nothing is said of their accuracy. The same command, run again, finds out without training."
@@ -118,10 +126,8 @@ def _command(comparison: Comparison, strategies: list[str], seeds: int) -> str:
     settings = comparison.settings
     for option in fields(CompareConfig):
         value = settings.get(option.name, option.default)
-        if option.name in ("strategies", "seeds", "out", "wait", "retime", "time") or value in (
-            option.default,
-            [],
-        ):
+        known = (option.default, [], *(["classify"] if option.name == "task" else []))
+        if option.name in ("strategies", "seeds", "out", "wait", "retime", "time") or value in known:
             continue
         flag = {"backbone": "model"}.get(option.name, option.name.replace("_", "-"))
         values = value if isinstance(value, (list, tuple)) else [value]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from regroup.comparison.evidence import NOTHING, Evidence
-from regroup.comparison.result import Row
+from regroup.comparison.result import Comparison, Row
 from regroup.report import text
 
 
-def cells(row: Row, evidence: Evidence = NOTHING) -> dict[str, str]:
+def cells(row: Row, evidence: Evidence = NOTHING, measure: str = "accuracy") -> dict[str, str]:
     """Return what one row shows, by the name of its column, in the order of the columns.
 
     Args:
         row: of a comparison.
         evidence: of that comparison.
+        measure: what the accuracies are, by which their column is called.
     """
     return {
         "strategy": row.strategy,
         "params": text.count(row.parameters),
         "MACs": text.count(row.macs),
-        "accuracy": text.accuracy(row.accuracy, row.spread),
+        measure: text.accuracy(row.accuracy, row.spread),
         "interval": _interval(row, evidence),
         "against dense": _against_dense(row, evidence),
         "best set": "yes" if row.strategy in evidence.best else "",
@@ -70,6 +73,18 @@ def _depth(row: Row) -> str:
         return ""
     depth = row.reach["mixing_depth"]
     return "never" if depth is None else str(depth)
+
+
+def headed(comparison: Comparison, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Return what each column of a comparison is, by its name: the task's measure instead of accuracy.
+
+    Args:
+        comparison: of a task.
+        names: of the columns; None: all.
+    """
+    measure = text.measure(comparison)
+    chosen = MEANINGS if names is None else names
+    return {measure if name == "accuracy" else name: MEANINGS[name] for name in chosen}
 
 
 COLUMNS = tuple(cells(Row("")))

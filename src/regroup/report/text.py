@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from regroup.comparison.result import Comparison
 from regroup.profiling.text import count as count
 from regroup.profiling.text import milliseconds as milliseconds
 from regroup.profiling.text import percent as percent
@@ -25,6 +26,16 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.2g} h"
+
+
+def measure(comparison: Comparison) -> str:
+    """Return what the accuracies of a comparison are: of other tasks than classifying their own measure."""
+    return str(comparison.settings.get("measure", "accuracy"))
+
+
+def measured(comparison: Comparison) -> str:
+    """Return the same for an axis."""
+    return f"test {measure(comparison)}, per cent"
 
 
 def accuracy(mean: float | None, spread: float | None) -> str:

@@ -77,6 +77,7 @@ class Task(ABC):
 
     Attributes:
         name: of the task, as `--task` takes it.
+        measure: what people call the first of the figures.
         columns: what `answers` have, in this order, after the name of the image: class, name, how sure, ...
         gives: what a network gives, as the end of a sentence, with a place for the number of classes.
         requires: modules of packages that come with the extra `see`.
@@ -86,6 +87,7 @@ class Task(ABC):
 
     name: str
     gives: str
+    measure: str
     columns: tuple[str, ...]
     requires: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()

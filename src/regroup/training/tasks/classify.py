@@ -107,6 +107,7 @@ class Classify(Task):
     """images (N, channels, height, width) -> scores (N, classes), before any softmax."""
 
     name = "classify"
+    measure = "accuracy"
     columns = ("class", "name", "probability")
     gives = "a score for each of {} classes"
 

@@ -196,6 +196,7 @@ class Detect(Task):
     """images (N, C, H, W) -> a dictionary of boxes, labels and scores for each; with targets: losses."""
 
     name = "detect"
+    measure = "mAP"
     columns = ("class", "name", "score", "box")
     gives = "boxes, labels of {} classes, the background among them, and scores for each image"
     requires = ("pycocotools.cocoeval",)

@@ -156,6 +156,7 @@ class Segment(Task):
     """images (N, channels, height, width) -> scores (N, classes, height, width), or {"out": scores}."""
 
     name = "segment"
+    measure = "mIoU"
     columns = ("class", "name", "share")
     gives = "scores of {} classes for each pixel, (N, classes, height, width)"
     requires = ("segmentation_models_pytorch.losses",)
