@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fuzz faults lowest bench docs clean
+.PHONY: demo test check fuzz faults arm lowest bench docs clean
 
 demo: .venv/.installed-user         ## install, then compare groupings of every kind on the digits: report/index.html
 	$(BIN)/regroup compare
@@ -22,6 +22,9 @@ fuzz: .venv/.installed-dev          ## the long runs (hours): N=100000 problems 
 faults: .venv/.installed-dev        ## the long fault runs (hours, N=20: a tenth): kills, forks, damage, every write interrupted
 	REGROUP_FAULTS=$(or $(N),200) $(BIN)/python -m pytest tests/faults --durations=0 --durations-min=1
 
+arm:                                ## AArch64 in an emulator, in .arm: kernels, operators, a network of each family
+	.ci/arm $(N)
+
 lowest: .venv/.installed-dev        ## the tests with the oldest release allowed of every dependency, in .lowest
 	$(BIN)/pip install -q uv
 	$(BIN)/uv venv -q --clear .lowest
@@ -39,7 +42,7 @@ docs: .venv/.installed-dev          ## the site: build/site/index.html
 	$(BIN)/python -m docs.links build/site
 
 clean:
-	rm -rf .venv .lowest build report runs
+	rm -rf .venv .lowest .arm build report runs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

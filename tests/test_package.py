@@ -122,3 +122,10 @@ def test_every_dependency_says_from_which_release_on():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
     assert [name for name in wanted if ">=" not in name] == []
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_python_without_its_lock_is_warned_of(has_lock):
+    code = f"import sys; sys._is_gil_enabled = lambda: {has_lock}; import regroup"
+    said = ends(sys.executable, "-c", code, cwd=ROOT / "src")
+    assert said.returncode == 0 and ("has no global lock" in said.stderr) != has_lock

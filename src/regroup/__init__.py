@@ -6,6 +6,7 @@ Everything public is named here and loaded when first used, so that `import regr
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from regroup.lazy import lazily
@@ -115,3 +116,18 @@ def _warn_of_foreign_files() -> None:
 
 
 _warn_of_foreign_files()
+
+
+def _warn_without_lock() -> None:
+    """Say that nothing here has been tried in a Python whose threads run at once."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        import warnings
+
+        warnings.warn(
+            "this Python has no global lock, and regroup relies on one: set PYTHON_GIL=1",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+_warn_without_lock()

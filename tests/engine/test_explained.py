@@ -9,8 +9,10 @@ from torch import nn
 from regroup.engine.running import explain as explain_module
 from regroup.engine.running.compiled import compile
 from regroup.engine.running.timing import StepTime
-from regroup.errors import EngineError
+from regroup.errors import EngineError, EngineWarning
+from regroup.kernels.machine.target import Target
 from regroup.kernels.program.peak import peak_gflops
+from regroup.ops.explain import explain as explain_operators
 from tests.engine.test_compiled import Small
 from tests.processes import in_fork
 
@@ -79,3 +81,15 @@ def test_a_forked_process_says_once_that_pytorchs_operators_have_one_thread():
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("[0, 1, 1, 1] PyTorch's operators take one thread in a forked process")
     assert ended.stdout.endswith(" 2\n")
+
+
+def test_an_x86_without_avx2_is_left_to_pytorch_with_a_word(monkeypatch):
+    old = Target("128-bit", "x86_64-unknown-linux-gnu", "nehalem", "", 4, 16, False)
+    monkeypatch.setattr(Target, "host", lambda: old)
+    model, x = Small().eval(), torch.randn(1, 3, 12, 12)
+    with pytest.warns(EngineWarning, match="this CPU has neither AVX2 and FMA nor NEON"):
+        left = compile(model, x)
+    with torch.no_grad():
+        assert torch.equal(left(x), model(x))
+    assert "neither AVX2" in left.explain()
+    assert "neither AVX2" in str(explain_operators(nn.Conv2d(8, 8, 3, groups=2), torch.randn(1, 8, 9, 9)))

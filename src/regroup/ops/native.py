@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regroup.kernels.lines.geometry import Axis, Geometry, Planes, Triple
 from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, WeightGradient
+from regroup.kernels.machine.target import Target
 from regroup.kernels.machine.threads import Lock, torch_threads
 from regroup.kernels.program import Call as Prepared
 from regroup.kernels.program import Part, Program, Step, build
@@ -48,7 +49,7 @@ class Native(Backend):
             return f"for groups of at most {WIDEST} channels, not {max(call.width_in, call.width_out)}"
         if 0 in call.x or 0 in call.weight:
             return "nothing to do"
-        return None
+        return Target.host().lacks or None
 
     def expected(self, which: Pass, call: Call) -> float:
         """Return the seconds of one thread."""

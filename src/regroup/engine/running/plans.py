@@ -17,6 +17,7 @@ from regroup.engine.frontend.recognise import record
 from regroup.engine.frontend.recorder import StatefulError
 from regroup.engine.running.plan import Plan, build_plan
 from regroup.errors import EngineError, EngineWarning
+from regroup.kernels.machine.target import Target
 
 _MOST_PLANS = 8
 """Kept at a time; the oldest goes. Each holds the network's weights and code."""
@@ -73,6 +74,8 @@ class Plans:
             return Plan(batch, fallback=self._model, why=why, complaint=f"the network runs in PyTorch: {why}")
 
     def _recorded(self, batch: int) -> Plan:
+        if lacking := Target.host().lacks:
+            raise EngineError(lacking)
         recorded = record(self._model, self._examples, batch)
         mark = fingerprint(recorded)
         for other, plan in self._made:

@@ -12,6 +12,8 @@ import functools
 import os
 from dataclasses import dataclass, replace
 
+_WITHOUT = "128-bit"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -44,6 +46,11 @@ class Target:
     pointer: int = 8
     abi: str = ""
     winograd: bool = True
+
+    @property
+    def lacks(self) -> str:
+        """What this CPU lacks, or nothing: without it generated code calls a library for each product."""
+        return "this CPU has neither AVX2 and FMA nor NEON" if self.name == _WITHOUT else ""
 
     @classmethod
     def avx512(cls, cpu: str = "x86-64-v4", features: str = "") -> Target:
@@ -83,7 +90,7 @@ class Target:
         elif triple.startswith(("aarch64", "arm64")):
             target = cls.neon(cpu, has.flatten())
         else:
-            target = cls("128-bit", triple, cpu, has.flatten(), 4, 16, False)
+            target = cls(_WITHOUT, triple, cpu, has.flatten(), 4, 16, False)
         l1, l2 = _cache("SC_LEVEL1_DCACHE_SIZE"), _cache("SC_LEVEL2_CACHE_SIZE")
         return replace(target, triple=triple, l1=l1 or target.l1, l2=l2 or target.l2)
 
