@@ -269,9 +269,13 @@ def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
 
 def _family(name: str, members: Sequence[Network], times: dict[str, Any]) -> Iterator[str]:
     module = importlib.import_module(members[0].build.__module__)
-    title, _, rest = (module.__doc__ or name).partition("\n")
-    yield f"# {title.rstrip('.')}"
+    summary, _, rest = (module.__doc__ or name).partition("\n")
+    title, _, said = summary.rstrip(".").partition(": ")
+    yield f"# {title}"
     yield ""
+    if said:
+        yield f"{said[0].upper()}{said[1:]}."
+        yield ""
     yield from _prose(rest)
     papers = dict.fromkeys(paper_of(network.paper) for network in members)
     sources = dict.fromkeys(

@@ -61,6 +61,11 @@ def test_pages_link_to_pages_that_are_there():
             assert target.exists() or generated, (page.name, link)
 
 
+def test_every_page_is_in_the_contents():
+    listed = set(re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.M))
+    assert {page.stem for page in DOCS.glob("*.md")} - {"index", "learned_text"} <= listed
+
+
 def test_links_of_a_site_are_checked(tmp_path):
     (tmp_path / "a.html").write_text('<h1 id="here">a</h1><a href="b.html#there"></a><a href="#here"></a>')
     (tmp_path / "b.html").write_text(

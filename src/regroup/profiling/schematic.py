@@ -95,6 +95,8 @@ class Schematic:
     """Parts in rows from the inputs to the outputs, each row from left to right."""
 
     rows: list[list[Part]]
+    sized: bool = True
+    """Whether sizes are those in truth, or those of a part of the image."""
 
     @property
     def parts(self) -> list[Part]:
@@ -116,12 +118,13 @@ class Schematic:
         return torch.cat([found[id(part)] for part in self.rows[-1]]) > 0
 
 
-def schematic(found: Wiring, scale: int = 1) -> Schematic:
+def schematic(found: Wiring, scale: int | None = 1) -> Schematic:
     """Return the schematic of a wiring.
 
     Args:
         found: the wiring of a module.
-        scale: by how much larger the maps are in truth than those that it was found with.
+        scale: by how much larger the maps are in truth than those that it was found with; None: by no whole
+            number.
     """
     made = _Reduction()
     for node in found.inputs:
@@ -131,8 +134,8 @@ def schematic(found: Wiring, scale: int = 1) -> Schematic:
     outputs = [made.dots[node.number] for node in found.outputs]
     parts = _fold(_alive(made.parts, outputs), {part for dots in outputs for part, _ in dots})
     for part in parts:
-        part.size = part.size if set(part.size) == {1} else tuple(scale * n for n in part.size)
-    return Schematic(_in_rows(parts, outputs))
+        part.size = part.size if set(part.size) == {1} else tuple((scale or 1) * n for n in part.size)
+    return Schematic(_in_rows(parts, outputs), scale is not None)
 
 
 def components(links: Sequence[Link]) -> tuple[list[int], list[list[int]]]:

@@ -141,4 +141,5 @@ class _Threads:
                 matrix = link.matrix[places[id(part)]][:, places[id(link.source)]]
                 if matrix.any():
                     fewer[id(part)].links.append(Link(fewer[id(link.source)], matrix, link.label, link.step))
-        return Schematic([[fewer[id(part)] for part in row] for row in self.found.rows])
+        rows = [[fewer[id(part)] for part in row] for row in self.found.rows]
+        return Schematic(rows, self.found.sized)

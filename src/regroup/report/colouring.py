@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from regroup.profiling.schematic import Link, Part, Schematic, components, steps_of
 
 Colour = int | None
@@ -116,12 +118,25 @@ def _behind(part: Part, row: Sequence[Part], known: Colours) -> list[Colour]:
     groups = _grouped(part, [link for links in mixing for link in links])
     if groups is not None:
         return [n if n >= 0 else None for n in groups[0]]
+    if len(alike := _alike(mixing)) == len(part.channels):
+        return alike
     sources = {c for links in mixing for link in links for c in known.of[id(link.source)]}
     if len(sources) == 1:
         (only,) = sources
         if only is not None:
             return [only] * len(part.channels)
     return [siblings.index(part) if len(siblings) > 1 else None] * len(part.channels)
+
+
+def _alike(steps: list[list[Link]]) -> list[Colour]:
+    """Return the number of the set of inputs that each channel reads, where few sets are shared.
+
+    Groups that are learned overlap, and hang together as a whole.
+    """
+    rows = [tuple(row) for row in torch.cat([link.matrix for links in steps for link in links], 1).tolist()]
+    numbers: dict[tuple, int] = {}
+    found: list[Colour] = [numbers.setdefault(row, len(numbers)) for row in rows]
+    return found if 1 < len(numbers) <= len(rows) // 2 else []
 
 
 def _blocks(part: Part, found: Schematic) -> list[tuple]:

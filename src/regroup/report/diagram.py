@@ -295,16 +295,17 @@ class _Layout:
         right = max([*edges, *(words.box[2] for words in result.words)]) + 20
         last = ""
         for number, row in enumerate(self.found.rows):
-            said = _amount([part for part in row if not self._passing(part)] or row)
+            shown = [part for part in row if not self._passing(part)] or row
+            said = _amount(shown, self.found.sized)
             if said != last:
                 result.words.append(Words(right, self.y[number], said, "start", SMALL, soft=True))
             last = said
 
 
-def _amount(row: list[Part]) -> str:
+def _amount(row: list[Part], sized: bool) -> str:
     counts: dict[str, list[int]] = {}
     for part in row:
-        found = counts.setdefault("x".join(map(str, part.size)), [0, 0])
+        found = counts.setdefault("x".join(map(str, part.size)) if sized else "", [0, 0])
         found[0] += len(part.channels)
         found[1] += part.whole
     said = []

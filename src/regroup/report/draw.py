@@ -201,20 +201,21 @@ def _given(model: nn.Module, module: nn.Module, name: str, image: Tensor) -> tup
     return taken[0]
 
 
-def _smaller(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], int]:
-    """Return a part of the maps that a block is given, and by how much it is smaller: wires are the same."""
+def _smaller(arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], int | None]:
+    """Return a part of the maps that a block is given, for wires are the same; and by how much it is smaller.
+
+    None: by no whole number.
+    """
     maps = [t for t in tree_leaves(arguments) if isinstance(t, Tensor) and t.ndim == 4]
-    scale = 1
-    while maps and all(
-        n % (2 * scale) == 0 and n // (2 * scale) >= _LEAST for t in maps for n in t.shape[2:]
-    ):
-        if max(t.shape[1] * t.numel() for t in maps) <= _LARGE * scale**2:
-            break
+    sides = [n for tensor in maps for n in tensor.shape[2:]]
+    most, scale, whole = max((t.shape[1] * t.numel() for t in maps), default=0), 1, True
+    while most > _LARGE * scale**2 and min(sides) >= 2 * scale * _LEAST:
         scale *= 2
+        whole &= all(n % scale == 0 for n in sides)
 
     def cut(tensor: Tensor) -> Tensor:
         if tensor.ndim != 4:
             return tensor
         return tensor[..., : tensor.shape[2] // scale, : tensor.shape[3] // scale].clone()
 
-    return tree_map_only(Tensor, cut, arguments), scale
+    return tree_map_only(Tensor, cut, arguments), scale if whole else None
