@@ -8,7 +8,7 @@ from torch import nn
 
 from regroup.conversion.blocks import BlockConfig, blocks_of, reconstruct
 from regroup.conversion.choosing import choices
-from regroup.conversion.damage import apart, divergence
+from regroup.conversion.damage import apart, divergence, shares
 from regroup.conversion.norms import reestimate
 from regroup.conversion.regrouping import Method, regroup_layers
 from regroup.conversion.statistics import heard
@@ -192,6 +192,7 @@ def test_damage_is_what_it_says():
     assert apart(second, first, ["0"], batches)["0"] == pytest.approx(float(expected))
     p, q = scores.softmax(1), others.softmax(1)
     assert divergence(second, first, batches) == pytest.approx(float((p * (p / q).log()).sum(1).mean()))
+    assert divergence(second, shares(first, batches), batches) == divergence(second, first, batches)
     assert divergence(first, first, batches) == 0 == apart(first, first, ["0"], batches)["0"]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from regroup.conversion.budget import Cell, Whole, stand_in
-from regroup.conversion.damage import divergence
+from regroup.conversion.damage import divergence, shares
 from regroup.conversion.elsewhere import read_elsewhere
 from regroup.conversion.layerspeed import input_shapes, layer_seconds, network_timings
 from regroup.conversion.options import DENSE, NARROWEST, STRATEGIES, options_of
@@ -123,6 +123,7 @@ def assess(
     shapes = input_shapes(original, list(options), images)
     table: dict[str, dict[str, Cell]] = {}
     times: dict[tuple, dict[str, float]] = {}
+    told: list[Tensor] = []
     for name, wanted in options.items():
         if known and name in known and set(wanted) <= known[name].keys():
             table[name] = dict(known[name])
@@ -134,7 +135,8 @@ def assess(
         if key not in times:
             times[key] = layer_seconds(modules, shapes[name], threads=threads)
         cells = {}
-        for option, damage in _damages(original, name, wanted, batches, method):
+        told = told or shares(original, batches)
+        for option, damage in _damages(original, name, wanted, batches, method, told):
             size = (shapes[name][2], shapes[name][3])
             costs = count(modules[option], size, conv.in_channels)
             cells[option] = Cell(times[key][option], costs.macs, costs.parameters, damage)
@@ -144,7 +146,12 @@ def assess(
 
 
 def _damages(
-    original: nn.Module, name: str, options: Sequence[str], batches: Sequence[Tensor], method: Method
+    original: nn.Module,
+    name: str,
+    options: Sequence[str],
+    batches: Sequence[Tensor],
+    method: Method,
+    told: Sequence[Tensor],
 ) -> Iterator[tuple[str, float]]:
     seen = collect(original, [name], batches, positions=method.positions, seed=method.seed)
     for option in options:
@@ -153,7 +160,7 @@ def _damages(
             continue
         model = copy.deepcopy(original)
         regroup_layers(model, original, {name: option}, batches, method, moments=seen)
-        damage = divergence(model, original, batches)
+        damage = divergence(model, told, batches)
         if math.isfinite(damage):  # else nobody can say what it would do
             yield option, damage
 

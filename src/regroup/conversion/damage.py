@@ -46,14 +46,26 @@ def apart(
     return {name: missed[name] / max(variances[name], 1e-300) for name in layers}
 
 
-def divergence(model: nn.Module, original: nn.Module, batches: Iterable[Tensor]) -> float:
-    """Return the mean over images of KL(original || model), of what their scores say of classes, in nats."""
+def shares(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
+    """Return the logarithms of the shares that a model's scores give to classes: (N, classes), float64."""
+    with evaluated(model), torch.no_grad():
+        return [F.log_softmax(model(images).double(), 1) for images in batches]
+
+
+def divergence(model: nn.Module, original: nn.Module | Sequence[Tensor], batches: Iterable[Tensor]) -> float:
+    """Return the mean over images of KL(original || model), of what their scores say of classes, in nats.
+
+    Args:
+        model: the converted network.
+        original: the trained one, or its `shares` of the same images, for one that is asked for often.
+        batches: images (N, channels, height, width).
+    """
     total, count = 0.0, 0
-    with evaluated(model), evaluated(original), torch.no_grad():
-        for images in batches:
-            wanted, found = (F.log_softmax(net(images).double(), 1) for net in (original, model))
-            total += float(F.kl_div(found, wanted, reduction="sum", log_target=True))
-            count += len(images)
+    for i, images in enumerate(batches):
+        wanted = shares(original, [images])[0] if isinstance(original, nn.Module) else original[i]
+        (found,) = shares(model, [images])
+        total += float(F.kl_div(found, wanted, reduction="sum", log_target=True))
+        count += len(images)
     return total / max(count, 1)
 
 
