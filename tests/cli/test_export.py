@@ -136,7 +136,11 @@ def test_metadata_that_cannot_be_are_one_line(about, says, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "status", "says"),
     [
-        (("--out", "a"), 2, "out='a': must be a name that ends in .onnx (onnx), .pt2 (pt2)"),
+        (
+            ("--out", "a"),
+            2,
+            "out='a': must be a name that ends in .pte (executorch), .onnx (onnx), .pt2",
+        ),
         (("--out", "a.pt2", "--to", "pt"), 2, "did you mean 'pt2'"),
         (
             ("--out", "a.pt2", "--to-options", "opset"),

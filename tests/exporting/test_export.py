@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import sys
 import warnings
 
 import pytest
@@ -38,7 +39,7 @@ def model():
 
 @pytest.fixture
 def _instead(monkeypatch):
-    assert list(ways) == ["object", "onnx", "pt2"]
+    assert list(ways) == ["executorch", "object", "onnx", "pt2"]
     monkeypatch.setattr(ways, "_items", dict(ways._items))
     monkeypatch.setattr("regroup.exporting.writing._SUFFIXES", dict(_SUFFIXES))
 
@@ -181,7 +182,9 @@ def test_a_network_of_several_outputs_or_other_images_is_one_error(model, tmp_pa
 def test_wrong_ways_and_names_are_one_error(model, tmp_path):
     with pytest.raises(UnknownNameError, match=r"to='onx': must be one of .*; did you mean 'onnx'"):
         regroup.export(model, tmp_path / "a", IMAGES, to="onx")
-    with pytest.raises(ConfigError, match=r"a name that ends in \.onnx \(onnx\), \.pt2 \(pt2\)"):
+    with pytest.raises(
+        ConfigError, match=r"a name that ends in \.pte \(executorch\), \.onnx \(onnx\), \.pt2 \(pt2\)"
+    ):
         regroup.export(model, tmp_path / "a.xyz", IMAGES)
     with pytest.raises(ConfigError, match="opset=99"):
         regroup.export(model, tmp_path / "a.onnx", IMAGES, opset=99)
@@ -262,3 +265,20 @@ def test_object_code_is_a_directory_with_the_names_of_the_classes(model, tmp_pat
         with pytest.raises(ParameterError, match=message):
             regroup.export(model, tmp_path / "other", IMAGES, to="object", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "net"]
+
+
+def test_what_executorch_runs_computes_the_same(tmp_path):
+    pytest.importorskip("executorch", reason="--to executorch is not run: pip install executorch")
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)).eval()
+    for batch in (None, 2):
+        found = regroup.export(net, tmp_path / f"{batch}.pte", IMAGES, batch=batch)
+        assert found.batch == (batch or 1) and found.checked == ((1, 2, 3) if batch is None else (2,))
+    with pytest.raises(ConfigError, match="delegate='vulkan': must be 'xnnpack' or 'none'"):
+        regroup.export(net, tmp_path / "other.pte", IMAGES, delegate="vulkan")
+
+
+def test_a_form_that_needs_what_is_not_there_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    with pytest.raises(ExportError, match="executorch needs executorch, which is not installed"):
+        regroup.export(nn.Conv2d(1, 2, 1).eval(), tmp_path / "a.pte", IMAGES)
+    assert not list(tmp_path.iterdir())

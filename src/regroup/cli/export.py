@@ -23,7 +23,7 @@ class Options:
     out: Path
     """File to write; or a directory that is there, in which it is called like the network."""
     to: str | None = None
-    """The form: onnx, pt2 (PyTorch's exported program), object; none: by the end of the file's name."""
+    """The form: onnx, pt2 (PyTorch's exported program), executorch, object; none: by the end of the name."""
     to_options: tuple[str, ...] = ()
     """Options of the form, such as opset=18."""
     target: str | None = None

@@ -305,7 +305,8 @@ def _made(name: str, make: Way, subject: Subject, path: Path, options: Mapping[s
     except (ExportError, ParameterError):
         raise
     except ImportError as error:
-        raise ExportError(path, f"{name} needs {error.name}, which is not installed") from error
+        missing = (error.name or "").partition(".")[0]
+        raise ExportError(path, f"{name} needs {missing}, which is not installed") from error
     except Exception as error:  # exporters raise whatever the network makes them trip over
         remedy = "" if subject.batch else "; perhaps for a fixed number of images (batch=1)"
         reason = f"the network cannot be written as {name} ({first_cause(error)})"
