@@ -65,11 +65,15 @@ class _Raised:
         name = name_of(node)
         if _is_anchor(node) or any(value in self.images or value in self.turned for value in node.inputs):
             rule = _elementwise if name in ALONE else _RULES.get(name)
-            if rule is not None and self._used.isdisjoint(node.outputs[1:]) and rule(self, node):
+            if rule is not None and rule(self, node):
                 return
         if name in _SQUEEZES and self._is_row(node):
             self.images[node.output] = node.inputs[0]
         self.nodes.append(node)
+
+    def reads(self, values: Sequence[Value]) -> bool:
+        """Tell whether anything reads one of these."""
+        return not self._used.isdisjoint(values)
 
     def _is_row(self, node: Node) -> bool:
         """Tell whether a node makes the sequence of an image of one row."""
@@ -132,6 +136,11 @@ def _convolution(raised: _Raised, node: Node) -> bool:
 
 def _as_it_is(raised: _Raised, node: Node) -> bool:
     return raised.make(node, *node.op.args, **node.op.kwargs)
+
+
+def _norm(raised: _Raised, node: Node) -> bool:
+    """Without the moments, which nobody reads in inference."""
+    return not raised.reads(node.outputs[1:]) and _as_it_is(raised, node)
 
 
 def _elementwise(raised: _Raised, node: Node) -> bool:
@@ -244,9 +253,9 @@ _SQUEEZES = ("squeeze_copy.dim", "squeeze_copy.dims")
 
 _RULES: dict[str, Callable[[_Raised, Node], bool]] = {
     **dict.fromkeys(_CONVOLUTIONS, _convolution),
-    "native_batch_norm": _as_it_is,
-    "_native_batch_norm_legit_no_training": _as_it_is,
-    "native_group_norm": _as_it_is,
+    "native_batch_norm": _norm,
+    "_native_batch_norm_legit_no_training": _norm,
+    "native_group_norm": _norm,
     "_prelu_kernel": _elementwise,
     "alias_copy": _as_it_is,
     "cat": _cat,
