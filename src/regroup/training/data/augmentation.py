@@ -18,7 +18,7 @@ from regroup.errors import ConfigError
 from regroup.training.data.drawing import direction
 from regroup.training.data.randomness import Dice, seeded
 
-Kind = Literal["none", "affine", "crop", "timm"]
+Kind = Literal["none", "affine", "crop", "timm", "targets"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Augmentation:
     """What happens to a training image before the network sees it.
 
     Args:
-        kind: "none"; "affine", a slight rotation, scale, shear and shift (digits, glyphs); "crop", a shift
-            of up to an eighth (small photographs); "timm", a random crop, resized (photographs).
+        kind: "none"; "targets", a shift, another size and a mirror image, in which boxes and masks go along
+            (photographs); "affine", a slight rotation, scale, shear and shift (digits, glyphs); "crop", a
+            shift of up to an eighth (small photographs); "timm", a random crop, resized (photographs).
         flip: probability of a mirror image.
         scale: smallest and largest part of the area that a crop of kind "timm" keeps.
         auto: timm's name of a learned or random policy such as "rand-m9-mstd0.5-inc1", "" for none;
@@ -53,8 +54,8 @@ class Augmentation:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", "affine", "crop", "timm"):
-            raise ConfigError("kind", self.kind, "'none', 'affine', 'crop' or 'timm'")
+        if self.kind not in ("none", "affine", "crop", "timm", "targets"):
+            raise ConfigError("kind", self.kind, "'none', 'affine', 'crop', 'timm' or 'targets'")
         for name in ("flip", "erase", "smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "between 0 and 1")
@@ -95,6 +96,44 @@ class Augmentation:
             normalize=False,
         )
         return transform
+
+    def of_targets(self) -> Callable[[Tensor, Any], tuple[Tensor, Any]] | None:
+        """Return what varies an image with its mask or its boxes; draws globally. None: nothing does.
+
+        What comes in from outside is grey, and of a mask counts for nothing; a box of which no more than a
+        pixel is left, each way, goes.
+        """
+        if self.kind != "targets":
+            return None
+        from torchvision import tv_tensors
+        from torchvision.transforms import v2
+
+        boxes_of: Any = tv_tensors.BoundingBoxes
+        fill: Any = {tv_tensors.Image: 114, tv_tensors.Mask: 255}
+        moved = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(self.flip),
+                v2.RandomAffine([0.0, 0.0], (0.1, 0.1), (0.7, 1.4), fill=fill),
+            ]
+        )
+
+        def vary(image: Tensor, target: Any) -> tuple[Tensor, Any]:
+            if isinstance(target, Tensor):
+                whole, mask = moved(tv_tensors.Image(image), tv_tensors.Mask(target))
+                return whole.as_subclass(Tensor), mask.as_subclass(Tensor)
+            height, width = image.shape[1:]
+            boxes = boxes_of(target["boxes"], format="XYXY", canvas_size=(height, width))
+            whole, found = moved(tv_tensors.Image(image), boxes)
+            corners = found.as_subclass(Tensor)
+            corners = torch.stack(
+                [corners[:, i].clamp(0, end) for i, end in enumerate((width, height, width, height))], 1
+            )
+            sides = corners[:, 2:] - corners[:, :2]
+            kept = (sides > 1).all(1)
+            rows = {name: value if name == "size" else value[kept] for name, value in target.items()}
+            return whole.as_subclass(Tensor), {**rows, "boxes": corners[kept]}
+
+        return vary
 
     def of_batch(self, images: Tensor, dice: Dice) -> Tensor:
         """Return the images, float (batch, channels, height, width), warped, shifted and mirrored.

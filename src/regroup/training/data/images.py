@@ -93,6 +93,20 @@ def read_image(path: Path, channels: int) -> Image.Image:
         return found
 
 
+def read_levels(path: Path) -> np.ndarray:
+    """Return the levels of a grey or palette image, as its file has them: uint8 (height, width).
+
+    Raises:
+        DataError: it cannot be read, or is neither; names the file and the reason.
+    """
+    with calm_decoders(), _opened(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise DataError(
+                path, f"is an image of mode {image.mode}: a mask is a palette or grey image of 8 bits"
+            )
+        return np.array(image.convert("L") if image.mode == "1" else image, np.uint8)
+
+
 def inspect_image(path: Path) -> ImageFacts:
     """Decode a file, as fast as its format allows, and return its size and what is wrong with it.
 

@@ -156,7 +156,7 @@ class Loader:
     def _read(self, shares: list[Tensor], epoch: int) -> Iterator[Read]:
         """Yield the images and targets of each share, from worker processes if that is worth while."""
         reader = Reader(self.split, self._augmentation, (self.seed, _PICTURE, epoch))
-        if self.workers == 0 or (self.split.in_memory and self._augmentation.kind != "timm"):
+        if self.workers == 0 or (self.split.in_memory and self._augmentation.kind not in ("timm", "targets")):
             yield from map(reader.read, shares)
         else:
             yield from read_in_workers(reader, shares, self.workers, torch.device(self.device).type == "cuda")

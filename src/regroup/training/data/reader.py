@@ -35,7 +35,7 @@ class Reader(Dataset):
 
     def __init__(self, split: Split, augmentation: Augmentation, key: tuple[int, ...]) -> None:
         self.split, self._key = split, key
-        self._vary: Vary | None = None
+        self._vary: Vary | None = augmentation.of_targets()
         self._transform = augmentation.of_pictures(*split.shape[1:]) if augmentation.kind == "timm" else None
 
     def images(self, indices: Tensor) -> Tensor:

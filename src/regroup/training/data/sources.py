@@ -35,8 +35,8 @@ def load_data(
 
     Args:
         source: a name of `data_sets`, or the path of a folder with one sub-folder for each class, or with
-            such folders in `train` and `val` (or `test`). A folder that has the name of a data set needs
-            "./" before it.
+            such folders in `train` and `val` (or `test`); of other tasks one as `annotated` has it. A folder
+            that has the name of a data set needs "./" before it.
         image: size of the images, one number or (height, width); None is what the source has.
         task: what networks are to say of the images: a name of `regroup.training.tasks`.
         bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
@@ -62,10 +62,11 @@ def load_data(
         return _of_task(task, _call(name, data_sets[source], size, common, options))
     path = Path(source).expanduser()
     if path.is_dir():
+        from regroup.training.data.annotated import annotated
         from regroup.training.data.folder import folder
 
         if task != "classify":
-            raise ConfigError("data", name, f"the name of a data set for the task {task}")
+            return _call(name, annotated, size, common | {"root": path}, options)
         return _call(name, folder, size, common | {"root": path}, options)
     if isinstance(source, Path) or "/" in source or source.startswith("."):
         raise DataError(source, "there is no such folder")
