@@ -123,6 +123,9 @@ def test_what_was_converted_is_no_run_to_go_on_from(run, converted, tmp_path, ca
         assert call(*argv, "--out", str(tmp_path / "new"), "--quiet") == status
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1 and says in said[0]
+    place = ("--out", str(converted), "--quiet")
+    assert call("export", str(run), "--target", "x86-64-avx2", "--replace", *place) == 1
+    assert "is neither empty nor an earlier export" in capsys.readouterr().err and regroup.load(converted)
     assert call("convert", str(run), "--batch", str(10**18), "--out", str(tmp_path / "new")) == 2
     assert "batch=1000000000000000000: must be an int from 1" in capsys.readouterr().err
 

@@ -160,7 +160,7 @@ def swept(argv, out, files, capsys, monkeypatch, tell, *, ways=(None, *ERRORS), 
             with faults(monkeypatch, fault, out.parent), suppress(Crash):
                 code, _, err = call(capsys, *argv)
                 check(code, err)
-            for handle in descriptors(f"{out.name}.lock"):
+            for handle in [*descriptors(f"{out.name}.lock"), *descriptors("run.lock")]:
                 os.close(handle)
             if out.exists():  # perhaps with status 1: that it lasts could not be made sure of
                 assert files() == whole

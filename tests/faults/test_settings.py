@@ -49,6 +49,7 @@ of the task, which network and data decide."""
 TRAIN_NEUTRAL = {name: [value] for name, value in NEUTRAL.items()}
 TRAIN_NEUTRAL |= {
     "device": ["cpu"],
+    "devices": ["groups=1"],
     "log_interval": [7],
     "log_tensorboard": [True],
     "bad_images": ["skip"],
@@ -87,6 +88,7 @@ COMPARE |= {name: TRAIN[name] for name in _AS_TRAIN}
 """The same for `compare`, of the run of its grouping."""
 
 COMPARE_NEUTRAL = {
+    "all": [True],
     "seeds": [2],
     "device": ["cpu"],
     "workers": [2],
@@ -108,7 +110,7 @@ CONVERT = {
     "choice": ["magnitude"],
     "exclude": [("3",)],
     "images": [17],
-    "epochs": [2, 0],
+    "epochs": [2, 4],  # without any, the learning rate decides nothing
     "lr": [0.06],
     "batch": [2],
     "threads": [2],

@@ -57,9 +57,9 @@ def test_damaged_files_are_read_or_refused_in_one_line(kinds, tmp_path, tell, tr
 READ = ("model", "backbone", "what", "data", "weights", "teacher", "resume", "image")
 """Options of texts or paths that name what is read."""
 
-NOT_READ = ("aa", "block", "budget", "choice", "code", "conv", "device", "exclude", "flash", "groups", "ram")
-NOT_READ += ("model_options", "opt", "out", "output", "pattern", "plugin", "sched", "strategies", "strategy")
-NOT_READ += ("target", "task", "to", "to_options", "where")
+NOT_READ = ("aa", "block", "budget", "choice", "code", "conv", "device", "devices", "exclude", "flash")
+NOT_READ += ("groups", "model_options", "opt", "out", "output", "pattern", "plugin", "ram", "sched")
+NOT_READ += ("strategies", "strategy", "target", "task", "to", "to_options", "where")
 """... that do not, or that name a program."""
 
 

@@ -192,7 +192,9 @@ def killed(work, directory, processes, kills, chance):
 
 def main(directory, seed, wanted):
     torch.set_num_threads(1)
-    runs.dense()  # once, for all forks
+    torch.ones((), requires_grad=True).backward()  # later it might begin threads, which forks do not have
+    if "convert:1" in wanted:
+        converted(directory / "warm")  # what it imports is there for all forks
     gc.freeze()
     found = {}
     for name, kills in wanted.items():

@@ -34,11 +34,11 @@ from regroup.aot.wasm import linked
 from regroup.engine.frontend.inputs import of_example
 from regroup.errors import ParameterError
 from regroup.files.disk import make_directories, try_writing
-from regroup.files.sealed import is_earlier, write_sealed
+from regroup.files.sealed import obstacle, write_sealed
 from regroup.kernels.machine.target import Target
 
-SIGN = "report.json"
-"""File by which an earlier export is known."""
+SIGN = "report.txt"
+"""File by which an earlier export is known; converted networks have a report.json, too."""
 
 
 def export_object(
@@ -116,7 +116,7 @@ def object_files(
     require_fit(found, *limits, lambda ram: _smaller(model, example, cpus, ram))
     files = _objects(made, machine, name)
     files |= sources(networks[0], made, machine, name, title or _title(model))
-    files |= {"report.txt": str(found).encode(), SIGN: found.as_json().encode()}
+    files |= {SIGN: str(found).encode(), "report.json": found.as_json().encode()}
     return files | _samples(networks[0], model, example), found
 
 
@@ -134,7 +134,7 @@ def _check_directory(path: Path, replace: bool) -> None:
         if not replace:
             remedy = "give another one, or say replace=True"
             raise ParameterError("directory", str(path), "empty or not there yet", remedy)
-        if not is_earlier(path, SIGN):
+        if obstacle(path, SIGN):
             raise ParameterError("directory", str(path), "an earlier export where it is replaced")
     there = next(p for p in path.absolute().parents if p.exists())
     try_writing(there)

@@ -231,23 +231,12 @@ def _check_out(out: Path) -> None:
     Raises:
         ConfigError: it does.
     """
-    from regroup.errors import CheckpointError, ConfigError
-    from regroup.files.sealed import strangers
-    from regroup.loading.kinds import kind_of
+    from regroup.errors import ConfigError
+    from regroup.files.sealed import obstacle
+    from regroup.loading.converted import SIGN
 
-    if not out.exists() and not out.is_symlink():
-        return
-    note = ""
-    try:
-        if out.is_dir() and not any(out.iterdir()):
-            return
-        if kind_of(out) == "converted":
-            if not (added := strangers(out)):
-                return
-            note = f"{added[0]!r} was put into it, and would be lost"
-    except (CheckpointError, OSError):
-        pass
-    raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`", note)
+    if note := obstacle(out, SIGN, alone=True):
+        raise ConfigError("out", str(out), "a new directory, or one of `regroup convert`", note)
 
 
 def _check_work(work: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_cause, first_line
 from regroup.files.disk import make_directories, remove_partial, try_writing, write_file
-from regroup.files.sealed import is_earlier, write_sealed
+from regroup.files.sealed import obstacle, write_sealed
 from regroup.ops.accelerate import decelerate
 from regroup.registry import Registry
 from regroup.strategies.learning import deploy
@@ -264,7 +264,7 @@ def _place(path: Path, name: str, *, replace: bool) -> Path:
 
 def _check_earlier(path: Path, name: str) -> None:
     """Require that a directory takes no place where somebody's files are."""
-    if (path.exists() or path.is_symlink()) and not is_earlier(path, _SIGNS[name]):
+    if obstacle(path, _SIGNS[name]):
         raise ExportError(
             path, "is neither empty nor an earlier export, and is not replaced: choose another name"
         )

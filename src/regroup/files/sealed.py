@@ -67,29 +67,25 @@ def write_sealed(path: Path, files: dict[str, bytes], *, replace: bool = False) 
         raise CheckpointError(path, f"could not be written: {error.strerror or error}") from error
 
 
-def is_earlier(path: Path, sign: str) -> bool:
-    """Tell whether nobody's files go where a sealed directory takes the place of `path`, with all in it.
+def obstacle(path: Path, sign: str, *, alone: bool = False) -> str:
+    """Return why a sealed directory must not take the place of `path`: what is there; "" if it may.
 
     Args:
-        path: empty, or an earlier directory of the same kind; a link to one is not.
+        path: not there, empty, or an earlier directory of the same kind; a link to one is not.
         sign: file that every directory of the kind is sealed with, and no other; "": only an empty one.
+        alone: what was put into the earlier one since is not to be lost either.
     """
-    if path.is_symlink() or not path.is_dir():
-        return False
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        return "it is a link" if path.is_symlink() else "it is no directory"
     try:
-        return not any(path.iterdir()) or (sign != "" and sign in _read_manifest(path / MANIFEST))
-    except CheckpointError:
-        return False
-
-
-def strangers(path: Path) -> list[str]:
-    """Return the names of what lies in a sealed directory, and was not sealed with it.
-
-    Raises:
-        CheckpointError: it has no manifest.
-    """
-    known = {MANIFEST, *_read_manifest(path / MANIFEST)}
-    return sorted(inside.name for inside in path.iterdir() if inside.name not in known)
+        names = {inside.name for inside in path.iterdir()} if path.exists() else set()
+        known = {MANIFEST, *_read_manifest(path / MANIFEST)} if names else {sign}
+    except (OSError, CheckpointError):
+        return "it holds something else"
+    if sign not in known or (names and not sign):
+        return "it holds something else"
+    others = sorted(names - known)
+    return f"{others[0]!r} was put into it, and would be lost" if alone and others else ""
 
 
 def _put(new: Path, path: Path, *, replace: bool) -> Path | None:

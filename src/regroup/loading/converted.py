@@ -20,6 +20,9 @@ from regroup.strategies.learning import learned_modules
 from regroup.training.checkpoint import load_checkpoint, section_files
 from regroup.training.directory import published
 
+SIGN = "report.html"
+"""File by which a converted network is known before it is replaced."""
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -62,7 +65,7 @@ def save_converted(
     content = section_files("model", model.state_dict())
     content |= section_files("network", asdict(Converted(dense.to_json(), data)))
     content |= section_files("plan", plan.to_json()) | section_files("report", report)
-    content["report.html"] = page.encode("utf-8", "backslashreplace")
+    content[SIGN] = page.encode("utf-8", "backslashreplace")
     try:
         make_directories(path.parent)
     except OSError as error:
