@@ -20,6 +20,7 @@ PARTS = (
     "onnx_files",
     "training",
     "operator",
+    "parallel",
     "dsconv",
     "learned.condensed",
     "learned.dynamic",

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from regroup.cli import compare as command
-from regroup.cli._plugins import load_plugins
 from regroup.comparison import timing
 from regroup.comparison.result import Comparison, TimePerImage
 from regroup.errors import ConfigError, ReportError
 from regroup.files import lock
 from regroup.files.lock import Lock
 from regroup.files.sealed import write_sealed
+from regroup.loading.plugins import load_plugins
 from regroup.training import loop
 from regroup.training.checkpoint import list_checkpoints
 from regroup.training.directory import Record

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from regroup.cli._plugins import load_plugins
 from regroup.cli.compare import _status
 from regroup.comparison import runner
 from regroup.comparison.result import Comparison, Row, Run
 from regroup.errors import CheckpointError, ConfigError, RegroupError
 from regroup.files.sealed import verify_sealed, write_sealed
+from regroup.loading.plugins import load_plugins
 from regroup.strategies import strategies
 from regroup.training import TrainConfig, train
 from regroup.training.checkpoint import list_checkpoints, load_checkpoint

@@ -178,7 +178,7 @@ def test_every_variant_of_every_strategy_has_its_own_even_where_nothing_is_said(
 
 
 def plugin(tmp_path, name, text):
-    from regroup.cli._plugins import load_plugins
+    from regroup.loading.plugins import load_plugins
 
     path = tmp_path / name
     path.write_text(text)

@@ -171,7 +171,7 @@ def choose(
         ConfigError: something is given that a run has of its own, or that others' networks do not take.
         CheckpointError: the directory is no finished run, or the weights cannot be used.
     """
-    from regroup.cli._plugins import load_plugins
+    from regroup.loading.plugins import load_plugins
 
     modules = load_plugins(plugins)
     check_number("channels", channels)

@@ -47,9 +47,9 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
 
 def run(options: Options) -> int:
     """Compare, print the table, write the report; 1 if the machine left something out, or only dense ran."""
-    from regroup.cli._plugins import load_plugins
     from regroup.cli._table import say
     from regroup.comparison.runner import compare
+    from regroup.loading.plugins import load_plugins
 
     plugins = load_plugins(options.plugin)
     config = CompareConfig(**{f.name: getattr(options, f.name) for f in fields(CompareConfig)})

@@ -37,8 +37,8 @@ def run(options: Options) -> int:
     import re
 
     from regroup.cli._network import check_number, choose
-    from regroup.cli._plugins import load_plugins
     from regroup.cli._table import say
+    from regroup.loading.plugins import load_plugins
     from regroup.report.draw import draw
     from regroup.report.picture import check_form
     from regroup.strategies import parse_strategy, strategies

@@ -34,8 +34,8 @@ class Options:
 
 def run(options: Options) -> int:
     """Print the strategies that match."""
-    from regroup.cli._plugins import load_plugins
     from regroup.cli._table import say, show
+    from regroup.loading.plugins import load_plugins
     from regroup.strategies import strategies
     from regroup.strategies.described import describe
 

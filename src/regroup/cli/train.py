@@ -118,9 +118,9 @@ def _for_task(options: Options, parse: Callable[..., Options]) -> Options:
 
 def run(options: Options) -> int:
     """Train, and leave the weights in the output directory."""
-    from regroup.cli._plugins import load_plugins
     from regroup.loading.named import read_options
     from regroup.loading.named import teacher as find_teacher
+    from regroup.loading.plugins import load_plugins
     from regroup.loading.trained import Trained
     from regroup.training import load_data, train
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from regroup.comparison.answers import answers, kept_answers
+from regroup.comparison.clusters import check_engine, results
 from regroup.comparison.evidence import Evidence
 from regroup.comparison.keeping import (
     LOCK,
@@ -29,20 +32,23 @@ from regroup.comparison.settings import CompareConfig
 from regroup.comparison.timing import Times, timed
 from regroup.conversion.replace import Changes, Weights
 from regroup.conversion.replace import replace as replace_convolutions
-from regroup.errors import CheckpointError, ConfigError, RegroupError
+from regroup.errors import CheckpointError, ConfigError, RegroupError, TrainingError
 from regroup.files.disk import remove_partial
+from regroup.files.documents import build as build_document
 from regroup.files.lock import Lock
 from regroup.loading.named import read_options
 from regroup.loading.named import teacher as find_teacher
+from regroup.loading.plugins import load_plugins
 from regroup.ops.accelerate import accelerated
 from regroup.ops.counting import count
-from regroup.strategies import Strategy
+from regroup.strategies import Strategy, parse_strategy
 from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, History, load_data, train
 from regroup.training.identity import Origin, digest_of_state, identify
 from regroup.training.processes import find_device
 from regroup.training.tasks import tasks
 
+_T = TypeVar("_T")
 Say = Callable[[str], None]
 Kept = Mapping[str, str]
 TIMED_BATCH = 64
@@ -86,7 +92,9 @@ def compare(
         LockedError: another comparison uses `out`, and the config says not to wait.
     """
     config = replace(config, **options) if config else CompareConfig(**options)
-    find_device(config.training(0).device)  # or say why not
+    check_engine(config.on)
+    if config.on is None:
+        find_device(config.training(0).device)  # or say why not
     prepare_out(config.out)
     with Lock(config.out / LOCK, wait=config.wait, say=warn or say):
         remove_partial(config.out)
@@ -105,8 +113,9 @@ def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparis
     _begun(config, data, 0, say)  # or say why not
     rows = [row for strategy in chosen if (row := _unfit(config, strategy, data, say)) is not None]
     models: dict[str, nn.Module] = {}
-    job = _Job(config, data, _teacher(config, data), kept_answers(config.out))
     fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
+    kept, failed = (kept_answers(config.out), {}) if config.on is None else _elsewhere(config, fit, code, say)
+    job = _Job(config, data, _teacher(config, data), kept, failed)
     for i, strategy in enumerate(fit, 1):
         origin = _origin(config, strategy, code)
         tell = partial(_numbered, say, f"[{i}/{len(fit)}]")
@@ -133,6 +142,68 @@ class _Job:
     data: DataSet
     teacher: nn.Module | None
     kept: Kept
+    failed: Mapping[str, Row]
+    """Strategies that other machines could not train."""
+
+
+def _elsewhere(
+    config: CompareConfig, fit: Sequence[Strategy], code: tuple[Any, ...], say: Say
+) -> tuple[Kept, dict[str, Row]]:
+    """Let other machines train everything; return the networks' answers, and what could not be trained."""
+    assert config.on is not None
+    threads = config.cpus or torch.get_num_threads()
+    common = {"config": config.elsewhere(), "plugins": _files_of(code), "threads": threads}
+    which = [(s, seed) for s in fit for seed in range(config.seeds)]
+    tasks = [json.dumps({**common, "strategy": s.label, "seed": seed}) for s, seed in which]
+    kept, failed = kept_answers(config.out), {}
+    how = {"cpus": threads, "gpus": config.gpus, "folder": config.out / "submitit"}
+    for done, (number, text) in enumerate(results(config.on, work, tasks, **how), 1):
+        strategy, found = which[number][0], json.loads(text)
+        for line in found["said"]:
+            say(f"[{done}/{len(tasks)}] {line}")
+        if not found["cause"]:
+            kept[found["identity"]] = found["right"]
+        elif found["cause"] == "options":
+            raise TrainingError(f"on another machine: {found['error']}")
+        else:
+            error, cause = found["error"], found["cause"]
+            failed[strategy.label] = Row(strategy.label, strategy.paper, error=error, cause=cause)
+    return kept, failed
+
+
+def _files_of(code: tuple[Any, ...]) -> list[str]:
+    """Return the files of plugins, which other machines must run too."""
+    files = [getattr(module, "__file__", None) for module in code]
+    if None in files:
+        raise ConfigError("code", code, "modules of files", "other machines cannot have anything else")
+    return [str(Path(str(file)).absolute()) for file in files]
+
+
+def work(task: str) -> str:
+    """Do one training of a comparison, on whatever machine; both texts are JSON."""
+    given = json.loads(task)
+    torch.set_num_threads(given["threads"])
+    config = build_document(given["config"], CompareConfig)
+    said: list[str] = []
+    try:
+        found = _worked(config, given, said.append)
+    except ConfigError as error:
+        return json.dumps({"said": said, "error": str(error), "cause": "options"})
+    if isinstance(found, Row):
+        return json.dumps({"said": said, "error": found.error, "cause": found.cause})
+    return json.dumps({"said": said, "cause": "", "identity": found.identity, "right": found.right})
+
+
+def _worked(config: CompareConfig, given: dict[str, Any], say: Say) -> Run | Row:
+    if not (config.out / LOCK).exists():
+        remedy = f"{platform.node()} does not see it; give one that all machines share"
+        raise ConfigError("out", str(config.out), "a directory of all machines", remedy)
+    code = load_plugins(map(Path, given["plugins"]))
+    strategy = parse_strategy(given["strategy"])
+    data = load_data(config.data, config.image, bad_images=config.bad_images, download=config.download)
+    job = _Job(config, data, _teacher(config, data), {}, {})
+    origin = _origin(config, strategy, code)
+    return _guarded(lambda: _trained(job, strategy, origin, given["seed"], say)[2], strategy, say)
 
 
 def _teacher(config: CompareConfig, data: DataSet) -> nn.Module | None:
@@ -182,8 +253,16 @@ def _unfit(config: CompareConfig, strategy: Strategy, data: DataSet, say: Say) -
 
 def _tried(job: _Job, strategy: Strategy, origin: Origin, say: Say) -> tuple[Row, nn.Module | None]:
     """Return a strategy's row and network, or the row that says why there is none."""
+    if strategy.label in job.failed:
+        return job.failed[strategy.label], None
+    found = _guarded(lambda: _row(job, strategy, origin, say), strategy, say)
+    return (found, None) if isinstance(found, Row) else found
+
+
+def _guarded(attempt: Callable[[], _T], strategy: Strategy, say: Say) -> _T | Row:
+    """Return what an attempt gives, or the row that says why it gives nothing."""
     try:
-        return _row(job, strategy, origin, say)
+        return attempt()
     except ConfigError:
         raise
     except (RegroupError, OSError, MemoryError, RuntimeError) as error:
@@ -193,7 +272,7 @@ def _tried(job: _Job, strategy: Strategy, origin: Origin, say: Say) -> tuple[Row
         said = str(error) if fault is None else f"{fault} (this is not the grouping's fault: run it again)"
         say(f"{strategy.label}: not run: {said}")
         cause = "grouping" if fault is None else "machine"
-        return Row(strategy.label, strategy.paper, error=said, cause=cause), None
+        return Row(strategy.label, strategy.paper, error=said, cause=cause)
 
 
 def _times(
@@ -295,8 +374,8 @@ def _with_weights(config: CompareConfig, origin: Origin, model: nn.Module) -> Or
 
 
 def _settings(config: CompareConfig, data: DataSet) -> dict[str, Any]:
-    settings: dict[str, Any] = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
-    for name in ("wait", "retime", "all"):  # nothing of what was found depends on them
+    settings = config.to_json()
+    for name in ("wait", "retime", "all", "on", "cpus", "gpus"):  # nothing of what was found depends on them
         del settings[name]
     settings["strategies"] = list(config.strategies)
     settings["seeds"] = list(range(config.seeds))

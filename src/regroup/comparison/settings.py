@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +102,13 @@ class CompareConfig:
     """Measure the times anew where they are kept."""
     out: Path = Path("report")
     """Directory for the report; what is finished there is not done again."""
+    on: str | None = None
+    """Train on other machines: ray (here, or the cluster that RAY_ADDRESS names), ray://HOST:PORT, or
+    submitit (Slurm). All must see --out. None: one training after the other, here."""
+    cpus: int | None = None
+    """Processors, and so threads, of each training on other machines; None: as many as PyTorch uses here."""
+    gpus: float = 0
+    """GPUs of each training on other machines."""
     wait: bool = True
     """Wait while another process uses that directory; else end with a line that says which."""
 
@@ -111,6 +118,10 @@ class CompareConfig:
                 raise ConfigError(name, getattr(self, name), f"an int of at least {least}")
         from regroup.interop import heads
 
+        if self.cpus is not None and self.cpus < 1:
+            raise ConfigError("cpus", self.cpus, "an int of at least 1")
+        if self.gpus < 0:
+            raise ConfigError("gpus", self.gpus, "at least 0")
         if self.pretrained and self.weights is not None:
             raise ConfigError("pretrained", True, "False where --weights is given")
         if self.new_head and self.weights is None:
@@ -122,6 +133,18 @@ class CompareConfig:
         object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
         object.__setattr__(self, "model_options", tuple(self.model_options))
         object.__setattr__(self, "strategies", tuple(self.strategies))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON values."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    def elsewhere(self) -> dict[str, Any]:
+        """Return them for another machine, where the working directory is another."""
+        values = self.to_json() | {"on": None, "out": str(self.out.absolute())}
+        for name in ("data", "teacher", "weights"):
+            if values[name] is not None and (path := Path(values[name]).expanduser()).exists():
+                values[name] = str(path.absolute())
+        return values
 
     def training(self, seed: int) -> TrainConfig:
         """Return how each strategy is trained with a seed."""

@@ -1,0 +1,104 @@
+"""Comparisons whose trainings other machines do end as those that are done here, bit for bit."""
+
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+
+from regroup.comparison import runner
+from regroup.errors import ConfigError
+from regroup.training.checkpoint import list_checkpoints
+
+OPTIONS = {"strategies": ("grouped:groups=2",), "time": False, "cpus": 1}
+
+
+def compare(out, **options):
+    said = []
+    found = runner.compare(out=out, say=said.append, **{**OPTIONS, "epochs": 2, **options})
+    return found, said
+
+
+def results(found):
+    """Everything but the seconds that trainings took."""
+    return [{**asdict(row), "runs": [{**asdict(r), "seconds": 0} for r in row.runs]} for row in found.rows]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return compare(tmp_path_factory.mktemp("here"))[0]
+
+
+def test_submitit_s_jobs_give_what_is_trained_here(here, tmp_path):
+    pytest.importorskip("submitit", reason="pip install torch-regroup[submitit]")
+    found, said = compare(tmp_path, on="submitit")
+    assert results(found) == results(here)
+    assert sum(line.startswith(("[1/2]", "[2/2]")) and "seed 0" in line for line in said) >= 2
+    assert found.settings == {**here.settings, "out": str(tmp_path)}
+    again, _ = compare(tmp_path)  # takes up what the jobs have trained
+    assert [asdict(row) for row in again.rows] == [asdict(row) for row in found.rows]  # seconds too
+
+
+def test_a_strategy_that_other_machines_cannot_train_is_told_as_here(tmp_path):
+    pytest.importorskip("submitit", reason="pip install torch-regroup[submitit]")
+    found, _ = compare(tmp_path, on="submitit", lr=1e30, epochs=1)
+    assert all("loss became" in row.error and row.cause == "grouping" for row in found.rows)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_is_made_up_for_by_another(tmp_path):
+    ray = pytest.importorskip("ray", reason="pip install torch-regroup[ray]")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    epochs = 12
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        ray.init(cluster.address, log_to_driver=False, logging_level="error")  # at the head, which stays
+        doomed, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
+
+        def lose():
+            runs = tmp_path / "away" / "runs"
+            while sum(bool(list_checkpoints(run)) for run in runs.glob("*/seed0-*")) < 2:
+                time.sleep(0.02)
+            cluster.remove_node(doomed, allow_graceful=False)
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        found, _ = compare(tmp_path / "away", on="ray", epochs=epochs)
+        losing.join()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    here, _ = compare(tmp_path / "here", epochs=epochs)
+    assert results(found) == results(here)
+    lines = (next((tmp_path / "away" / "runs" / "dense").glob("seed0-*")) / "log.jsonl").read_text()
+    assert len({json.loads(line)["epoch"] for line in lines.splitlines() if "epoch" in line}) == epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"on": "slurm"}, "on='slurm': must be ray, ray://HOST:PORT or submitit"),
+        ({"on": "ray://"}, "must be ray, ray://HOST:PORT or submitit"),
+        ({"on": "submitit://x"}, "must be ray, ray://HOST:PORT or submitit"),
+        ({"cpus": 0}, "cpus=0: must be an int of at least 1"),
+        ({"gpus": -1}, "gpus=-1: must be at least 0"),
+    ],
+)
+def test_engines_that_there_are_not_are_refused(options, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        compare(tmp_path, **options)
+
+
+@pytest.mark.parametrize("on", ["ray", "submitit"])
+def test_an_engine_that_is_not_installed_says_what_to_install(on, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, on, None)
+    with pytest.raises(ConfigError, match=rf"pip install 'torch-regroup\[{on}\]'"):
+        compare(tmp_path, on=on)
+
+
+def test_a_directory_that_machines_do_not_share_is_named(tmp_path):
+    task = {"config": {"out": str(tmp_path / "elsewhere")}, "plugins": [], "threads": 1}
+    told = json.loads(runner.work(json.dumps({**task, "strategy": "dense", "seed": 0})))
+    assert told["cause"] == "options" and "a directory of all machines" in told["error"]
