@@ -230,10 +230,6 @@ def _families() -> dict[str, list[Network]]:
     return dict(sorted(found.items()))
 
 
-def _summary(members: Sequence[Network]) -> str:
-    return (importlib.import_module(members[0].build.__module__).__doc__ or "").splitlines()[0]
-
-
 def _networks(families: dict[str, list[Network]], times: dict[str, Any]) -> Iterator[str]:
     yield "# Networks"
     yield ""
