@@ -128,7 +128,7 @@ def unknown_name(
 
 
 class MissingPackageError(RegroupError):
-    """A package is not installed, and what is asked for needs it."""
+    """A package is not installed, too old or broken, and what is asked for needs it."""
 
 
 def needed(module: str, extra: str) -> ModuleType:
@@ -142,15 +142,40 @@ def needed(module: str, extra: str) -> ModuleType:
         extra: of regroup, with which it comes.
 
     Raises:
-        MissingPackageError: it is not installed; says what to do.
+        MissingPackageError: it is not installed, older than the extra says, or fails to load.
     """
+    package, remedy = module.partition(".")[0], f'pip install "torch-regroup[{extra}]"'
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
+        found = importlib.import_module(module)
+    except Exception as error:  # what is half installed raises anything
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise MissingPackageError(f"this needs the package {package}: {remedy}") from error
+        text = f"the package {package} fails to load ({type(error).__name__}: {first_line(error)})"
         raise MissingPackageError(
-            f'this needs the package {package}: pip install "torch-regroup[{extra}]"'
+            f"{text}; {remedy.replace('install', 'install --force-reinstall', 1)}"
         ) from error
+    if outdated := _outdated(package, extra):
+        raise MissingPackageError(f"{outdated}: {remedy}")
+    return found
+
+
+def _outdated(package: str, extra: str) -> str:
+    """Return in which way a package is not what an extra of the installed regroup asks for, or nothing."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(text) for text in metadata.requires("torch-regroup") or ()]
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+    for one in wanted:
+        is_it = one.name.replace("-", "_") == package
+        is_wanted = one.marker is None or one.marker.evaluate({"extra": extra})
+        if is_it and is_wanted and not one.specifier.contains(version, prereleases=True):
+            return f"this needs {package}{one.specifier}, and {version} is installed"
+    return ""
 
 
 class _FileError(RegroupError):

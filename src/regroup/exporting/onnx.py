@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regroup.errors import ConfigError, ExportError
+from regroup.errors import ConfigError, ExportError, MissingPackageError, needed
 from regroup.exporting.writing import Made, Subject, way
 
 _MOST_BYTES = (1 << 31) - 1
@@ -65,7 +65,7 @@ def _lowered(subject: Subject, opset: int | None) -> tuple[Any, str]:
 
 def _as_it_is(subject: Subject, opset: int | None) -> Any:
     """Return what PyTorch's exporter writes."""
-    import onnxscript  # noqa: F401 (what torch.onnx needs, said before it begins)
+    needed("onnxscript", "onnx")  # what torch.onnx needs, said before it begins
 
     sizes = {0: torch.export.Dim("batch", min=1)} if subject.batch is None else None
     with _silent():
@@ -89,9 +89,9 @@ def _as_it_is(subject: Subject, opset: int | None) -> Any:
 
 def _runner(content: bytes) -> tuple[Callable[[Tensor], Tensor] | None, str]:
     try:
-        import onnxruntime
-    except ImportError:
-        return None, "onnxruntime is not installed"
+        onnxruntime = needed("onnxruntime", "onnx")
+    except MissingPackageError as error:
+        return None, str(error)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])

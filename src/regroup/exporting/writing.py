@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import CheckpointError, ConfigError, ExportError, ParameterError, first_cause, first_line
+from regroup.errors import (
+    CheckpointError,
+    ConfigError,
+    ExportError,
+    MissingPackageError,
+    ParameterError,
+    first_cause,
+    first_line,
+)
 from regroup.files.disk import make_directories, remove_partial, try_writing, write_file
 from regroup.files.sealed import obstacle, write_sealed
 from regroup.ops.accelerate import decelerate
@@ -302,9 +310,9 @@ def _made(name: str, make: Way, subject: Subject, path: Path, options: Mapping[s
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # exporters warn of what they do by themselves
             return make(subject, **options)
-    except (ExportError, ParameterError):
+    except (ExportError, MissingPackageError, ParameterError):
         raise
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         raise ExportError(path, f"{name} needs {missing}, which is not installed") from error
     except Exception as error:  # exporters raise whatever the network makes them trip over

@@ -22,7 +22,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from regroup.engine.frontend.onnx.call import OPERATORS, Call, is_unknown
 from regroup.engine.frontend.onnx.shapes import TYPES
-from regroup.errors import EngineError, first_line
+from regroup.errors import EngineError, first_line, needed
 
 for _name in ("elementwise", "layers", "reductions", "resize"):
     importlib.import_module(f"{__package__}.{_name}")
@@ -174,14 +174,11 @@ def load(path: str | os.PathLike[str]) -> OnnxModel:
         path: of the file; weights that lie beside it are read, too.
 
     Raises:
-        EngineError: `onnx` is not installed; there is no such file, or it is none of ONNX's; it has operators
+        MissingPackageError: `onnx` is not installed, too old or broken.
+        EngineError: there is no such file, or it is none of ONNX's; it has operators
             that are not read, which it names.
     """
-    try:
-        import onnx
-        from onnx import inliner
-    except ImportError as error:
-        raise EngineError('ONNX files need the package onnx: pip install "regroup[onnx]"') from error
+    onnx, inliner = needed("onnx", "onnx"), needed("onnx.inliner", "onnx")
     path = Path(path)
     if not path.is_file():
         raise EngineError(f"{path} is no file of ONNX's; regroup.create_model makes networks of a name")
