@@ -140,9 +140,12 @@ class CompareConfig:
 
     def elsewhere(self) -> dict[str, Any]:
         """Return them for another machine, where the working directory is another."""
+        from regroup.training.data import data_sets
+
         values = self.to_json() | {"on": None, "out": str(self.out.absolute())}
         for name in ("data", "teacher", "weights"):
-            if values[name] is not None and (path := Path(values[name]).expanduser()).exists():
+            named = name == "data" and self.data in data_sets
+            if not named and values[name] is not None and (path := Path(values[name]).expanduser()).exists():
                 values[name] = str(path.absolute())
         return values
 
