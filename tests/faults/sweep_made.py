@@ -120,7 +120,9 @@ def made(sweep, place):
     ):
         with pytest.MonkeyPatch.context() as patch:
             if "going" in argv[-1] or "taught" in " ".join(argv):
-                patch.setattr(convert_command, "_remove", lambda work: None)  # as if it had been interrupted
+                patch.setattr(
+                    convert_command, "_remove", lambda work, place: None
+                )  # as if it had been interrupted
             assert sweep.command(argv[0], "what will be damaged", *argv)[0] == 0, sweep.said
     for name in ("going", "taught"):
         shutil.rmtree(place / name / "small")

@@ -127,7 +127,7 @@ def _converted(
     said = page(found, dense.name, str(machine()))
     source = from_anywhere(chosen.data(options.data))
     save_converted(options.out, found.model, dense, found.plan, figures(found), said, source)
-    _remove(work)
+    _remove(work, place=options.out.absolute())
     if not options.json:
         print(f"{options.out}: regroup.load and every command take it; {options.out / 'report.html'}")
     return 0
@@ -259,13 +259,16 @@ def _check_work(work: Path) -> None:
         raise ConfigError("out", str(work), "absent, or what an interrupted conversion left", remedy)
 
 
-def _remove(work: Path) -> None:
+def _remove(work: Path, place: Path) -> None:
+    """Remove what nobody goes on from any more, in one step: half of it would be in the next one's way."""
     from contextlib import suppress
 
-    from regroup.files.disk import disk
+    from regroup.files.disk import disk, partial_name
 
-    with suppress(OSError):  # it is only of use to who goes on
-        disk().remove(work)
+    aside = partial_name(place)  # which the next conversion removes, if this is killed
+    with suppress(OSError):
+        disk().rename(work, aside)
+        disk().remove(aside)
 
 
 def _say(line: str) -> None:
