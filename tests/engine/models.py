@@ -151,3 +151,17 @@ class RandomNet(nn.Module):
                 y = b[:, random.Random(number).sample(range(self.CHANNELS), self.CHANNELS)]
             values.append(y)
         return values[-1].clone()  # a result that shares memory with the input is left to PyTorch
+
+
+def channels_last(x: Tensor, numbers: Tensor) -> Tensor:
+    """Return what ConvNeXt's blocks do behind a permutation."""
+    weight = torch.ones(5, 12).to(x), torch.ones(12, 5).to(x)
+    turned = x.permute(0, 2, 3, 1)
+    y = F.linear(F.relu(F.linear(turned, weight[0], numbers[:5].to(x))), weight[1]) * numbers.to(x)
+    return (y + turned).permute(0, 3, 1, 2)
+
+
+def taken_apart(x: Tensor) -> Tensor:
+    """Return what gates do to channels that are last."""
+    a, b, c = x.split((6, 4, 2), -1)
+    return torch.cat([c, b], 3).relu() * a

@@ -21,7 +21,7 @@ from regroup.engine.operators.select import MOVES
 from regroup.errors import EngineError
 from regroup.ops.dynamic import dynamic_conv
 from regroup.ops.shifted import shifted_conv
-from tests.engine.models import BATCH
+from tests.engine.models import BATCH, channels_last, taken_apart
 
 _aten = torch.ops.aten
 
@@ -138,20 +138,6 @@ _TRANSPOSED = [
 
 None is negative: then the results for positive images say how far rounding may lead.
 """
-
-
-def channels_last(x: Tensor, numbers: Tensor) -> Tensor:
-    """Return what ConvNeXt's blocks do behind a permutation."""
-    weight = torch.ones(5, 12).to(x), torch.ones(12, 5).to(x)
-    turned = x.permute(0, 2, 3, 1)
-    y = F.linear(F.relu(F.linear(turned, weight[0], numbers[:5].to(x))), weight[1]) * numbers.to(x)
-    return (y + turned).permute(0, 3, 1, 2)
-
-
-def taken_apart(x: Tensor) -> Tensor:
-    """Return what gates do to channels that are last."""
-    a, b, c = x.split((6, 4, 2), -1)
-    return torch.cat([c, b], 3).relu() * a
 
 
 def ours() -> list[Call]:
@@ -340,6 +326,12 @@ def ours() -> list[Call]:
         "layer norm of all": lambda x: F.layer_norm(x, x.shape[1:]),
         "channels last": lambda x: channels_last(x, per_channel.flatten()),
         "channels last, taken apart": lambda x: taken_apart(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        "channels last beside a constant": lambda x: torch.cat(
+            [x.permute(0, 2, 3, 1), torch.ones(len(x), 5, 6, 2).to(x)], -1
+        ).relu(),
+        "channels of a batch as of one image, in pairs": lambda x: F.batch_norm(
+            x.reshape(1, len(x) * 6, -1), None, None, training=True
+        ).reshape(x.shape),
         "channels last that stay so": lambda x: taken_apart(x.relu().permute(0, 2, 3, 1)),
         "rows of a matrix": lambda x: F.linear(x.permute(0, 2, 3, 1), torch.ones(5, 12).to(x)).cumsum(1),
         "pooled channels last": lambda x: x.permute(0, 2, 3, 1).relu().mean((1, 2)),

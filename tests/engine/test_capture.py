@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regroup import compile
 from regroup.engine.frontend.capture import capture
 from regroup.engine.frontend.recognise import record
 from regroup.engine.graph import Torch
@@ -57,7 +58,7 @@ def test_what_moves_pixels_is_no_channel_order():
             return x[:, :, 1:, 1:].cos()
 
     graph = _recognised(Corner(), torch.randn(1, 6, 4, 4), batch=2)
-    assert all(isinstance(node.op, Torch) and node.op.why for node in graph.nodes)
+    assert not any(isinstance(node.op, Select) for node in graph.nodes)
     x = torch.randn(2, 6, 4, 4)
     assert torch.equal(graph.evaluate([x])[0], Corner()(x))
 
@@ -144,3 +145,12 @@ def test_a_generator_of_its_own_is_left_to_pytorch():
 
     with pytest.raises(EngineError, match="generator"):
         capture(Drawn(), [torch.randn(1, 3, 4, 4)], 1)
+
+
+def test_channels_last_beside_numbers_of_another_type_have_pytorchs_type():
+    class Promoted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.relu().permute(0, 2, 3, 1) * torch.full((6,), 1 / 3, dtype=torch.float64)
+
+    x = torch.randn(2, 6, 4, 4)
+    assert torch.equal(compile(Promoted(), x)(x), Promoted()(x))

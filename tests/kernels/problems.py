@@ -216,7 +216,7 @@ def layer_norm(rng: Random, exact: bool) -> p.LayerNorm:
 
 def moments(rng: Random, exact: bool) -> p.Moments:
     """Return the moments of channels."""
-    channels = rng.randint(1, 300)
+    channels = rng.randint(1, 70)
     return p.Moments(view(rng, *sides(rng, 20), channels), View.vector(2 * channels))
 
 

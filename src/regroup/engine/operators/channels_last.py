@@ -93,7 +93,8 @@ def _permute(turned: _Turned, node: Node) -> bool:
 def _layer_norm(turned: _Turned, node: Node) -> bool:
     _, normalized, weight, bias, eps = node.op.args
     image = turned.last.get(node.inputs[0])
-    if image is None or list(normalized) != [image.shape[0]] or not known(weight, bias):
+    plain = known(weight, bias) and node.outputs[0].native
+    if image is None or list(normalized) != [image.shape[0]] or not plain:
         return False
     norm = LayerNorm(eps, *affine(image.shape[0], weight, bias))
     turned.last[node.outputs[0]] = turned.made(norm, image)
@@ -152,8 +153,9 @@ def _split(turned: _Turned, node: Node) -> bool:
 
 def _cat(turned: _Turned, node: Node) -> bool:
     images = [turned.last[value] for value in node.inputs if value in turned.last]
-    if len(node.op.args) < 2 or node.op.args[1] % 4 != 3 or len(images) < len(node.inputs):
-        return False
+    channels = len(node.op.args) == 2 and node.op.args[1] % 4 == 3 and node.output.native
+    if not channels or len(images) < len(node.inputs) or not all(isinstance(p, Ref) for p in node.op.args[0]):
+        return False  # along pixels, or with a constant
     op = Torch(node.op.function, (node.op.args[0], 1), {})
     turned.last[node.output] = turned.made(op, *images, channels=node.output.shape[-1])
     return True
@@ -161,7 +163,7 @@ def _cat(turned: _Turned, node: Node) -> bool:
 
 def _alone(turned: _Turned, node: Node) -> bool:
     images = [turned.last[value] for value in node.inputs if value in turned.last]
-    alike = all(value.shape == node.output.shape for value in node.inputs)
+    alike = node.output.native and all(value.shape == node.output.shape for value in node.inputs)
     args = tuple(_first(arg, len(node.output.shape) + 1) for arg in node.op.args)
     if len(images) < len(node.inputs) or not alike or any(arg is _UNFIT for arg in args):
         return False

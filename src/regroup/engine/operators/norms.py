@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regroup.engine.graph import Graph, Node, Op, Shape
+from regroup.engine.graph import Graph, Node, Op, Shape, Value
 from regroup.engine.operator import Operator
 from regroup.engine.placing.places import Place, Slab
 from regroup.engine.placing.slots import ACTIVATION, slots_of
@@ -127,33 +127,35 @@ def recognise_instance_norm(graph: Graph) -> None:
     """Replace batch normalisation, of a batch's channels as channels of one image, by `GroupNorm`."""
     producers = graph.producers()
     for node in graph.nodes:
-        norm = producers.get(node.inputs[0]) if name_of(node) == "reshape" else None
-        whole = (
-            producers.get(norm.inputs[0])
-            if norm is not None and name_of(norm) == "native_batch_norm"
-            else None
-        )
-        if norm is None or whole is None or name_of(whole) != "reshape":
+        norm = _made_by(producers, node, "reshape", "native_batch_norm")
+        whole = None if norm is None else _made_by(producers, norm, "native_batch_norm", "reshape")
+        if norm is None or whole is None:
             continue
-        op = _instance_norm(norm, whole.inputs[0].shape)
-        image = node.output.native and len(node.output.shape) == 3 and whole.inputs[0].native
-        if op is not None and image and whole.inputs[0].shape == node.output.shape:
-            node.op, node.inputs = op, whole.inputs
+        image, y = whole.inputs[0], node.output
+        alike = image.native and y.native and image.shape == y.shape and image.per == y.per == 1
+        op = _instance_norm(norm, image.shape) if alike and len(y.shape) == 3 else None
+        if op is not None:
+            node.op, node.inputs = op, (image,)
     graph.remove_dead()
+
+
+def _made_by(producers: dict[Value, Node], node: Node, name: str, before: str) -> Node | None:
+    """Return the node before `node`, if they have these names."""
+    found = producers.get(node.inputs[0]) if name_of(node) == name and node.inputs else None
+    return found if found is not None and name_of(found) == before else None
 
 
 def _instance_norm(norm: Node, image: Shape) -> GroupNorm | None:
     _, weight, bias, mean, variance, training, _, eps = norm.op.args
     if not training or mean is not None or variance is not None or not known(weight, bias):
         return None
-    if norm.output.batched or norm.output.shape[1] % image[0]:
-        return None
-    own = [None if whole is None else whole[: image[0]] for whole in (weight, bias)]
-    for whole, part in zip((weight, bias), own, strict=True):
-        if (
-            whole is not None
-            and part is not None
-            and not torch.equal(whole, part.repeat(len(whole) // image[0]))
-        ):
+    one, together, *pixels = norm.output.shape
+    if norm.output.batched or one != 1 or tuple(pixels) != image[1:] or together % image[0]:
+        return None  # channels of a batch in another way
+    own = []
+    for whole in (weight, bias):
+        part = None if whole is None else whole[: image[0]]
+        if part is not None and not torch.equal(whole, part.repeat(together // image[0])):
             return None
+        own.append(part)
     return GroupNorm(image[0], eps, *affine(image[0], *own))

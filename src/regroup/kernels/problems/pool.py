@@ -38,6 +38,6 @@ class Pool(Problem):
 
 @dataclass(frozen=True)
 class AdaptivePool(Problem):
-    """Average (or max) over `y.height` x `y.width` cells as PyTorch defines them; 1x1 is the global mean."""
+    """Over `y.height` x `y.width` cells as PyTorch defines them: "average", "max" or "sum"."""
 
     kind: str = "average"

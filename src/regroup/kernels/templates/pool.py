@@ -222,10 +222,11 @@ class Cells(Kernel):
     def _cell(self, code: Code, start: Value, bounds: Bounds, count: int) -> Value:
         if self.pool.kind == "max":
             return window(code, self.pool.x, start, bounds, count, -inf, lambda a, b: largest(code, a, b))
-        (top, bottom), (left, right) = bounds
-        area = code.as_float(code.integer(bottom - top) * (right - left))
         total = window(code, self.pool.x, start, bounds, count, 0.0, lambda a, b: a + b)
-        return total / code.splat(area)
+        if self.pool.kind == "sum":
+            return total
+        (top, bottom), (left, right) = bounds
+        return total / code.splat(code.as_float(code.integer(bottom - top) * (right - left)))
 
     def _bounds(self, code: Code, index: Operand, size: int, cells: int) -> tuple[Operand, Operand]:
         if cells == 1:
