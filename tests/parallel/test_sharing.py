@@ -177,3 +177,112 @@ def test_an_operator_in_place_on_a_view_is_refused():
 
     with pytest.raises(ParallelError, match="in place"):
         plan(InPlace(), 2, torch.randn(1, 3, 4, 4))
+
+
+class Between(nn.Module):
+    """Two convolutions of which one is grouped, then what a test wants of their 8 channels."""
+
+    def __init__(self, then, **more):
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2))
+        self.then = then
+        for name, module in more.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return self.then(self, self.convs(x))
+
+
+def added(model, x):
+    total = x.new_zeros(x.shape)
+    return total.add_(x)
+
+
+def added_to_zeros(model, x):
+    total = torch.zeros(x.shape)
+    total += x
+    return total
+
+
+def dropped_out(model, x):
+    F.dropout(x[:, :4], 0.5, training=True, inplace=True)
+    return x * 1
+
+
+def out_of_sum(model, x):
+    torch.add(x, x, out=x)
+    return x
+
+
+def detached(model, x):
+    x.detach().mul_(2)
+    return x
+
+
+def grown(model, x):
+    return x.mean((2, 3), True).add_(x)
+
+
+@pytest.mark.parametrize("then", [added, added_to_zeros, dropped_out, out_of_sum, detached, grown])
+def test_what_would_change_another_tensor_in_place_is_refused(then):
+    with pytest.raises(ParallelError, match="in place has no rule"):
+        plan(Between(then), 2, torch.randn(2, 3, 4, 4))
+
+
+REST = {
+    "variance": lambda m, x: x.var((2, 3), False),
+    "deviation": lambda m, x: torch.std(x, (2, 3), True, True),
+    "correction": lambda m, x: x.var((2, 3), correction=0, keepdim=True),
+    "sum": lambda m, x: x.sum((2, 3), True),
+    "cast": lambda m, x: (x.to(x.dtype).mul_(2), x)[1] + x.detach(),
+    "ones": lambda m, x: x * torch.ones(8, 1, 1) + torch.arange(8).view(8, 1, 1),
+    "joined": lambda m, x: torch.cat([x, torch.ones(2, 2, 4, 4)], 1)[:, torch.arange(1, 9)],
+    "chosen": lambda m, x: x.softmax(1).index_select(1, torch.arange(4)),
+    "weights": lambda m, x: F.conv2d(x, m.conv.weight - m.conv.weight.mean((2, 3), True)),
+    "thinned": lambda m, x: F.conv2d(x, F.dropout(m.conv.weight, 0.0)),
+}
+
+
+@pytest.mark.parametrize("then", REST)
+def test_flags_and_tensors_made_in_forward_are_as_on_one_device(then):
+    torch.manual_seed(0)
+    model = Between(REST[then], conv=nn.Conv2d(8, 4, 3)).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    want = model(x).detach()
+    for found in together(model, 2, (x,), lambda own, wire: own(x).detach())[1]:
+        assert found.shape == want.shape and digits(found, want) > 0.5
+
+
+@pytest.mark.parametrize("tied", ["module", "weight"])
+def test_tied_weights_are_whole_under_each_name(tied):
+    torch.manual_seed(0)
+    conv, again = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    again.weight = conv.weight
+    second = conv if tied == "module" else again
+    model = Between(lambda m, x: m.second(m.first(x)), first=conv, second=second).double()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    want = model(x).detach()
+
+    def task(shared, wire):
+        state = gathered(shared)
+        shared.load_state_dict(scattered(shared, state))
+        return shared(x).detach(), state
+
+    for found, state in together(model, 2, (x,), task)[1]:
+        assert digits(found, want) > 0.5
+        assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
+    assert not any(p.is_meta for p in model.parameters())
+
+
+def counted(model, x):
+    return x * (x.abs() > x.mean()).nonzero().shape[0]
+
+
+def branched(model, x):
+    return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("then", [counted, branched])
+def test_a_network_that_looks_at_its_numbers_cannot_be_planned(then):
+    with pytest.raises(ParallelError, match="cannot be shared among devices: what it does depends on"):
+        plan(Between(then), 2, torch.randn(2, 3, 4, 4))

@@ -203,6 +203,7 @@ def test_other_backbones_carry_detectors_and_what_cannot_be_is_said():
         create("fcos:resnet_small", num_classes=3, first_level=9)
     for changes, model, says in (
         ({"smoothing": 0.1}, network(), "smoothing"),
+        ({"devices": "groups=2"}, network(), "task='detect': must be one of classify, segment where"),
         ({}, create("fcos:resnet_small", num_classes=5, **TINY, **HEADS["fcos"]), "a detector of 3 classes"),
         ({}, regroup.create_model("resnet_small", num_classes=3), "boxes, labels of 3 classes"),
     ):

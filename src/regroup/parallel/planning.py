@@ -94,7 +94,7 @@ class Plan:
         layers: in the order in which they run.
         groups: a device's load when the devices share the channels.
         data: when they share the images instead.
-        splits: how each parameter and buffer is divided; what is not named is whole on each device.
+        splits: how each parameter and buffer is divided, by all its names; others are whole on each device.
         sent: every collective of a training step.
         notes: what runs on whole tensors on all devices, and why, by layer.
     """
@@ -153,7 +153,7 @@ def plan(model: nn.Module, devices: int, *inputs: Any) -> Plan:
 
     Raises:
         ConfigError: the number of devices fits the groups of no convolution.
-        ParallelError: the model cannot run on tensors without numbers.
+        ParallelError: the model cannot run on tensors without numbers, as detectors cannot.
     """
     if devices < 1:
         raise ConfigError("devices", devices, "at least 1")
@@ -161,6 +161,7 @@ def plan(model: nn.Module, devices: int, *inputs: Any) -> Plan:
     splits, run, found = _decided(model, devices, inputs)
     _, alone, single = _decided(model, 1, inputs)
     _check_fit(model, devices, splits)
+    _name_all(model, splits)
     batch = next(t.shape[0] for t in tree_leaves(inputs) if isinstance(t, Tensor))
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     size = sum(p.numel() * p.element_size() for p in parameters.values())
@@ -175,6 +176,16 @@ def plan(model: nn.Module, devices: int, *inputs: Any) -> Plan:
     layers = tuple(_layers(model, run, found))
     sent = tuple(run.wire.log or ())
     return Plan(devices, batch, layers, groups, data, splits, sent, run.notes)
+
+
+def _name_all(model: nn.Module, splits: dict[str, Split]) -> None:
+    """Give what is tied its split under each of its names: a state dict has all of them."""
+    every = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    known = {id(t): splits[n] for n, t in every if n in splits}
+    splits.update({n: known[id(t)] for n, t in every if id(t) in known})
 
 
 def _expected(model: nn.Module) -> tuple[Tensor, ...]:
@@ -213,7 +224,7 @@ def _on_paper(
     model: nn.Module, devices: int, inputs: tuple, splits: dict[str, Split], whole: set[str], training: bool
 ) -> tuple[Running, _Found]:
     """Run a model forward and backward without numbers, as device 0 would."""
-    state = {n: _blank(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    state = _blank_state(model)
     blank = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), inputs)
     found = _Found({}, 0)
     with _mode(model, training), torch.enable_grad():
@@ -223,11 +234,25 @@ def _on_paper(
             total = sum(t.sum() for t in outputs if t.requires_grad)
             if training and isinstance(total, Tensor):
                 total.backward()
-        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-            raise ParallelError(
-                f"the network cannot run without numbers: {type(error).__name__}: {first_line(error)}"
-            ) from error
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            raise ParallelError(_why(error)) from error
     return run, found
+
+
+def _why(error: Exception) -> str:
+    """Say why a network did not run without numbers, and what to do about it."""
+    said = f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, NotImplementedError) or "on meta tensors" in said:
+        return (
+            "the network cannot be shared among devices: what it does depends on the numbers that it "
+            "computes, as a detector's does, so that nobody can plan it"
+        )
+    if "expected device meta" in said:
+        return (
+            "the network cannot be planned: it changes in place a tensor that forward makes on another "
+            "device than its inputs': make it with device=x.device"
+        )
+    return f"the network cannot run without numbers: {said}"
 
 
 def _forward(
@@ -265,6 +290,19 @@ def _functional(model: nn.Module, state: dict[str, Tensor], call: Any, inputs: t
     """Call with other parameters in the model's place, whoever calls it."""
     with torch.nn.utils.stateless._reparametrize_module(model, state):
         return call(*inputs)
+
+
+def _blank_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers without numbers, by name; what is tied stays tied."""
+    state: dict[str, Tensor] = {}
+    blanks: dict[int, Tensor] = {}
+    for name, module in model.named_modules():
+        for named in (module.named_parameters, module.named_buffers):
+            for full, tensor in named(name, recurse=False, remove_duplicate=False):
+                if id(tensor) not in blanks:
+                    blanks[id(tensor)] = _blank(tensor)
+                state[full] = blanks[id(tensor)]
+    return state
 
 
 def _blank(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from regroup.errors import ParallelError
 from regroup.parallel.divided import Block, Divided
@@ -154,6 +154,13 @@ class Running(TorchFunctionMode):
         """Return a tensor of which this device holds `local`."""
         return Divided.of(self, Block(local, division))
 
+    def changed(self, x: Divided, local: Tensor, division: Division) -> Any:
+        """Return `x` with other numbers, as after an operator in place; none if others see its memory."""
+        if x.block.is_view or local.shape[2:] != x.shape[2:] or len(local) != len(x):
+            return NotImplemented
+        x.block.replace(local.to(x.dtype), division)
+        return x
+
     def at(self, x: Divided, division: Division) -> Tensor:
         """Return the channels that this device has of `x` when it is divided like this."""
         return x.block.at(division, self.wire, self.layer)
@@ -165,10 +172,13 @@ class Running(TorchFunctionMode):
     def call(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Do what a rule says, or the function itself on whole tensors."""
         name = getattr(func, "__name__", "")
-        tensors: list[Tensor] = []
-        tree_map_only(Tensor, tensors.append, (args, kwargs))
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         divided = [t for t in tensors if isinstance(t, Divided)]
         with torch._C.DisableTorchFunctionSubclass():
+            blanks = self.deciding is not None and any(t.is_meta for t in tensors)
+            if blanks and name not in _COUNTS:
+                args, kwargs = _blanked(name, args, kwargs)
+                tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
             if divided and (name in _LOOKS or name in _NEW):
                 return _look(divided[0], func, name, args, kwargs)
             own = any(self.is_own(t) for t in tensors)
@@ -179,6 +189,8 @@ class Running(TorchFunctionMode):
                     return result
             if own and name not in _LOOKS:
                 self._needs_whole(tensors)
+            if blanks and name == "index_select":
+                args, kwargs = _blanked(name, args, kwargs)
             if not divided:
                 return func(*args, **kwargs)
             return self._on_whole(func, name, args, kwargs)
@@ -194,8 +206,7 @@ class Running(TorchFunctionMode):
 
     def _on_whole(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
         """Let a function without a rule have whole tensors."""
-        in_place = name.endswith("_") and not name.endswith("__")
-        if in_place or name.startswith("__i") or name == "__setitem__" or kwargs.get("inplace"):
+        if _in_place(name, kwargs) or isinstance(kwargs.get("out"), Divided):
             raise ParallelError(f"{self.layer or 'forward'}: {name} in place has no rule on divided channels")
         self.notes.setdefault(self.layer, f"{name} has the channels of all devices")
         args, kwargs = tree_map_only(Divided, self.whole, (args, kwargs))
@@ -227,6 +238,30 @@ MOVES = frozenset(
     ]
 )
 """What only moves elements, and so also works between two shapes that are (N, C, ...)."""
+
+
+def _in_place(name: str, kwargs: Mapping[str, Any]) -> bool:
+    plain = name.endswith("_") and not name.endswith("__")
+    return plain or name.startswith("__i") or name == "__setitem__" or bool(kwargs.get("inplace"))
+
+
+_COUNTS = frozenset({"__getitem__", "index_select", "narrow", "split", "split_with_sizes", "tensor_split"})
+"""What needs the numbers of the tensors that say which elements are meant."""
+
+
+def _blanked(name: str, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Take the numbers of what forward has made by itself, so that it can meet tensors without numbers.
+
+    What changes in place keeps its own: a copy would be changed in its stead.
+    """
+
+    def blank(t: Tensor) -> Tensor:
+        with_numbers = t.dim() and not t.is_meta
+        return torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) if with_numbers else t
+
+    kept = args[:1] if _in_place(name, kwargs) else ()
+    rest, kwargs = tree_map_only(Tensor, blank, (args[len(kept) :], kwargs))
+    return (*kept, *rest), kwargs
 
 
 def _look(x: Divided, func: Any, name: str, args: tuple, kwargs: Mapping[str, Any]) -> Any:

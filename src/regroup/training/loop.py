@@ -44,7 +44,7 @@ from regroup.training.processes import joined
 from regroup.training.progress import display, warn
 from regroup.training.run import Run
 from regroup.training.sharing import check_sharing, clip_norm
-from regroup.training.tasks import Metrics
+from regroup.training.tasks import Metrics, task_of
 
 _LARGE_SHARE = 0.05  # of a moving average that is still its beginning
 
@@ -87,7 +87,7 @@ def train(
         SystemExit: on SIGTERM or SIGHUP, after a checkpoint; the code is 143 or 129.
     """
     config = config or TrainConfig()
-    check_sharing(config, accelerate)
+    check_sharing(config, task_of(data), accelerate)
     kernels = accelerated(model) if accelerate else nullcontext()
     devices = None if config.devices is None else Devices.of(config.devices)
     team = joined(config.device, devices)

@@ -9,6 +9,7 @@ from regroup.errors import ConfigError
 from regroup.parallel.state import gradient_norm
 from regroup.training.config import TrainConfig
 from regroup.training.devices import Devices
+from regroup.training.tasks import Task, tasks
 
 _ELEMENTWISE = [
     "sgd",
@@ -29,7 +30,7 @@ _ELEMENTWISE = [
 """Optimisers of timm that treat each weight by itself, so that each process can treat its own."""
 
 
-def check_sharing(config: TrainConfig, accelerate: bool) -> None:
+def check_sharing(config: TrainConfig, task: Task, accelerate: bool) -> None:
     """Require that a config can be trained with channels on several processes, if it asks for that.
 
     Raises:
@@ -38,6 +39,9 @@ def check_sharing(config: TrainConfig, accelerate: bool) -> None:
     if config.devices is None or Devices.of(config.devices).groups == 1:
         return
     shared = f"where processes share channels (devices={config.devices!r})"
+    if not task.shareable:
+        allowed = f"one of {', '.join(n for n in sorted(tasks) if tasks[n].shareable)} {shared}"
+        raise ConfigError("task", task.name, allowed, "share its images: data=2")
     if config.opt not in _ELEMENTWISE:
         allowed = f"one of {', '.join(_ELEMENTWISE)} {shared}"
         raise ConfigError("opt", config.opt, allowed, "others look at whole weights")

@@ -200,14 +200,15 @@ def _dropout(
     run: Running, func: Any, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Any:
     """All devices draw the same numbers for all channels, and keep those of their own."""
+    if not isinstance(input, Divided):
+        return NotImplemented
     if not training or p == 0:
         return input
     local, mine = input.block.local, input.block.division.held[run.wire.rank]
     noise = func(local.new_ones(input.shape), p, True)
     result = local * noise[:, mine]
     if inplace:
-        input.block.replace(result, input.block.division)
-        return input
+        return run.changed(input, result, input.block.division)
     return run.divided(result, input.block.division)
 
 
@@ -219,6 +220,8 @@ def _dropout(
 )
 def _each_channel(run: Running, func: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
     """What works on each channel's map."""
+    if not isinstance(input, Divided):
+        return NotImplemented
     if func.__name__ == "pad":
         pad = args[0] if args else kwargs["pad"]
         if len(pad) > 2 * (input.dim() - 2):
@@ -234,13 +237,13 @@ def _each_channel(run: Running, func: Any, input: Any, *args: Any, **kwargs: Any
 
 
 @divides("mean", "sum", "amax", "amin", "std", "var")
-def _reduction(
-    run: Running, func: Any, input: Any, dim: Any = None, keepdim: bool = False, **kwargs: Any
-) -> Any:
+def _reduction(run: Running, func: Any, input: Any, dim: Any = None, *flags: bool, **kwargs: Any) -> Any:
     """Over pixels."""
-    if dim is None:
+    if dim is None or "out" in kwargs or not isinstance(input, Divided):
         return NotImplemented
+    names = ("unbiased", "keepdim") if func.__name__ in ("std", "var") else ("keepdim",)
+    kwargs.update(zip(names, flags, strict=False))
     dims = [d % input.dim() for d in ([dim] if isinstance(dim, int) else dim)]
     if not dims or min(dims) < 2:
         return NotImplemented
-    return run.divided(func(input.block.local, dims, keepdim=keepdim, **kwargs), input.block.division)
+    return run.divided(func(input.block.local, dims, **kwargs), input.block.division)

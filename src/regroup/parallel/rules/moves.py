@@ -66,6 +66,14 @@ def _alias(run: Running, x: Divided, meta: Tensor, block: Block) -> Divided:
     return Divided.viewing(run, meta, block)
 
 
+@divides("detach")
+def _detach(run: Running, func: Any, x: Any) -> Any:
+    """The same numbers."""
+    if not isinstance(x, Divided):
+        return NotImplemented
+    return _alias(run, x, func(x.meta()), Block(func(x.block.local), x.block.division))
+
+
 def _choose(run: Running, x: Divided, index: Ints, meta: Tensor | None = None) -> Divided:
     """Take channels; each stays on its device."""
     division = x.block.division

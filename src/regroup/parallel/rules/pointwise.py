@@ -59,7 +59,6 @@ _UNARY = [
     "nan_to_num",
     "positive",
     "clone",
-    "detach",
     "to",
     "float",
     "half",
@@ -105,6 +104,9 @@ def _pointwise(run: Running, func: Any, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented
     division = _common(divided)
     in_place = func.__name__ in _IN_PLACE or kwargs.pop("inplace", False) is True
+    changed = next(iter((*args, *kwargs.values())))
+    if in_place and not isinstance(changed, Divided):
+        return NotImplemented  # a tensor that is whole here would stay as it was
 
     def local(value: Any) -> Any:
         if isinstance(value, Divided):
@@ -117,12 +119,12 @@ def _pointwise(run: Running, func: Any, *args: Any, **kwargs: Any) -> Any:
         return run.entered(value)
 
     plain = _out_of_place(func)
-    result = plain(*map(local, args), **{key: local(value) for key, value in kwargs.items()})
-    if in_place and isinstance(args[0], Divided):
-        if args[0].block.is_view:
-            return NotImplemented
-        args[0].block.replace(result, division)
-        return args[0]
+    given = [*map(local, args)]
+    result = plain(*given, **{key: local(value) for key, value in kwargs.items()})
+    if given and result is given[0] and isinstance(args[0], Divided):
+        return args[0]  # `to` a type that it has
+    if in_place:
+        return run.changed(changed, result, division)
     return run.divided(result, division)
 
 

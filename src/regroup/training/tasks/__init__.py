@@ -82,6 +82,7 @@ class Task(ABC):
         gives: what a network gives, as the end of a sentence, with a place for the number of classes.
         requires: modules of packages that come with the extra `see`.
         unused: settings of `TrainConfig` that mean nothing here.
+        shareable: whether devices can share the channels of its networks, as `regroup.parallel` plans it.
         defaults: options of `regroup train` and `compare` that are others here than their dataclasses say.
     """
 
@@ -91,6 +92,7 @@ class Task(ABC):
     columns: tuple[str, ...]
     requires: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    shareable: bool = True
     defaults: Mapping[str, Any] = {}
 
     @abstractmethod

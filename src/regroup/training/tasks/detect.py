@@ -200,6 +200,7 @@ class Detect(Task):
     columns = ("class", "name", "score", "box")
     gives = "boxes, labels of {} classes, the background among them, and scores for each image"
     requires = ("pycocotools.cocoeval",)
+    shareable = False  # what a detector computes depends on what it finds
     unused = (
         "mixup",
         "cutmix",
