@@ -124,6 +124,10 @@ BROKEN = {
         lambda found: first(found).update(bbox=[50, 6, 20, 10]),
         "object 1 has a box outside of the image",
     ),
+    "beyond the edge": (
+        lambda found: first(found).update(bbox=[WIDTH, 6, 1, 10]),
+        "object 1 has a box outside of the image",
+    ),
     "no area": (lambda found: first(found).update(bbox=[5, 6, 0, 10]), "object 1 has a box of no area"),
     "category": (lambda found: first(found).update(category_id=9), "object 1 is of an unknown category"),
     "size": (
@@ -160,6 +164,36 @@ def test_what_is_no_such_folder_or_document_is_said(tmp_path):
         load_data(root, task="segment")
     with pytest.raises(DataError, match="image of mode RGB"):
         load_data(masks(tmp_path / "rgb", mode="RGB"), task="segment")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ("/elsewhere/0.png", "image 2 is outside of the folder"),
+        (None, "image 2 has no text as its file_name"),
+    ],
+)
+def test_a_file_name_that_cannot_be_is_named_by_file_and_row(named, says, tmp_path):
+    coco(tmp_path, lambda found: found["images"][1].update(file_name=named))
+    with pytest.raises(DataError, match=f"instances_train2017.json.*{says}"):
+        load_data(tmp_path, task="detect")
+
+
+def test_an_absolute_file_name_in_a_relative_folder_is_found(tmp_path, monkeypatch):
+    root, name = tmp_path / "set", str(tmp_path / "set" / "train2017" / "1.png")
+    coco(root, lambda found: found["images"][1].update(file_name=name))
+    monkeypatch.chdir(tmp_path)
+    assert load_data("set", task="detect").train.name(1) == "train2017/1.png"
+
+
+def test_no_class_has_the_level_that_counts_for_nothing(tmp_path):
+    """254 classes beside the background are levels 1 to 254; one more would be `IGNORED`."""
+    lines = [f"{number}\n" for number in range(256)]
+    (masks(tmp_path) / "classes.txt").write_text("".join(lines[:255]))
+    assert len(load_data(tmp_path, task="segment").classes) == IGNORED
+    (tmp_path / "classes.txt").write_text("".join(lines))
+    with pytest.raises(DataError, match="has 256 classes with the background"):
+        load_data(tmp_path, task="segment")
 
 
 def test_boxes_and_masks_move_with_the_image_by_seed_epoch_and_index_alone(tmp_path):

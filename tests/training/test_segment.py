@@ -111,6 +111,10 @@ def test_pixels_to_be_ignored_change_no_loss():
 
     after = SEGMENT.loss(Spoiled(), batch._replace(labels=masks), config(), None)
     assert torch.equal(before, after) and before > 0
+    masks[:] = IGNORED  # nothing counts, and nothing is learned
+    nothing = SEGMENT.loss(model, batch._replace(labels=masks), config(), None)
+    nothing.backward()
+    assert nothing == 0 and all(not p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,9 @@ def annotated(
         raise DataError(
             root, "has no annotations: annotations/instances_train*.json, or train/_annotations.coco.json"
         )
+    if task == "segment" and len(classes) > IGNORED:
+        reason = f"has {len(classes)} classes with the background: masks have {IGNORED}, 0 to {IGNORED - 1}, "
+        raise DataError(root, f"{reason}and {IGNORED} is what counts for nothing; leave some out")
     notes: list[str] = []
     usable = [_usable(root, part, classes, task, bad_images, notes) for part in parts]
     sizes = {size for part in usable for _, size, _ in part}
@@ -214,7 +217,8 @@ def _problem(root: Path, shown: Shown, size: Size, classes: list[str], task: str
             and left + width <= size[1] + _SLACK
             and top + height <= size[0] + _SLACK
         )
-        if not inside:
+        first, upper, last, lower = _corners(each["bbox"], size)
+        if not inside or last <= first or lower <= upper:
             return f"object {number} has a box outside of the image: {list(each['bbox'])}"
     if task != "segment":
         return ""
@@ -316,12 +320,15 @@ def _shown(root: Path, path: Path, found: dict[str, Any], labels: Mapping[Any, i
     split = path.parent if path.parent.name != "annotations" else root / path.stem.rpartition("_")[2]
     places = (split, root / "images" / split.name, root / "images", root)
     files = []
-    for row in found["images"]:
-        file = next(
-            (place / row["file_name"] for place in places if (place / row["file_name"]).exists()), None
-        )
+    for number, row in enumerate(found["images"], 1):
+        if not isinstance(row["file_name"], str):
+            raise DataError(path, f"image {number} has no text as its file_name: {row['file_name']!r}")
+        named = [place / row["file_name"] for place in places]
+        file = next((each for each in named if each.exists()), named[0]).absolute()
+        if not file.is_relative_to(root.absolute()):
+            raise DataError(path, f"image {number} is outside of the folder {root}: {row['file_name']!r}")
         size = (row["height"], row["width"]) if "height" in row and "width" in row else None
-        name = (file or places[0] / row["file_name"]).relative_to(root)
+        name = file.relative_to(root.absolute())
         files.append(Shown(str(name), size, tuple(objects[row["id"]])))
     return files
 

@@ -254,8 +254,11 @@ def colour(number: int) -> tuple[int, int, int]:
 def _loss(scores: Tensor, masks: Tensor, smoothing: float) -> Tensor:
     losses = needed("segmentation_models_pytorch.losses", "see")
     dice = losses.DiceLoss("multiclass", ignore_index=IGNORED)(scores, masks)
-    entropy = functional.cross_entropy(scores, masks, ignore_index=IGNORED, label_smoothing=smoothing)
-    return entropy + dice
+    entropy = functional.cross_entropy(
+        scores, masks, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum"
+    )
+    known = (masks != IGNORED).sum().clamp(min=1)  # a batch may show nothing that counts
+    return entropy / known + dice
 
 
 tasks.add("segment", Segment())
