@@ -34,18 +34,18 @@ def service(model: nn.Module, side: int, best: int = 5) -> FastAPI:
     app = FastAPI(title="regroup")
 
     def classified(content: bytes) -> list[dict[str, int | float]]:
+        try:
+            images = prepared(content, side)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise HTTPException(422, "the body is no image") from error
         with torch.inference_mode():
-            shares = network(prepared(content, side)).softmax(1)[0]
+            shares = network(images).softmax(1)[0]
         top = shares.topk(min(best, len(shares)))
         return [{"class": int(i), "share": float(share)} for share, i in zip(*top, strict=True)]
 
     @app.post("/classify")
     async def classify(request: Request) -> list[dict[str, int | float]]:
-        content = await _body(request)
-        try:
-            return await run_in_threadpool(classified, content)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise HTTPException(422, "the body is no image") from error
+        return await run_in_threadpool(classified, await _body(request))
 
     return app
 

@@ -108,7 +108,7 @@ def test_a_file_of_so_many_images_or_of_probabilities_is_as_any_other(net, tmp_p
             "input.resample is 'nonsense': must be one of 'nearest', 'box'",
         ),
         ({"classes": []}, "regroup.classes is []: must be one name or more"),
-        ({}, "it names 2 classes, but its network gives scores of (1, 3) for 1 images"),
+        ({}, "it names 2 classes, but its network gives 3 classes for 1 images"),
         ({"input": {"shape": 5}}, "its metadata are damaged: regroup.input"),
         ({"classes": [1]}, "its metadata are damaged: regroup.classes[0] is 1: must be a text"),
     ],

@@ -141,6 +141,9 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
         ({"what": "grouped", "layers": 0}, ConfigError, "layers=0"),
         ({"what": "grouped", "most": 1}, ConfigError, "most=1"),
         ({"what": "grouped", "block": "stage1"}, ConfigError, "left out for a strategy"),
+        ({"what": "grouped", "image": 32}, ConfigError, "left out for a strategy"),
+        ({"what": "resnet20", "layers": 2}, ConfigError, "layers=2: must be left out for a network"),
+        ({"what": "resnet20", "progress": 0.5}, ConfigError, "progress=0.5: must be left out for a network"),
         ({"what": "resnet20", "block": "stage9.0"}, UnknownNameError, "stages.0.0"),
         ({"what": "gruoped"}, UnknownNameError, "gruoped"),
     ],
@@ -159,3 +162,6 @@ def test_the_command_says_what_it_drew(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["draw", "shuffled", "--out", "a.jpg"])
     assert ended.value.code == 2 and ".svg or .png" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["draw", "resnet20", "--channels", "1", "--block", "stem", "--out", "grey.svg"])
+    assert not ended.value.code and "depends on 1 of 1 inputs" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     known = options.what.partition(":")[0] in strategies
     found = draw(
         parse_strategy(options.what) if known else choose(options.what, channels=options.channels).model,
-        channels=options.channels if known else None,
+        channels=options.channels,
         layers=options.layers,
         block=options.block,
         image=options.image,

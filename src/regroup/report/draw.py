@@ -83,12 +83,16 @@ def draw(
     if isinstance(what, str) and what.partition(":")[0] in strategies:
         what = parse_strategy(what)
     if isinstance(what, Strategy):
-        if block is not None:
-            raise ConfigError("block", block, "left out for a strategy, which has none")
+        for option, value in (("block", block), ("image", image)):
+            if value is not None:
+                raise ConfigError(option, value, "left out for a strategy, which has none")
         return _of_strategy(what, spec or _spec(what, channels), layers, progress, most)
+    for option, value, unset in (("layers", layers, None), ("progress", progress, 1.0), ("spec", spec, None)):
+        if value != unset:
+            raise ConfigError(option, value, "left out for a network: it is of a strategy")
     if isinstance(what, str):
         name, what = what, named(what, in_chans=channels or 3)
-    return _of_block(name or type(what).__name__, what, block, image, most)
+    return _of_block(name or type(what).__name__, what, block, channels, image, most)
 
 
 def _spec(strategy: Strategy, channels: int | None) -> ConvSpec:
@@ -144,11 +148,13 @@ def _inputs(reach: Tensor) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _of_block(name: str, model: nn.Module, block: str | None, image: int | None, most: int) -> Drawing:
+def _of_block(
+    name: str, model: nn.Module, block: str | None, channels: int | None, image: int | None, most: int
+) -> Drawing:
     chosen = _block(model, block)
     module = model.get_submodule(chosen)
     shape = ImageInput.of(model, None).shape
-    size = (shape[0], image or shape[1], image or shape[2])
+    size = (channels or shape[0], image or shape[1], image or shape[2])
     arguments, scale = _smaller(_given(model, module, chosen, torch.zeros(1, *size)))
     found = schematic(wiring(module, *arguments), scale)
     parameters = sum(parameter.numel() for parameter in module.parameters())

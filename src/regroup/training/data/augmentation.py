@@ -109,11 +109,12 @@ class Augmentation:
         from torchvision.transforms import v2
 
         boxes_of: Any = tv_tensors.BoundingBoxes
+        bilinear = v2.InterpolationMode.BILINEAR  # of images: masks are always nearest
         fill: Any = {tv_tensors.Image: 114, tv_tensors.Mask: 255}
         moved = v2.Compose(
             [
                 v2.RandomHorizontalFlip(self.flip),
-                v2.RandomAffine([0.0, 0.0], (0.1, 0.1), (0.7, 1.4), fill=fill),
+                v2.RandomAffine([0.0, 0.0], (0.1, 0.1), (0.7, 1.4), interpolation=bilinear, fill=fill),
             ]
         )
 
