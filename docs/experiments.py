@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -252,8 +251,8 @@ def fits_small_machines(_: Setting) -> dict[str, Any]:
         ("resnet_small at 32x32", "weights, KiB", "largest map, KiB", "MACs"),
         rows,
         "yes for flash and MACs, with exceptions; no for working memory",
-        f"Weights shrink with the groups (not those of {heavy or 'none'}), and MACs do. The largest map between "
-        f"layers, which bounds the working memory from below, does not shrink (it grows with {wide or 'none'}): "
+        f"Weights shrink with the groups (not those of {heavy or 'none'}), and MACs do. The largest map "
+        f"between layers, which the working memory must hold, does not (it grows with {wide or 'none'}): "
         "only fewer channels, a lower resolution or fused layers make it smaller. Time is claim 7.",
     )
 
@@ -380,7 +379,8 @@ def clock_keeps_promise(_: Setting) -> dict[str, Any]:
         ("in a ResNet-18 at 112x112", "promised by MACs", "measured, compiled", "kept"), cells,
         "partly",
         f"Where MACs promise more than 1.1x, from {least:.0%} (`{worst}`) to {most:.0%} (`{best}`) of it is "
-        "kept: memory, orders and branches take time that MACs do not count. `python -m benchmarks.strategies` measures it.",
+        "kept: memory, orders and branches take time that MACs do not count. "
+        "`python -m benchmarks.strategies` measures it.",
     )  # fmt: skip
 
 
