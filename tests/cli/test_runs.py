@@ -149,7 +149,7 @@ WRONG = [
     ({"model": "no_such"}, "no_such"),
     ({"options": ["a"]}, "options is ['a']: must be an object"),
     ({"options": {"no_such": 1}}, "cannot be built"),
-    ({"options": {"in_chans": 1}}, "cannot be built"),
+    ({"options": {"in_chans": "a"}}, "cannot be built"),
     ({"options": {"channels": 10**9}}, "cannot be built"),
     ({"mean": []}, "mean is []: must be one number for each of 1 channels"),
     ({"mean": [0.5, 0.5]}, "mean is [0.5, 0.5]"),

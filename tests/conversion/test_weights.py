@@ -6,7 +6,6 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
 
 import regroup
 from regroup.errors import ConfigError
@@ -53,14 +52,15 @@ KEPT = (
 
 def convolution(spec):
     shape = (spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.padding, spec.dilation)
-    return nn.Conv2d(*shape, bias=spec.bias).eval()
+    return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spec.dims - 1](*shape, bias=spec.bias).eval()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(conv_specs(), st.sampled_from([*VARIANTS, *map(parse_strategy, FURTHER)]), st.integers(0, 9))
 def test_what_is_said_of_the_weights_is_what_the_module_computes(spec, strategy, seed):
     """Kept: the dense layer's outputs within the rounding bound; approximated: with the error said."""
-    if min(spec.padding) < 0 or strategy.why_not(spec):
+    plain = all(isinstance(p, int) and p >= 0 for p in spec.padding)  # what PyTorch's layers take
+    if not plain or strategy.why_not(spec):
         return
     torch.manual_seed(seed)
     starts_from_dense(strategy, spec)
@@ -74,9 +74,9 @@ def test_what_is_said_of_the_weights_is_what_the_module_computes(spec, strategy,
     x = torch.randn(2, spec.in_channels, *sizes(spec)[0])
     with torch.no_grad():
         exact = wide(x.double())
-        weight, bias = wide.weight.abs(), None if wide.bias is None else wide.bias.abs()
-        geometry = conv.stride, conv.padding, conv.dilation
-        magnitude = F.conv2d(x.double().abs(), weight, bias, *geometry)
+        for numbers in wide.parameters():
+            numbers.abs_()
+        magnitude = wide(x.double().abs())
         terms = (
             spec.in_channels * spec.taps + spec.bias + 2
         )  # 2: a kernel that is a product of rounded factors

@@ -18,8 +18,8 @@ async function measure(frame) {
   const view = frame.contentWindow, page = frame.contentDocument, wide = view.innerWidth;
   const shown = e => e.getClientRects().length && view.getComputedStyle(e).visibility == 'visible'
     && !e.closest('thead[data-hidden]');
-  const hidden = page.querySelector('.cards thead');
-  if (hidden && view.getComputedStyle(hidden).position == 'absolute') hidden.dataset.hidden = 1;
+  for (const head of page.querySelectorAll('.cards thead'))
+    if (view.getComputedStyle(head).position == 'absolute') head.dataset.hidden = 1;
   const name = e => `${e.tagName}${e.id ? '#' + e.id : ''} ${(e.textContent || '').trim().slice(0, 40)}`;
   const all = [...page.body.querySelectorAll('*')].filter(shown);
   const beyond = all.filter(e => { const r = e.getBoundingClientRect();

@@ -64,6 +64,8 @@ def with_head(task: str, name: str) -> str:
         return name
     if own != "classify":
         raise ConfigError("model", name, f"a network for the task {task}", f"it is for {own}")
+    if task not in USUAL:
+        raise ConfigError("task", task, f"one of {', '.join(sorted({'classify', *USUAL}))}")
     return f"{USUAL[task]}:{name}"
 
 

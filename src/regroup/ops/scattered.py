@@ -57,7 +57,9 @@ class ScatteredGroupConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.conv(self.shuffle(self.act(self.norm(x))))
-        shape = [parts.shape[0], self.outputs] + list(parts.shape[2:])  # noqa: RUF005 - as TorchScript reads it
+        shape = [parts.size(0), self.outputs]
+        for dim in range(len(self.each) - 1):  # sizes one by one, as both TorchScript and torch.fx read them
+            shape.append(parts.size(dim + 2))
         if self.bias is None:
             start = parts.new_zeros(shape)
         else:
