@@ -74,13 +74,16 @@ def obstacle(path: Path, sign: str, *, alone: bool = False) -> str:
         path: not there, empty, or an earlier directory of the same kind; a link to one is not.
         sign: file that every directory of the kind is sealed with, and no other; "": only an empty one.
         alone: what was put into the earlier one since is not to be lost either.
+
+    Raises:
+        OSError: the system does not tell.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         return "it is a link" if path.is_symlink() else "it is no directory"
+    names = {inside.name for inside in path.iterdir()} if path.exists() else set()
     try:
-        names = {inside.name for inside in path.iterdir()} if path.exists() else set()
         known = {MANIFEST, *_read_manifest(path / MANIFEST)} if names else {sign}
-    except (OSError, CheckpointError):
+    except CheckpointError:
         return "it holds something else"
     if sign not in known or (names and not sign):
         return "it holds something else"
