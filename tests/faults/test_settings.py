@@ -89,6 +89,9 @@ COMPARE |= {name: TRAIN[name] for name in _AS_TRAIN}
 
 COMPARE_NEUTRAL = {
     "all": [True],
+    "on": [],  # without other machines nothing can be tried
+    "cpus": [2],
+    "gpus": [1.0],
     "seeds": [2],
     "device": ["cpu"],
     "workers": [2],

@@ -58,7 +58,7 @@ READ = ("model", "backbone", "what", "data", "weights", "teacher", "resume", "im
 """Options of texts or paths that name what is read."""
 
 NOT_READ = ("aa", "block", "budget", "choice", "code", "conv", "device", "devices", "exclude", "flash")
-NOT_READ += ("groups", "model_options", "opt", "out", "output", "pattern", "plugin", "ram", "sched")
+NOT_READ += ("groups", "model_options", "on", "opt", "out", "output", "pattern", "plugin", "ram", "sched")
 NOT_READ += ("strategies", "strategy", "target", "task", "to", "to_options", "where")
 """... that do not, or that name a program."""
 
