@@ -1,6 +1,7 @@
 """Detection: measures are pycocotools', runs resume to the bit, every detector stands on every backbone."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from regroup.cli import main
 from regroup.errors import ConfigError, NetworkError
 from regroup.interop.detectors import DETECTORS
 from regroup.loading.named import create
-from regroup.training import TrainConfig, train
-from regroup.training.data import Batch, Loader, data_sets
-from regroup.training.data.scenes import scenes
+from regroup.training import train
+from regroup.training.data import Batch, Loader
 from regroup.training.tasks import tasks
+from tests.training import tiny_scenes
 from tests.training.cases import equal
+from tests.training.tiny_scenes import TINY, config
 
-TINY = {"depths": [1, 1, 1], "widths": [8, 8, 16]}
 HEADS = {
     "fcos": {"first_level": 2, "pyramid_channels": 32, "head_convs": 1},
     "retinanet": {"first_level": 2, "pyramid_channels": 32},
@@ -32,25 +33,13 @@ HEADS = {
 DETECT = tasks["detect"]
 
 
-def small(image=None, *, task="detect"):
-    return scenes(image or (32, 32), task=task, count=16, classes="AB", most=2)
-
-
-@pytest.fixture(autouse=True)
-def _small_scenes():
-    data_sets._items["small_scenes"] = small
-    yield
-    del data_sets._items["small_scenes"]
+small = partial(tiny_scenes.small, task="detect")
+_small_scenes = tiny_scenes.registered("detect")
 
 
 def network(head="fcos"):
     torch.manual_seed(3)
     return create(f"{head}:resnet_small", num_classes=3, **TINY, **HEADS[head])
-
-
-def config(**changes):
-    common = {"epochs": 3, "batch_size": 8, "opt": "adamw", "lr": 2e-3, "device": "cpu", "display": "quiet"}
-    return TrainConfig(**{**common, **changes})
 
 
 def made_up(chance, images, side):

@@ -1,6 +1,7 @@
 """Segmentation: measures are scikit-learn's, runs resume to the bit, every decoder stands on networks."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,36 +16,25 @@ from regroup.errors import ConfigError, MissingPackageError, NetworkError, neede
 from regroup.interop import heads
 from regroup.interop.decoders import DECODERS, segmenter
 from regroup.loading.named import create
-from regroup.training import TrainConfig, train
-from regroup.training.data import Batch, Loader, data_sets, load_data
+from regroup.training import train
+from regroup.training.data import Batch, Loader, load_data
 from regroup.training.data.scenes import scenes
 from regroup.training.data.targets import IGNORED
 from regroup.training.tasks import tasks
+from tests.training import tiny_scenes
 from tests.training.cases import equal
+from tests.training.tiny_scenes import TINY, config
 
-TINY = {"depths": [1, 1, 1], "widths": [8, 8, 16]}
 SEGMENT = tasks["segment"]
 
 
-def small(image=None, *, task="segment"):
-    return scenes(image or (32, 32), task=task, count=16, classes="AB", most=2)
-
-
-@pytest.fixture(autouse=True)
-def _small_scenes():
-    data_sets._items["small_scenes"] = small
-    yield
-    del data_sets._items["small_scenes"]
+small = partial(tiny_scenes.small, task="segment")
+_small_scenes = tiny_scenes.registered("segment")
 
 
 def network(head="unet"):
     torch.manual_seed(3)
     return create(f"{head}:resnet_small", num_classes=3, **TINY)
-
-
-def config(**changes):
-    common = {"epochs": 3, "batch_size": 8, "opt": "adamw", "lr": 2e-3, "device": "cpu", "display": "quiet"}
-    return TrainConfig(**{**common, **changes})
 
 
 class Known(torch.nn.Module):

@@ -16,9 +16,6 @@ from regroup.comparison.settings import CompareConfig
 if TYPE_CHECKING:
     from regroup.comparison.result import Comparison
 
-_LEFT_OUT_FIRST = ("to mix", "reach", "eager", "speed-up", "params", "promised", "against dense", "interval")
-"""Columns that a narrow terminal does without."""
-
 
 @dataclass(frozen=True)
 class Options(CompareConfig):

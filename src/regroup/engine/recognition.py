@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -111,6 +111,43 @@ def recognises_layouts(function: Callable[[Graph], None]) -> Callable[[Graph], N
     """Register what writes another layout as the engine's own, before all else looks at the graph."""
     SEVERAL.insert(0, function)
     return function
+
+
+class Moved(Protocol):
+    """A tensor that holds the numbers of an image in other places."""
+
+    @property
+    def image(self) -> Value:
+        """Whose numbers they are."""
+
+    @property
+    def op(self) -> Op | None:
+        """What makes it of the image, None where only what is moved further is an image again."""
+
+
+_M = TypeVar("_M", bound=Moved)
+
+
+def replace_movements(graph: Graph, follow: Callable[[Node, dict[Value, _M]], list[_M] | None]) -> None:
+    """Replace movements of numbers by one op on the image where they began; what is between dies unread.
+
+    Args:
+        graph: is changed.
+        follow: returns what the outputs of a node are, given what its inputs are; None if it moves nothing.
+    """
+    moved: dict[Value, _M] = {}
+    nodes = []
+    for node in graph.nodes:
+        results = follow(node, moved)
+        ops = [result.op for result in results or ()]
+        moved.update(zip(node.outputs, results or (), strict=False))
+        if not ops or None in ops:
+            nodes.append(node)  # whoever reads what is half moved, reads it from PyTorch
+        else:
+            made = zip(ops, results or (), node.outputs, strict=True)
+            nodes.extend(Node(op, (result.image,), (value,)) for op, result, value in made)
+    graph.nodes = nodes
+    graph.remove_dead()
 
 
 VIEWS = ("view", "view_copy", "reshape")

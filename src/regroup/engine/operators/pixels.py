@@ -16,7 +16,7 @@ from regroup.engine.graph import Graph, Node, Ref, Shape, Value
 from regroup.engine.operator import Operator
 from regroup.engine.operators.select import Select
 from regroup.engine.placing.tasks import Tasks
-from regroup.engine.recognition import name_of, recognises_several
+from regroup.engine.recognition import name_of, recognises_several, replace_movements
 from regroup.kernels import problems as kernels
 
 MOVES: dict[str, Callable[[list], Sequence[int]]] = {
@@ -59,7 +59,7 @@ class Pixels(Operator):
 
 
 @dataclass(frozen=True)
-class _Moved:
+class _MovedPixels:
     """A tensor whose pixels are those of `image` with the numbers `rows` and `columns`."""
 
     image: Value
@@ -85,20 +85,10 @@ class _Moved:
 @recognises_several
 def recognise_moved_pixels(graph: Graph) -> None:
     """Replace movements of pixels by `Pixels` of the image where they began; what is between dies unread."""
-    moved: dict[Value, _Moved] = {}
-    nodes = []
-    for node in graph.nodes:
-        results = _follow(node, moved)
-        if results is None:
-            nodes.append(node)
-            continue
-        moved |= {v: r for v, r in zip(node.outputs, results, strict=True) if min(r.rows + r.columns) >= 0}
-        nodes.extend(Node(r.op, (r.image,), (v,)) for v, r in zip(node.outputs, results, strict=True))
-    graph.nodes = nodes
-    graph.remove_dead()
+    replace_movements(graph, _follow)
 
 
-def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
+def _follow(node: Node, moved: dict[Value, _MovedPixels]) -> list[_MovedPixels] | None:
     """Return where the pixels of the outputs come from, or None if `node` does something else."""
     if name_of(node) not in MOVES or len(node.inputs) != 1 or _is_zeros_around(node):
         return None
@@ -109,7 +99,9 @@ def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
     along = [dim % 4 for dim in MOVES[name_of(node)](list(node.op.args))]
     if not along or not set(along) <= {2, 3}:
         return None  # it moves channels or images, or does not say what
-    start = moved.get(source) or _Moved(source, tuple(range(height)), tuple(range(width)))
+    start = moved.get(source)
+    if start is None or min(start.rows + start.columns) < 0:  # a constant has no number to move
+        start = _MovedPixels(source, tuple(range(height)), tuple(range(width)))
     value = float(node.op.args[2]) if name_of(node) == "constant_pad_nd" and len(node.op.args) > 2 else 0.0
     args = [start.numbers if isinstance(arg, Ref) else arg for arg in node.op.args]
     if name_of(node) == "constant_pad_nd":
@@ -127,14 +119,14 @@ def _is_zeros_around(node: Node) -> bool:
     return (len(node.op.args) < 3 or node.op.args[2] == 0) and min(node.op.args[1], default=0) >= 0
 
 
-def _read(image: Value, numbers: Tensor, value: float) -> _Moved | None:
+def _read(image: Value, numbers: Tensor, value: float) -> _MovedPixels | None:
     """Return where the pixels with these numbers come from; -1 is the constant."""
     if not numbers.numel():
         return None
     plane, width = numbers[0, 0].long(), image.shape[2]
     rows = torch.where(plane < 0, -1, plane // width).amax(1)
     columns = torch.where(plane < 0, -1, plane % width).amax(0)
-    found = _Moved(image, tuple(rows.tolist()), tuple(columns.tolist()), value)
+    found = _MovedPixels(image, tuple(rows.tolist()), tuple(columns.tolist()), value)
     there = (rows >= 0)[:, None] & (columns >= 0)
     assert torch.equal(torch.where(there, found.numbers, -1.0), numbers), (
         "not row by row and column by column"

@@ -2,8 +2,8 @@
 
 How they are recognised: operators that only move channels are applied to the numbers of the channels instead
 of to an image. A tensor between them, like the (groups, width, h, w) inside a shuffle, is an image's channels
-under another shape: `_Moved`. Whatever ends as (channels, height, width) again is a `Select` of the image it
-came from.
+under another shape: `_MovedChannels`. Whatever ends as (channels, height, width) again is a `Select` of the
+image it came from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from regroup.engine.graph import Graph, Node, Op, Ref, Shape, Torch, Value
 from regroup.engine.operator import Alias
 from regroup.engine.placing.places import Place
-from regroup.engine.recognition import Call, known, recognises, recognises_several
+from regroup.engine.recognition import Call, known, recognises, recognises_several, replace_movements
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,36 +50,25 @@ def _index_select(call: Call) -> Op | None:
 
 
 @dataclass(frozen=True)
-class _Moved:
+class _MovedChannels:
     """A tensor whose leading dimensions hold the channels `numbers` of `image`, pixels untouched."""
 
     image: Value
     numbers: Tensor
 
+    @property
+    def op(self) -> Select | None:
+        """What makes it of its image, if it is an image itself."""
+        return Select(tuple(self.numbers.tolist())) if self.numbers.dim() == 1 else None
+
 
 @recognises_several
 def recognise_channel_orders(graph: Graph) -> None:
     """Replace the last operator of every movement of channels by a `Select`; the rest dies unread."""
-    moved: dict[Value, _Moved] = {}
-    nodes = []
-    for node in graph.nodes:
-        results = _follow(node, moved)
-        if results is None:
-            nodes.append(node)
-            continue
-        moved.update(zip(node.outputs, results, strict=True))
-        if all(result.numbers.dim() == 1 for result in results):
-            nodes.extend(
-                Node(Select(tuple(result.numbers.tolist())), (result.image,), (value,))
-                for value, result in zip(node.outputs, results, strict=True)
-            )
-        else:
-            nodes.append(node)  # whoever reads this one, reads it from PyTorch
-    graph.nodes = nodes
-    graph.remove_dead()
+    replace_movements(graph, _follow)
 
 
-def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
+def _follow(node: Node, moved: dict[Value, _MovedChannels]) -> list[_MovedChannels] | None:
     """Return what the outputs are in terms of channels, or None if `node` does something else."""
     if not isinstance(node.op, Torch) or len(node.inputs) != 1 or not node.inputs[0].native:
         return None
@@ -90,14 +79,14 @@ def _follow(node: Node, moved: dict[Value, _Moved]) -> list[_Moved] | None:
     if start is None:
         if len(source.shape) != 3:
             return None
-        start = _Moved(source, torch.arange(source.shape[0]))
+        start = _MovedChannels(source, torch.arange(source.shape[0]))
     # pixels as 1 x 1: what moves them or mixes them with channels fails here or is not listed below
     stand_in = start.numbers.unsqueeze(0)[..., None, None]
     args = [stand_in if isinstance(arg, Ref) else arg for arg in node.op.args]
     result = move(node, args)
     if result is None:
         return None
-    return [_Moved(start.image, numbers[0, ..., 0, 0]) for numbers in result]
+    return [_MovedChannels(start.image, numbers[0, ..., 0, 0]) for numbers in result]
 
 
 def _keeps_pixels(source: Value, value: Value) -> bool:

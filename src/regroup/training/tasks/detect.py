@@ -162,33 +162,20 @@ def evaluated(shown: Tensor, found: Tensor, images: int, classes: Sequence[int])
     return evaluation
 
 
-def _object(
-    number: int,
-    image: float,
-    left: float,
-    top: float,
-    right: float,
-    bottom: float,
-    label: float,
-    area: float,
-    crowd: float,
-) -> dict[str, Any]:
-    known = {"image_id": int(image), "category_id": int(label), "area": area, "iscrowd": int(crowd)}
-    return {"id": number, "bbox": [left, top, right - left, bottom - top], **known}
+def _object(number: int, image: float, *row: float) -> dict[str, Any]:
+    *corners, label, area, crowd = row
+    return _boxed(number, image, corners, label) | {"area": area, "iscrowd": int(crowd)}
 
 
-def _detection(
-    number: int,
-    image: float,
-    left: float,
-    top: float,
-    right: float,
-    bottom: float,
-    label: float,
-    score: float,
-) -> dict[str, Any]:
+def _detection(number: int, image: float, *row: float) -> dict[str, Any]:
+    *corners, label, score = row
+    return _boxed(number, image, corners, label) | {"score": score, "iscrowd": 0}
+
+
+def _boxed(number: int, image: float, corners: Sequence[float], label: float) -> dict[str, Any]:
+    left, top, right, bottom = corners
     width, height = right - left, bottom - top
-    known = {"image_id": int(image), "category_id": int(label), "score": score, "iscrowd": 0}
+    known = {"image_id": int(image), "category_id": int(label)}
     return {"id": number, "bbox": [left, top, width, height], "area": width * height, **known}
 
 
