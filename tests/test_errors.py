@@ -49,9 +49,7 @@ def test_a_file_error_names_the_file_and_the_reason():
 def make(kind):
     if issubclass(kind, ParameterError):
         return kind("groups", 3, "a divisor", "use 4")
-    return (
-        kind("path", "reason") if hasattr(kind, "path") or "_FileError" in str(kind.__mro__) else kind("oh")
-    )
+    return kind("path", "reason") if hasattr(kind, "path") or "FileError" in str(kind.__mro__) else kind("oh")
 
 
 @pytest.mark.parametrize("kind", [e for e in ALL if not e.__name__.startswith("_")])

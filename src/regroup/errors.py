@@ -178,7 +178,9 @@ def _outdated(package: str, extra: str) -> str:
     return ""
 
 
-class _FileError(RegroupError):
+class FileError(RegroupError):
+    """Something that a path names, and what is wrong with it."""
+
     def __init__(self, path: object, reason: str) -> None:
         self.path, self.reason = str(path), reason
         super().__init__(f"{printable(self.path)}: {reason}")
@@ -187,27 +189,27 @@ class _FileError(RegroupError):
         return type(self), (self.path, self.reason)
 
 
-class CheckpointError(_FileError):
+class CheckpointError(FileError):
     """A checkpoint or weights file that is damaged, foreign or does not fit."""
 
 
-class LockedError(_FileError):
+class LockedError(FileError):
     """A directory in which another process is at work."""
 
 
-class DataError(_FileError):
+class DataError(FileError):
     """A data set, or images in it, that cannot be used."""
 
 
-class PlanError(_FileError):
+class PlanError(FileError):
     """A saved plan, structure or grouping that is damaged or does not fit the network."""
 
 
-class ReportError(_FileError):
+class ReportError(FileError):
     """A report that cannot be written."""
 
 
-class ExportError(_FileError):
+class ExportError(FileError):
     """A network that cannot be written in another form, or cannot be written there."""
 
 

@@ -66,7 +66,9 @@ def compared(directory, **changes):
     options = {"strategies": ("grouped:groups=2", "grouped:groups=3"), "epochs": 1, **changes}
     with registered():
         config = CompareConfig(data="tiny", backbone="tiny", batch_size=16, out=Path(directory), **options)
-        result = runner.compare(config, say=lambda line: None, keep=lambda found: _write(found, config.out))
+        result = runner.compare(
+            config, say=lambda line: None, keep=lambda found, home: _write(found, config.out, home)
+        )
     return summary(result)
 
 

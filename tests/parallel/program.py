@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo  # DistributedDataParallel imports it: once here, not in every process
+from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional as F
@@ -27,6 +28,7 @@ from regroup.parallel import gathered, gathered_optimizer, scattered, scattered_
 from tests.parallel.magnitude import digits
 from tests.parallel.networks import SIZES, alexnet, batch, condensenet, shufflenet, started
 from tests.parallel.training import trained
+from tests.stores import SharedFileSystem as SharedFileSystem  # shared://
 
 WORLD = 4
 PATIENCE = timedelta(seconds=60)
@@ -93,19 +95,26 @@ def alike(found, wanted):
     )
 
 
-def compared(mesh, make, steps):
-    """Train on several devices and on one: outputs, weights, and bytes received."""
-    model = started(make).double().train()
-    images, labels = batch(make, 8)
-    alone, images = copy.deepcopy(model), images.double()
+def alone(make, steps):
+    """Train on one device; return the weights by name, and the last outputs under ""."""
+    model, (images, labels) = started(make).double().train(), batch(make, 8)
+    out, _ = train(model, images.double(), labels, steps)
+    return {**model.state_dict(), "": out}
+
+
+def compared(mesh, make, steps, wanted=None):
+    """Train on several devices and on one, or as `wanted` was: outputs, weights, and bytes received."""
+    model, (images, labels) = started(make).double().train(), batch(make, 8)
+    images = images.double()
     shard(model, mesh, images, timeout=PATIENCE)
     with Counted() as counted:
         out, _ = train(model, images, labels, steps)
-    wanted, _ = train(alone, images, labels, steps)
+    model.zero_grad()
+    wanted = wanted or alone(make, steps)
     rank = mesh.get_local_rank("groups")
     return {
-        "outputs": digits(out, wanted),
-        "weights": alike(gathered(model), alone.state_dict()),
+        "outputs": digits(out, wanted[""]),
+        "weights": alike(gathered(model), wanted),
         "received": [counted.received, steps * model.shared_plan.received(rank)],
         "calls": counted.calls,
     }
@@ -165,13 +174,17 @@ def trainings(directory):
     trained(2, output=Path(directory, "four"), devices="groups=4")
     state, last = trained(3, output=Path(directory, "one"), resume=True, devices="groups=4")
     pairs, _ = trained(2, batch_size=8, devices="groups=2,data=2")
+    url = f"shared://{directory.strip('/')}/below"
+    trained(1, output=url, devices="groups=4")
+    below, _ = trained(3, output=url, resume=True, devices="groups=4")
     told = {}
     for devices in ("groups=3", "groups=2,data=4"):
         try:
             trained(1, devices=devices)
         except ConfigError as error:
             told[devices] = str(error)
-    plain = {name: {n: t.tolist() for n, t in s.items()} for name, s in (("state", state), ("pairs", pairs))}
+    states = {"state": state, "pairs": pairs, "below": below}
+    plain = {name: {n: t.tolist() for n, t in s.items()} for name, s in states.items()}
     return {**plain, "score": last.score, "told": told}
 
 
@@ -211,6 +224,19 @@ def published(name):
     return make
 
 
+STEPS = 20
+
+
+def _published(mesh, name, directory):
+    begun = time.monotonic()
+    found = compared(mesh, published(name), STEPS, load_file(Path(directory, name)))
+    if not distributed.get_rank():
+        told = {key: found[key] for key in ("outputs", "weights", "received")}
+        seconds = f"{time.monotonic() - begun:.0f} s"
+        print(name, mesh["groups"].size(), told, seconds, file=sys.stderr, flush=True)
+    return found
+
+
 def process(rank, directory, full):
     store = f"file://{directory}/store"
     distributed.init_process_group("gloo", store, rank=rank, world_size=WORLD, timeout=timedelta(seconds=60))
@@ -218,7 +244,7 @@ def process(rank, directory, full):
     four = init_device_mesh("cpu", (WORLD,), mesh_dim_names=("groups",))
     if full:
         return {
-            f"{name}, {mesh['groups'].size()} processes": compared(mesh, published(name), 20)
+            f"{name}, {mesh['groups'].size()} processes": _published(mesh, name, directory)
             for name, meshes in FULL.items()
             for mesh in ([pairs, four][:meshes])
         }
@@ -236,6 +262,8 @@ def process(rank, directory, full):
 def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
+        for name in FULL if "full" in sys.argv else ():  # once: all processes read it
+            save_file(alone(published(name), STEPS), Path(directory, name))
         children = []
         for rank in range(WORLD):
             pid = os.fork()

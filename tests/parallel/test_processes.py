@@ -76,6 +76,11 @@ def test_a_training_of_one_process_goes_on_in_four(found, straight):
         assert result["trainings"]["score"] == straight[1].score
 
 
+def test_four_processes_train_and_go_on_below_a_url(found, straight):
+    for result in left(found):
+        assert alike(result["trainings"]["below"], straight[0]) > 0.5
+
+
 def test_a_training_of_four_processes_goes_on_in_one(found, directory, straight):
     state, last = trained(3, output=directory / "four", resume=True)
     assert alike({n: t.tolist() for n, t in state.items()}, straight[0]) > 0.5

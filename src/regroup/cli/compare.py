@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from regroup.comparison.settings import CompareConfig
+from regroup.files.remote import address
 
 if TYPE_CHECKING:
     from regroup.comparison.result import Comparison
@@ -51,17 +52,18 @@ def run(options: Options) -> int:
     plugins = load_plugins(options.plugin)
     config = CompareConfig(**{f.name: getattr(options, f.name) for f in fields(CompareConfig)})
     silent = options.quiet or options.json
-    written: list[Path | None] = []
+    written: list[str | None] = []
     try:
         result = compare(
             config,
             say=(lambda line: None) if silent else _say,
-            keep=lambda result: written.append(_write(result, options.out)),
+            keep=lambda result, home: written.append(_write(result, options.out, home)),
             warn=_say,
             code=plugins,
         )
     except (KeyboardInterrupt, SystemExit):
-        _say(f"stopped; the same command goes on from what is in {options.out}")
+        place = address(options.out) or options.out
+        _say(f"stopped; the same command goes on from what is in {place}")
         raise
     _show(result, written[0], options.json)
     if (more := config.left_out()) and not options.json:
@@ -69,25 +71,32 @@ def run(options: Options) -> int:
     return _status(result)
 
 
-def _write(result: Comparison, out: Path) -> Path | None:
-    """Write the report, unless it would replace one with results that this one lacks; return its page."""
+def _write(result: Comparison, out: Path, home: Path) -> str | None:
+    """Write the report, unless it would replace one with results that this one lacks; return its page.
+
+    Args:
+        result: what it is of.
+        out: directory or URL of the comparison.
+        home: directory of this machine where it is written.
+    """
     from regroup.comparison.result import Comparison
     from regroup.errors import PlanError, ReportError
     from regroup.report.render import write_report
 
+    place = address(out) or str(out)
     with suppress(PlanError):
-        lacking = result.loses_to(Comparison.load(out / "comparison.json"))
+        lacking = result.loses_to(Comparison.load(home / "comparison.json"))
         if lacking:
-            _say(f"the report in {out} is left as it was: it has results of {', '.join(lacking)}")
+            _say(f"the report in {place} is left as it was: it has results of {', '.join(lacking)}")
             return None
     try:
-        return write_report(result, out)
+        return f"{place}/{write_report(result, home).name}"
     except ReportError as error:
-        remedy = f"what was trained is kept in {out}, and the same command takes it up"
+        remedy = f"what was trained is kept in {place}, and the same command takes it up"
         raise ReportError(error.path, f"{error.reason}; {remedy}") from error
 
 
-def _show(result: Comparison, page: Path | None, as_json: bool) -> None:
+def _show(result: Comparison, page: str | None, as_json: bool) -> None:
     import json
 
     from regroup.cli._table import comparison_table, say, show

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from regroup.files.remote import address, plain
 from regroup.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Options(TrainConfig):
     """
 
     output: Annotated[Path | None, tyro.conf.arg(name="out", aliases=["--output"])] = None
-    """Directory for run.json, log.jsonl, checkpoints, weights; none: runs/MODEL-STRATEGY-DATA."""
+    """Directory for run.json, log.jsonl, checkpoints, weights, or a URL such as s3://bucket/run; none:
+    runs/MODEL-STRATEGY-DATA."""
     task: str | None = None
     """What the network is to say: classify, segment (pixels), detect; none: what the model is for."""
     model: str = "resnet_small"
@@ -54,7 +56,8 @@ class Options(TrainConfig):
     new_head: bool = False
     """With --weights: leave the classifier new, and load the rest, e.g. for other classes."""
     data: str = "digits"
-    """Data set: a name such as digits, glyphs, scenes or cifar10, or a folder of images."""
+    """Data set: a name such as digits, glyphs, scenes or cifar10, or a folder of images, or its URL, such as
+    s3://bucket/flowers, which is copied to this machine."""
     image: int | None = None
     """Height and width of the images; none: as the data set has them."""
     bad_images: Literal["error", "skip"] = "error"
@@ -86,14 +89,13 @@ def completed(options: Options, parse: Callable[..., Options]) -> Options:
         CheckpointError: what the run was begun with cannot be read.
     """
     from regroup.errors import ConfigError
-    from regroup.training.directory import Record
 
     if not options.resume:
         return _for_task(options, parse)
-    directory = options.resume[0]
+    directory = plain(options.resume[0])
     if len(options.resume) > 1 or options.output not in (None, directory):
         raise ConfigError("resume", list(map(str, options.resume)), "one directory of a run, without --out")
-    record = Record.read(directory)
+    record = _read_record(directory)
     if record is not None and record.command is not None:
         known = {f.name for f in fields(Options)}
         begun = {name: value for name, value in record.command.items() if name in known}
@@ -161,15 +163,21 @@ def run(options: Options) -> int:
 
 def _record(options: Options, config: TrainConfig) -> Record | None:
     """Return what the run to resume says of itself, if it began with the same weights as the options say."""
-    from regroup.training.directory import Record
-
     if not config.resume or config.output is None:
         return None
-    record = Record.read(config.output)
+    record = _read_record(config.output)
     if record is None or record.command is None:
         return None
     begun, wanted = record.command, _to_json(options)
     return record if all(begun.get(name) == wanted[name] for name in _FIRST) else None
+
+
+def _read_record(directory: Path) -> Record | None:
+    from regroup.files.staging import fetched
+    from regroup.training.directory import RUN, Record
+
+    with fetched(directory, lambda name: name == RUN) as here:
+        return Record.read(here)
 
 
 def _begun(options: Options, network: Trained) -> nn.Module:
@@ -209,22 +217,23 @@ def _say_result(output: Path, history: History) -> None:
     from regroup.training.directory import BEST, WEIGHTS
     from regroup.training.history import told
 
-    last, best = history.last, history.best
+    last, best, place = history.last, history.best, address(output) or output
     name = next(iter(last.figures))
     loss = "" if last.test_loss is None else f", test loss {last.test_loss:.4f}"
-    print(f"{told({name: last.score})}{loss} after {last.epoch} epochs: {output / WEIGHTS}")
+    print(f"{told({name: last.score})}{loss} after {last.epoch} epochs: {place}/{WEIGHTS}")
     if last.plain_score is not None:
         plain = told({name: last.plain_score})
         print(f"{plain} without the moving average: unaveraged.safetensors beside them")
-    if best is not last and (output / BEST).exists():
-        print(f"best: {told({name: best.best_score})} after epoch {best.epoch}: {output / BEST}")
+    if best is not last and (address(output) or (output / BEST).exists()):
+        print(f"best: {told({name: best.best_score})} after epoch {best.epoch}: {place}/{BEST}")
 
 
 def _say_how_to_go_on(output: Path) -> None:
     from regroup.training.checkpoint import list_checkpoints
 
-    if _is_first() and list_checkpoints(output):
-        print(f"stopped; to go on: regroup train --resume {output}", file=sys.stderr, flush=True)
+    if _is_first() and (address(output) or list_checkpoints(output)):
+        place = address(output) or output
+        print(f"stopped; to go on: regroup train --resume {place}", file=sys.stderr, flush=True)
 
 
 def _is_first() -> bool:
@@ -237,7 +246,8 @@ def _to_json(options: Options) -> dict[str, Any]:
     from regroup.training.data import from_anywhere
 
     values = {**asdict(options), "output": None, "resume": None, "devices": None}
-    values["weights"] = None if options.weights is None else str(options.weights.absolute())
+    if options.weights is not None:
+        values["weights"] = address(options.weights) or str(plain(options.weights).absolute())
     values["teacher"] = None if options.teacher is None else told(options.teacher)
     values["plugin"] = [str(path.absolute()) for path in options.plugin]
     values["data"] = from_anywhere(options.data)

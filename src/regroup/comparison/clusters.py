@@ -40,6 +40,18 @@ def check_engine(on: str | None) -> None:
     _module(name, on)
 
 
+def files_of(code: tuple[Any, ...]) -> list[str]:
+    """Return the files of plugins, which other machines must run too.
+
+    Raises:
+        ConfigError: there is something that is no module of a file.
+    """
+    files = [getattr(module, "__file__", None) for module in code]
+    if None in files:
+        raise ConfigError("code", code, "modules of files", "other machines cannot have anything else")
+    return [str(Path(str(file)).absolute()) for file in files]
+
+
 def results(
     on: str, work: Work, tasks: Sequence[str], *, cpus: int, gpus: float, folder: Path
 ) -> Iterator[tuple[int, str]]:

@@ -15,14 +15,16 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 
 from regroup.comparison.timing import TIMES
 from regroup.errors import CheckpointError, DataError, LockedError, ReportError
+from regroup.files.remote import Store, address
 from regroup.files.sealed import MANIFEST
+from regroup.files.staging import staged
 from regroup.training.checkpoint import latest_valid
 from regroup.training.directory import LOCK as RUN_LOCK
 from regroup.training.directory import RUN, Record, RunDirectory, prepare
@@ -53,6 +55,22 @@ def prepare_out(out: Path) -> None:
         raise ReportError(times, "is in the way of the report's times: remove it or choose another --out")
 
 
+def home_of(out: Path, wait: bool, say: Say) -> AbstractContextManager[Path]:
+    """Give the directory of this machine for report and times: `out`, or where it is published from.
+
+    Below a URL each run has such a place of its own: see `regroup.training.placing`.
+    """
+    url = address(out)
+    if url is None:
+        return nullcontext(out)
+    return staged(url, LOCK, wait=wait, say=say, part=lambda name: not name.startswith("runs/"))
+
+
+def jobs_of(out: Path) -> Path:
+    """Return where submitit keeps its jobs, on a disk that all machines share."""
+    return Path("submitit").absolute() if address(out) else out / "submitit"
+
+
 def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say) -> Path:
     """Return the directory for a run; say so if there is one of other settings, or if it was damaged.
 
@@ -65,6 +83,8 @@ def run_directory(out: Path, label: str, seed: int, identity: Identity, say: Say
     """
     folder = out / "runs" / "".join(c if c.isalnum() else "-" for c in label)[:80]
     path = folder / f"seed{seed}-{identity.digest[:12]}"
+    if address(out) is not None:  # what is there is looked at when it is fetched
+        return path
     if not path.exists():
         _say_what_differs(folder, seed, identity, say)
         return path
@@ -104,18 +124,29 @@ def usable(path: Path, say: Say) -> Iterator[None]:
     Raises:
         SetAside: that is done; what is inside can be tried again, once.
     """
-    before = path.exists()
+    url = address(path)
+    before = path.exists() if url is None else bool(Store(url).objects())
     try:
         yield
     except CheckpointError as error:
-        if not before or isinstance(error.__cause__, OSError):  # the disk's fault: what it holds may be good
+        if not before or _is_of_disk(error):  # what it holds may be good
             raise
         _set_aside(path, error, say)
         raise SetAside from error
 
 
+def _is_of_disk(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
+
+
 def _set_aside(path: Path, error: CheckpointError, say: Say) -> None:
     aside = path.with_name(f"{path.name}.damaged")
+    if url := address(path):
+        Store(url).move(str(address(aside)))
+        say(f"{path.name} is trained again: {error} (set aside as {aside.name})")
+        return
     if aside.exists():
         shutil.rmtree(aside)
     path.rename(aside)

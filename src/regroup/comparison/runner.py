@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from regroup.comparison.answers import answers, kept_answers
-from regroup.comparison.clusters import check_engine, results
+from regroup.comparison.clusters import check_engine, files_of, results
 from regroup.comparison.evidence import Evidence
 from regroup.comparison.keeping import (
     LOCK,
     SetAside,
     fault_of_machine,
+    home_of,
+    jobs_of,
     prepare_out,
     run_directory,
     usable,
@@ -36,6 +38,7 @@ from regroup.errors import CheckpointError, ConfigError, RegroupError, TrainingE
 from regroup.files.disk import remove_partial
 from regroup.files.documents import build as build_document
 from regroup.files.lock import Lock
+from regroup.files.remote import address
 from regroup.loading.named import read_options
 from regroup.loading.named import teacher as find_teacher
 from regroup.loading.plugins import load_plugins
@@ -58,7 +61,7 @@ TIMED_BATCH = 64
 def compare(
     config: CompareConfig | None = None,
     say: Say = print,
-    keep: Callable[[Comparison], object] | None = None,
+    keep: Callable[[Comparison, Path], object] | None = None,
     warn: Say | None = None,
     code: tuple[Any, ...] = (),
     **options: Any,
@@ -77,7 +80,8 @@ def compare(
     Args:
         config: what to compare.
         say: called with a line when something begins or ends.
-        keep: called with the result before the next process may work in `out`.
+        keep: called with the result, and the directory of this machine for the report, which is published
+            below `out` where that is a URL, before the next process may work there.
         warn: called with a line that nobody may miss: that another process is waited for; None: as `say`.
         code: modules, classes and functions whose source decides the networks too, such as plugins.
         options: fields of `CompareConfig`, instead of `config`.
@@ -95,18 +99,18 @@ def compare(
     check_engine(config.on)
     if config.on is None:
         find_device(config.training(0).device)  # or say why not
-    prepare_out(config.out)
-    with Lock(config.out / LOCK, wait=config.wait, say=warn or say):
-        remove_partial(config.out)
-        result = _compare(config, code, say)
-        if keep is not None:
-            keep(result)
+    with home_of(config.out, config.wait, warn or say) as home:
+        prepare_out(home)
+        with Lock(home / LOCK, wait=config.wait, say=warn or say):
+            remove_partial(home)
+            result = _compare(config, home, code, say)
+            if keep is not None:
+                keep(result, home)
     return result
 
 
-def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparison:
-    how = {"task": str(config.task), "bad_images": config.bad_images, "download": config.download}
-    data = load_data(config.data, config.image, **how)
+def _compare(config: CompareConfig, home: Path, code: tuple[Any, ...], say: Say) -> Comparison:
+    data = _data(config)
     for note in data.notes:
         say(f"note: {note}")
     chosen = config.chosen()
@@ -114,7 +118,9 @@ def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparis
     rows = [row for strategy in chosen if (row := _unfit(config, strategy, data, say)) is not None]
     models: dict[str, nn.Module] = {}
     fit = [strategy for strategy in chosen if strategy.label not in {row.strategy for row in rows}]
-    kept, failed = (kept_answers(config.out), {}) if config.on is None else _elsewhere(config, fit, code, say)
+    kept, failed = kept_answers(home), {}
+    if config.on is not None:
+        kept, failed = _elsewhere(config, home, fit, code, say)
     job = _Job(config, data, _teacher(config, data), kept, failed)
     for i, strategy in enumerate(fit, 1):
         origin = _origin(config, strategy, code)
@@ -125,7 +131,7 @@ def _compare(config: CompareConfig, code: tuple[Any, ...], say: Say) -> Comparis
             models[row.strategy] = model
     dense_macs = next((r.macs for r in rows if r.strategy == "dense" and not r.error), 0)
     rows = [replace(r, dense_macs=dense_macs) for r in rows]
-    times = _times(config, rows, models, data, say)
+    times = _times(config, home, rows, models, data, say)
     found = Comparison(_settings(config, data), times.machine, _with_times(rows, times)).sorted()
     return replace(found, evidence=Evidence.of(found).to_json())
 
@@ -147,16 +153,16 @@ class _Job:
 
 
 def _elsewhere(
-    config: CompareConfig, fit: Sequence[Strategy], code: tuple[Any, ...], say: Say
+    config: CompareConfig, home: Path, fit: Sequence[Strategy], code: tuple[Any, ...], say: Say
 ) -> tuple[Kept, dict[str, Row]]:
     """Let other machines train everything; return the networks' answers, and what could not be trained."""
     assert config.on is not None
     threads = config.cpus or torch.get_num_threads()
-    common = {"config": config.elsewhere(), "plugins": _files_of(code), "threads": threads}
+    common = {"config": config.elsewhere(), "plugins": files_of(code), "threads": threads}
     which = [(s, seed) for s in fit for seed in range(config.seeds)]
     tasks = [json.dumps({**common, "strategy": s.label, "seed": seed}) for s, seed in which]
-    kept, failed = kept_answers(config.out), {}
-    how = {"cpus": threads, "gpus": config.gpus, "folder": config.out / "submitit"}
+    kept, failed = kept_answers(home), {}
+    how = {"cpus": threads, "gpus": config.gpus, "folder": jobs_of(config.out)}
     for done, (number, text) in enumerate(results(config.on, work, tasks, **how), 1):
         strategy, found = which[number][0], json.loads(text)
         for line in found["said"]:
@@ -169,14 +175,6 @@ def _elsewhere(
             error, cause = found["error"], found["cause"]
             failed[strategy.label] = Row(strategy.label, strategy.paper, error=error, cause=cause)
     return kept, failed
-
-
-def _files_of(code: tuple[Any, ...]) -> list[str]:
-    """Return the files of plugins, which other machines must run too."""
-    files = [getattr(module, "__file__", None) for module in code]
-    if None in files:
-        raise ConfigError("code", code, "modules of files", "other machines cannot have anything else")
-    return [str(Path(str(file)).absolute()) for file in files]
 
 
 def work(task: str) -> str:
@@ -195,15 +193,20 @@ def work(task: str) -> str:
 
 
 def _worked(config: CompareConfig, given: dict[str, Any], say: Say) -> Run | Row:
-    if not (config.out / LOCK).exists():
+    if address(config.out) is None and not (config.out / LOCK).exists():
         remedy = f"{platform.node()} does not see it; give one that all machines share"
         raise ConfigError("out", str(config.out), "a directory of all machines", remedy)
     code = load_plugins(map(Path, given["plugins"]))
     strategy = parse_strategy(given["strategy"])
-    data = load_data(config.data, config.image, bad_images=config.bad_images, download=config.download)
+    data = _data(config)
     job = _Job(config, data, _teacher(config, data), {}, {})
     origin = _origin(config, strategy, code)
     return _guarded(lambda: _trained(job, strategy, origin, given["seed"], say)[2], strategy, say)
+
+
+def _data(config: CompareConfig) -> DataSet:
+    how = {"task": str(config.task), "bad_images": config.bad_images, "download": config.download}
+    return load_data(config.data, config.image, **how)
 
 
 def _teacher(config: CompareConfig, data: DataSet) -> nn.Module | None:
@@ -276,7 +279,12 @@ def _guarded(attempt: Callable[[], _T], strategy: Strategy, say: Say) -> _T | Ro
 
 
 def _times(
-    config: CompareConfig, rows: list[Row], models: dict[str, nn.Module], data: DataSet, say: Say
+    config: CompareConfig,
+    home: Path,
+    rows: list[Row],
+    models: dict[str, nn.Module],
+    data: DataSet,
+    say: Say,
 ) -> Times:
     """Return the times of the networks, kept or measured; without any if they are not to be had."""
     images = torch.rand(TIMED_BATCH, *data.shape)
@@ -284,7 +292,7 @@ def _times(
         return Times.none(images)
     identities = {row.strategy: row.runs[0].identity for row in rows if row.strategy in models}
     try:
-        return timed(config.out, models, identities, images, say, anew=config.retime)
+        return timed(home, models, identities, images, say, anew=config.retime)
     except (OSError, MemoryError, RuntimeError) as error:
         if (fault := fault_of_machine(error)) is None:
             raise

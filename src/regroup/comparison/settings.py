@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regroup.errors import ConfigError
+from regroup.files.remote import address, plain
 
 if TYPE_CHECKING:
     from regroup.loading.trained import Trained
@@ -25,7 +26,7 @@ class CompareConfig:
     task: str | None = None
     """What the networks are to say: classify, segment (pixels), detect; none: what the model is for."""
     data: str = "digits"
-    """Data set: digits, glyphs, scenes, a folder of images, or a name of torchvision's."""
+    """Data set: digits, glyphs, scenes, a folder of images or its URL, or a name of torchvision's."""
     backbone: str = "resnet_small"
     """Network whose convolutions are replaced: one of ours (`regroup models`), of timm or of torchvision;
     with a head, such as unet:resnet18, for another task than classifying."""
@@ -101,7 +102,8 @@ class CompareConfig:
     retime: bool = False
     """Measure the times anew where they are kept."""
     out: Path = Path("report")
-    """Directory for the report; what is finished there is not done again."""
+    """Directory for the report, or a URL such as s3://bucket/report; what is finished there is not done
+    again."""
     on: str | None = None
     """Train on other machines: ray (here, or the cluster that RAY_ADDRESS names), ray://HOST:PORT, or
     submitit (Slurm). All must see --out. None: one training after the other, here."""
@@ -129,24 +131,28 @@ class CompareConfig:
         task = self.task or heads.task_of(self.backbone)
         object.__setattr__(self, "backbone", heads.with_head(task, self.backbone))
         object.__setattr__(self, "task", task)
-        object.__setattr__(self, "out", Path(self.out))
+        object.__setattr__(self, "out", plain(self.out))
         object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
         object.__setattr__(self, "model_options", tuple(self.model_options))
         object.__setattr__(self, "strategies", tuple(self.strategies))
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as JSON values."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return values | {"out": address(self.out) or str(self.out)}
 
     def elsewhere(self) -> dict[str, Any]:
         """Return them for another machine, where the working directory is another."""
         from regroup.training.data import data_sets
 
-        values = self.to_json() | {"on": None, "out": str(self.out.absolute())}
+        values = self.to_json() | {"on": None, "out": address(self.out) or str(self.out.absolute())}
         for name in ("data", "teacher", "weights"):
             named = name == "data" and self.data in data_sets
-            if not named and values[name] is not None and (path := Path(values[name]).expanduser()).exists():
-                values[name] = str(path.absolute())
+            if values[name] is not None and address(values[name]):
+                values[name] = address(values[name])
+            elif not named and values[name] is not None:
+                path = plain(values[name]).expanduser()
+                values[name] = str(path.absolute()) if path.exists() else values[name]
         return values
 
     def training(self, seed: int) -> TrainConfig:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regroup.errors import CheckpointError, UnknownNameError
 from regroup.files.documents import LARGEST, DocumentError, parse
 from regroup.files.reading import read_file
-from regroup.files.sealed import undisturbed, verify_sealed
+from regroup.files.remote import address
+from regroup.files.sealed import MANIFEST, undisturbed, verify_sealed
+from regroup.files.staging import fetched
 from regroup.loading.inputs import ImageInput
 from regroup.registry import Registry
 
@@ -71,7 +73,8 @@ def load(path: str | Path) -> nn.Module:
     plain). A file in which you define networks or strategies is only needed for those: import it before.
 
     Args:
-        path: directory of a finished run, its `best` or `weights`, or another that regroup has written.
+        path: directory of a finished run, its `best` or `weights`, or another that regroup has written; or
+            the URL of one, such as s3://bucket/run.
 
     Raises:
         CheckpointError: it is no such directory, or is damaged; says which file and why.
@@ -94,9 +97,22 @@ def loaded(path: str | Path) -> Loaded:
     Raises:
         CheckpointError: likewise.
     """
+    with fetched(Path(path), _is_of_network) as here:
+        found = _loaded(here)
+    if address(path) is not None:
+        found = replace(found, path=Path(path) / found.path.relative_to(here))
+    return found
+
+
+def _is_of_network(name: str) -> bool:
+    """Tell whether a file of a run below a URL is needed; of checkpoints, that they are there is."""
+    return not name.startswith("checkpoint-") or name.endswith(f"/{MANIFEST}")
+
+
+def _loaded(path: Path) -> Loaded:
     from regroup.training.directory import published
 
-    place = published(Path(path))
+    place = published(path)
     name = undisturbed(place, lambda: kind_of(place))
     try:
         build = kinds[name]

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from regroup.errors import CheckpointError, ConfigError, RegroupError, UnknownNameError, first_line
+from regroup.files.remote import address
+from regroup.files.staging import fetched
 from regroup.interop import heads
 from regroup.loading.kinds import load
 from regroup.networks import anywhere
@@ -64,7 +66,7 @@ def teacher(
 
     Args:
         said: the directory of a run; a name, whose weights a hub has; a file of weights of the student's
-            network, as it is without a grouping; or NAME=FILE.
+            network, as it is without a grouping; or NAME=FILE. Directory and FILE may be URLs.
         student: name of the student's network.
         num_classes: what the network in a file must tell apart.
         in_chans: channels of the images.
@@ -88,12 +90,15 @@ def teacher(
         except UnknownNameError as error:
             allowed = "the directory of a run, a file of weights, NAME=FILE, or the name of a network"
             raise UnknownNameError("teacher", said, allowed, error.remedy) from None
-    return named(name, weights=Path(file), num_classes=num_classes, in_chans=in_chans, **more).eval()
+    with fetched(Path(file)) as weights:
+        return named(name, weights=weights, num_classes=num_classes, in_chans=in_chans, **more).eval()
 
 
 def told(said: str) -> str:
     """Return what `teacher` understands from any working directory."""
     name, equals, file = said.partition("=")
+    if address(said) or (equals and address(file)):
+        return said
     if Path(said).exists() or ("/" in said and not equals):
         return str(Path(said).absolute())
     return f"{name}={Path(file).absolute()}" if equals else said

@@ -15,6 +15,8 @@ from regroup.conversion.replace import Weights
 from regroup.conversion.replace import replace as replace_convolutions
 from regroup.errors import CheckpointError, ConfigError, UnknownNameError, first_line
 from regroup.files.documents import DocumentError, build, require
+from regroup.files.remote import address, plain
+from regroup.files.staging import fetched
 from regroup.interop import heads
 from regroup.loading.inputs import ImageInput, require_images
 from regroup.loading.kinds import Loaded, kind, kind_in
@@ -135,7 +137,7 @@ class Trained:
             seed: of its weights; None: as the random numbers are just now.
             pretrained: load the weights that the hub has, before the strategy is put in.
             weights: file of weights, or directory of a run of the same network, or of the same without the
-                strategy: likewise.
+                strategy, or the URL of either: likewise.
             new_head: ... all but the classifier's.
             say: called with what the strategy replaced, and what became of the classifier.
 
@@ -143,6 +145,10 @@ class Trained:
             ConfigError: both are given, or a new head and neither.
             CheckpointError: they do not fit.
         """
+        if weights is not None and (plain(weights) != weights or address(weights)):
+            more: dict[str, Any] = {"pretrained": pretrained, "new_head": new_head, "say": say}
+            with fetched(weights) as here:
+                return self.build(seed=seed, weights=here, **more)
         if weights is not None and pretrained:
             raise ConfigError("pretrained", True, "False where --weights is given")
         if new_head and weights is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from regroup.errors import ConfigError
+from regroup.files.remote import plain
 from regroup.training.devices import Devices
 
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant", "none")
@@ -115,7 +116,8 @@ class TrainConfig:
     workers: int = 0
     """Processes that load images, for data that is not held in memory."""
     output: Path | None = None
-    """Directory for run.json, log.jsonl, checkpoints, best and trained weights; None: nothing is written."""
+    """Directory for run.json, log.jsonl, checkpoints, best and trained weights, or a URL such as
+    s3://bucket/run; None: nothing is written."""
     resume: bool = False
     """Go on from the newest good checkpoint in output, or begin if there is none."""
     checkpoint_hist: int = 2
@@ -158,7 +160,7 @@ class TrainConfig:
         if self.warmup_epochs > self.epochs:
             raise ConfigError("warmup_epochs", self.warmup_epochs, f"at most epochs={self.epochs}")
         if self.output is not None:
-            object.__setattr__(self, "output", Path(self.output))
+            object.__setattr__(self, "output", plain(self.output))
         object.__setattr__(self, "decay_milestones", tuple(self.decay_milestones))
 
     def _check_int(self, name: str, least: int) -> None:

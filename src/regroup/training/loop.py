@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from regroup.errors import TrainingError
+from regroup.files.staging import told
 from regroup.ops.accelerate import accelerated
 from regroup.parallel.state import shared, unshard
 from regroup.strategies.learning import set_progress
@@ -40,6 +41,7 @@ from regroup.training.identity import Origin
 from regroup.training.interruption import Interruption, leave
 from regroup.training.loggers import JsonLines, Logger, Loggers, TensorBoard
 from regroup.training.optimisation import share_of_start
+from regroup.training.placing import placed
 from regroup.training.processes import joined
 from regroup.training.progress import display, warn
 from regroup.training.run import Run
@@ -91,7 +93,13 @@ def train(
     kernels = accelerated(model) if accelerate else nullcontext()
     devices = None if config.devices is None else Devices.of(config.devices)
     team = joined(config.device, devices)
-    with kernels, Interruption() as interruption, team as processes, seeded(config.seed):
+    with (
+        kernels,
+        Interruption() as interruption,
+        team as processes,
+        placed(config, processes, wait, warn, partial(_leave_at, interruption)) as config,
+        seeded(config.seed),
+    ):
         run = Run(model, data, config, teacher, processes, origin)
         run.prepare_output()
         with (
@@ -116,7 +124,7 @@ def train(
 def _begin(run: Run, log: Loggers) -> None:
     """Go on from where the run was, or from the beginning, and say so."""
     for note in (*run.data.notes, *run.resume()):
-        log.note(note)
+        log.note(told(note))
     output, total = run.config.output, run.config.epochs * run.steps_per_epoch
     if run.directory is not None:
         log.add(partial(JsonLines, run.directory.path / LOG, run.directory.record.digest))
@@ -218,6 +226,12 @@ def _heed(run: Run, interruption: Interruption) -> None:
     if number:
         _save(run)
         leave(number)
+
+
+def _leave_at(interruption: Interruption) -> None:
+    """Leave if this process was told to."""
+    if interruption.signal:
+        leave(interruption.signal)
 
 
 def _leave_if_told(run: Run, interruption: Interruption) -> None:

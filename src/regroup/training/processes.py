@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,6 +81,16 @@ class Processes:
         value = torch.tensor(number)
         distributed.broadcast(value, 0, group=self.group)
         return int(value)
+
+    def agree_all(self, numbers: Sequence[int]) -> list[int]:
+        """Return rank 0's `numbers`, of which others may have more or fewer, in every process."""
+        if self.world == 1:
+            return list(numbers)
+        values = torch.zeros(self.agree(len(numbers)), dtype=torch.int64)
+        if self.first:
+            values = torch.tensor(list(numbers), dtype=torch.int64)
+        distributed.broadcast(values, 0, group=self.group)
+        return values.tolist()
 
     def vote(self, number: int) -> int:
         """Return the largest number of all processes, the same in all of them: 0 goes on, a signal stops.

@@ -24,7 +24,6 @@ from regroup.training.directory import (
     LOCK,
     WEIGHTS,
     Plan,
-    Record,
     RunDirectory,
     check_room,
     prepare,
@@ -260,9 +259,9 @@ class Run:
         agreed = self.processes.agree(number)
         if agreed != number:
             raise CheckpointError(output, f"holds checkpoint {number} here, {agreed} at rank 0: share it")
-        record = self.directory.record if self.directory is not None else Record.read(output)
-        if record is not None:
-            self.plans = record.plans
+        plans = () if self.directory is None else self.directory.record.plans
+        numbers = self.processes.agree_all([number for plan in plans for number in plan])
+        self.plans = tuple(zip(numbers[::2], numbers[1::2], strict=True))
         self._make_schedules()
         if path is not None:
             self._restore(path, load_checkpoint(path))

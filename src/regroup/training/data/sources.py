@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from regroup.errors import ConfigError, DataError
+from regroup.files.copies import copied
+from regroup.files.remote import address, plain
 from regroup.registry import Registry
 from regroup.spec import Size
 from regroup.training.data.dataset import BadImages, DataSet, Testing
@@ -36,7 +39,8 @@ def load_data(
     Args:
         source: a name of `data_sets`, or the path of a folder with one sub-folder for each class, or with
             such folders in `train` and `val` (or `test`); of other tasks one as `annotated` has it. A folder
-            that has the name of a data set needs "./" before it.
+            that has the name of a data set needs "./" before it. A URL such as s3://bucket/flowers is copied
+            to this machine's disk, and then is that folder: see `regroup.files.copies`.
         image: size of the images, one number or (height, width); None is what the source has.
         task: what networks are to say of the images: a name of `regroup.training.tasks`.
         bad_images: images that cannot be read are listed in one error, or skipped and counted in `notes`.
@@ -60,7 +64,8 @@ def load_data(
     name = str(source)
     if isinstance(source, str) and source in data_sets:
         return _of_task(task, _call(name, data_sets[source], size, common, options))
-    path = Path(source).expanduser()
+    url = address(source)
+    path = plain(source).expanduser() if url is None else copied(url, _say)
     if path.is_dir():
         from regroup.training.data.annotated import annotated
         from regroup.training.data.folder import folder
@@ -75,7 +80,13 @@ def load_data(
 
 def from_anywhere(source: str) -> str:
     """Return what `load_data` understands from any working directory: a name, or a folder's whole path."""
-    return source if source in data_sets else str(Path(source).expanduser().absolute())
+    if source in data_sets:
+        return source
+    return address(source) or str(plain(source).expanduser().absolute())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _call(name: str, make: Callable[..., DataSet], size: Size | None, common: dict, options: dict) -> DataSet:
