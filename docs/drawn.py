@@ -19,6 +19,8 @@ from docutils.parsers.rst import Directive, directives
 import regroup
 from regroup.report.draw import draw
 
+_LEGIBLE = 0.9
+"""Scale at which the smallest words of a picture, of 10.5 units, are still read."""
 CACHE = Path(__file__).parents[1] / "build" / "drawings"
 
 
@@ -39,7 +41,14 @@ class Draw(Directive):
         svg = _drawn(self.arguments[0], self.options)
         svg = svg.replace('id="', f'id="d{number}-')
         svg = re.sub(r'(href="|url\()#', rf"\1#d{number}-", svg)
-        return [nodes.raw("", f'<figure class="drawn">{svg}</figure>', format="html")]
+        return [nodes.raw("", f'<figure class="drawn">{_sized(svg)}</figure>', format="html")]
+
+
+def _sized(svg: str) -> str:
+    """Return a picture that gets no narrower than its words are legible, and not much wider than drawn."""
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]
+    style = f"width: 100%; min-width: {_LEGIBLE * width:.0f}px; max-width: {1.4 * width:.0f}px"
+    return svg.replace("<svg ", f'<svg style="{style}" ', 1)
 
 
 def _drawn(what: str, options: dict[str, Any]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from benchmarks.strategies import rows_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -48,7 +49,7 @@ class Claim:
 
 
 CLAIMS: dict[int, Claim] = {}
-"""By their numbers; 10 and 13 are about detection and other tasks, 15 is in 7."""
+"""By their numbers; those that train are in docs/trainings.py."""
 
 
 def claim(number: int, said: str, trains: bool = False) -> Callable[[Measure], Measure]:
@@ -61,9 +62,10 @@ def claim(number: int, said: str, trains: bool = False) -> Callable[[Measure], M
     return register
 
 
-def _found(
+def found_out(
     columns: Sequence[str], rows: Sequence[Sequence[object]], verdict: str, because: str
 ) -> dict[str, Any]:
+    """Return what an experiment gave: a table, a verdict in a few words, and a sentence or two."""
     cells = [[str(cell) for cell in row] for row in rows]
     return {"columns": list(columns), "rows": cells, "verdict": verdict, "because": because}
 
@@ -85,7 +87,7 @@ def block_diagonal_equals(_: Setting) -> dict[str, Any]:
         different = int((grouped != dense).sum())
         equal &= not different
         rows.append([groups, weight.numel(), f"{1 - 1 / groups:.0%}", different])
-    return _found(
+    return found_out(
         ("groups", "kernel's numbers", "zeros in the dense kernel", "outputs that differ"),
         rows,
         "yes, exactly" if equal else "no",
@@ -108,7 +110,7 @@ def cost_falls(_: Setting) -> dict[str, Any]:
         shares = [totals[groups].parameters / totals[1].parameters, totals[groups].macs / totals[1].macs]
         rows.append([groups, text.percent(cost.macs / dense.macs), *map(text.percent, shares)])
     left = totals[32].macs / totals[1].macs
-    return _found(
+    return found_out(
         ("groups", "of a 3x3 convolution's cost", "of ResNet-50's parameters", "of its MACs"),
         rows,
         "yes for the layer, not for the network",
@@ -138,7 +140,7 @@ def weights_are_not_shared(_: Setting) -> dict[str, Any]:
     rows.append(["places of that channel that it reaches, of 81", places])
     rows.append(["different kernels, of 12 x 4 pairs of channels of one group", kernels])
     rows.append(["a shifted image gives the shifted output", "yes" if shifted else "no"])
-    return _found(
+    return found_out(
         ("measured", "found"),
         rows,
         "no",
@@ -159,7 +161,7 @@ def gain_over_width(_: Setting) -> dict[str, Any]:
         shares.append((grouped.parameters + norm) / (dense.parameters + norm))
         saved = dense.macs - grouped.macs
         rows.append([width, text.percent(grouped.macs / dense.macs), f"{shares[-1]:.2%}", text.count(saved)])
-    return _found(
+    return found_out(
         ("channels", "of the MACs", "of the parameters, norm included", "MACs saved at 14x14"),
         rows,
         "yes in what is saved, no in the share",
@@ -185,7 +187,7 @@ def groups_do_not_talk(_: Setting) -> dict[str, Any]:
         solved[name] = fmean(errors)
         rows.append([f"`{label}`", depth or "never", f"{fmean(errors):.2f} ± {stdev(errors):.2f}"])
     holds = solved["grouped"] > 0.8 and max(solved["shuffled"], solved["dense"]) < 0.5
-    return _found(
+    return found_out(
         ("four layers", "convolutions until all is mixed", "error left, of 1"),
         rows,
         "yes" if holds else "no",
@@ -247,7 +249,7 @@ def fits_small_machines(_: Setting) -> dict[str, Any]:
     weights, largest = needed[None]
     heavy = ", ".join(f"`{label}`" for label, n in needed.items() if label and n[0] >= weights)
     wide = ", ".join(f"`{label}`" for label, n in needed.items() if n[1] > largest)
-    return _found(
+    return found_out(
         ("resnet_small at 32x32", "weights, KiB", "largest map, KiB", "MACs"),
         rows,
         "yes for flash and MACs, with exceptions; no for working memory",
@@ -257,103 +259,11 @@ def fits_small_machines(_: Setting) -> dict[str, Any]:
     )
 
 
-def _compared(setting: Setting, name: str, labels: Sequence[str], **options: Any) -> dict[str, Any]:
-    """Train a small ResNet with each strategy; return the rows of the comparison by strategy."""
-    found = regroup.compare(
-        data="glyphs", image=setting.image, strategies=tuple(labels), seeds=setting.seeds, time=False,
-        out=setting.out / f"{name}-{setting.image}", **options,
-    )  # fmt: skip
-    return {row.strategy: row for row in found.rows if not row.error}
-
-
-def _accuracy(row: Any) -> str:
-    return text.accuracy(row.accuracy, row.spread)
-
-
-@claim(3, "More groups lose information, and accuracy", trains=True)
-def accuracy_over_groups(setting: Setting) -> dict[str, Any]:
-    """A small ResNet with 1, 2, 4 and 8 groups in its 3x3 convolutions, at equal width."""
-    labels = [f"grouped:groups={groups}" for groups in (2, 4, 8)]
-    rows = _compared(setting, "groups", labels)
-    order = [rows[label] for label in ("dense", *labels) if label in rows]
-    cells = [[f"`{r.strategy}`", text.count(r.parameters), text.count(r.macs), _accuracy(r)] for r in order]
-    lost = order[0].accuracy - order[-1].accuracy
-    noise = 2 * max(r.spread or 0.0 for r in order)
-    verdict = "yes" if lost > noise else "not shown"
-    return _found(
-        ("strategy", "params", "MACs", "accuracy ± spread"), cells, verdict,
-        f"At equal width 8 groups lose {lost:.2f} points; twice the largest spread is {noise:.2f}.",
-    )  # fmt: skip
-
-
-@claim(5, "Filters of different groups keep apart: they correlate in blocks", trains=True)
-def filters_correlate(setting: Setting) -> dict[str, Any]:
-    """Channels of a trained grouped layer and of the next one, correlated over the test images."""
-    rows = _compared(setting, "groups", [f"grouped:groups={groups}" for groups in (2, 4, 8)])
-    cells, ratios = [], []
-    for groups in (2, 4, 8):
-        matrix = torch.tensor(rows[f"grouped:groups={groups}"].correlation["matrix"])
-        blocks = [torch.arange(n) * groups // n for n in matrix.shape]
-        same = blocks[0][:, None] == blocks[1][None]
-        inside, across = float(matrix[same].mean()), float(matrix[~same].mean())
-        ratios.append(inside / max(across, 1e-9))
-        cells.append([groups, f"{inside:.3f}", f"{across:.3f}", f"{ratios[-1]:.2f}x"])
-    return _found(
-        ("groups", "inside a group", "across groups", "ratio"), cells,
-        "yes" if min(ratios) > 1.1 else "no",
-        "The mean strength with which a layer's channels go with those of the next, over the test images.",
-    )  # fmt: skip
-
-
-@claim(9, "Sparse relations between filters regularise: it can be better than dense", trains=True)
-def regularises(setting: Setting) -> dict[str, Any]:
-    """Loss on training and test images of a small ResNet, over its number of groups."""
-    rows = _compared(setting, "groups", [f"grouped:groups={groups}" for groups in (2, 4, 8)])
-    cells, gaps = [], {}
-    for name in ("dense", *(f"grouped:groups={groups}" for groups in (2, 4, 8))):
-        runs = rows[name].runs
-        losses = [(run.curves["train_loss"][-1], run.curves["test_loss"][-1]) for run in runs]
-        train, test = (fmean(values) for values in zip(*losses, strict=True))
-        gaps[name] = test - train
-        cells.append([f"`{name}`", f"{train:.3f}", f"{test:.3f}", f"{gaps[name]:.3f}", _accuracy(rows[name])])
-    falls = all(later <= earlier for earlier, later in pairwise(gaps.values()))
-    better = max(rows[n].accuracy for n in gaps if n != "dense") > rows["dense"].accuracy + (
-        rows["dense"].spread or 0
-    )
-    verdict = f"the gap {'falls' if falls else 'does not fall'} with groups; "
-    verdict += f"accuracy {'rises' if better else 'does not rise'}"
-    return _found(
-        ("strategy", "training loss", "test loss", "gap", "accuracy ± spread"), cells, verdict,
-        "Training images are varied and test images are not, so that a gap may be below zero.",
-    )  # fmt: skip
-
-
-@claim(14, "Depthwise before or after pointwise makes a difference", trains=True)
-def order_matters(setting: Setting) -> dict[str, Any]:
-    """A small ResNet with both orders."""
-    labels = ["separable", "separable:order=pointwise-depthwise"]
-    rows = _compared(setting, "order", labels)
-    first, second = (rows[label] for label in labels)
-    apart = abs(first.accuracy - second.accuracy)
-    noise = 2 * max(first.spread or 0.0, second.spread or 0.0)
-    cells = [
-        [f"`{r.strategy}`", text.count(r.parameters), text.count(r.macs), _accuracy(r)]
-        for r in (first, second)
-    ]
-    return _found(
-        ("strategy", "params", "MACs", "accuracy ± spread"), cells,
-        "a difference is shown" if apart > noise else "no difference is shown",
-        f"{apart:.2f} points; twice the larger spread is {noise:.2f}. Costs differ where channels change.",
-    )  # fmt: skip
-
-
 _RAN = Path(__file__).parent
 
 
-def _kept(name: str) -> Iterator[dict[str, Any]]:
-    import json
-
-    yield from json.loads((_RAN / name).read_text())["rows"]
+def _kept(name: str) -> dict[str, Any]:
+    return json.loads((_RAN / name).read_text())
 
 
 @claim(7, "Groups can run side by side, so that it is as fast as it is cheap")
@@ -362,20 +272,16 @@ def clock_keeps_promise(_: Setting) -> dict[str, Any]:
     measured and docs/strategies.json keeps.
     """
     rows = [
-        r
-        for r in _kept("strategies.json")
-        if (r["network"], r["size"], r["batch"], r["unit"]) == ("resnet18", 112, 1, "AVX-512")
+        row for row in rows_of(_kept("strategies.json")) if row.key[:4] == ("resnet18", 112, 1, "AVX-512")
     ]
     cells, kept = [], []
-    for r in sorted(rows, key=lambda r: r["macs"]):
-        promised, measured = r["dense_macs"] / r["macs"], r["dense_seconds"] / r["seconds"]["regroup"]
-        if promised > 1.1:
-            kept.append((measured / promised, r["strategy"]))
-        cells.append(
-            [f"`{r['strategy']}`", f"{promised:.2f}x", f"{measured:.2f}x", f"{measured / promised:.0%}"]
-        )
+    for row in sorted(rows, key=lambda row: row.macs):
+        share = row.measured / row.promised
+        if row.promised > 1.1:
+            kept.append((share, row.strategy))
+        cells.append([f"`{row.strategy}`", f"{row.promised:.2f}x", f"{row.measured:.2f}x", f"{share:.0%}"])
     (least, worst), (most, best) = min(kept), max(kept)
-    return _found(
+    return found_out(
         ("in a ResNet-18 at 112x112", "promised by MACs", "measured, compiled", "kept"), cells,
         "partly",
         f"Where MACs promise more than 1.1x, from {least:.0%} (`{worst}`) to {most:.0%} (`{best}`) of it is "
@@ -392,7 +298,7 @@ def resnext_against_inception(_: Setting) -> dict[str, Any]:
     from regroup.networks import networks
 
     cells, per = [], {}
-    for r in _kept("engine.json"):
+    for r in _kept("engine.json")["rows"]:
         if r["network"] in ("resnext50_32x4d", "googlenet_bn", "resnet50") and r["batch"] in (1, 16):
             macs = networks[r["network"]].claims.mega_macs
             times = [r["seconds"][who][1] for who in ("PyTorch", "regroup, frozen")]
@@ -401,7 +307,7 @@ def resnext_against_inception(_: Setting) -> dict[str, Any]:
                 [f"`{r['network']}`", r["batch"], f"{macs:,.0f}", *(f"{1e6 * t / macs:.2f}" for t in times)]
             )
     better = [per["resnext50_32x4d", b] < per["googlenet_bn", b] for b in (1, 16)]
-    return _found(
+    return found_out(
         ("network", "batch", "M MACs", "PyTorch, ns a k MAC", "regroup, ns a k MAC"), cells,
         "yes in PyTorch, for inference" if all(better) else "no",
         "Nanoseconds for a thousand multiply-adds; forward only, on two CPU "

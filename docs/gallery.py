@@ -14,8 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import generate
+
 from regroup.networks import SOURCES, Network, networks
 from regroup.ops.reach import fill
+from regroup.profiling.machine import Machine
 from regroup.report import text
 from regroup.strategies import Strategy, strategies
 from regroup.strategies.described import EXAMPLE, SIZE, Description, describe
@@ -35,20 +38,21 @@ FEATURED = {
 """Family -> network and block that its page shows; of others the smallest network's first with groups."""
 
 DOCS = Path(__file__).parent
+_NUMBER = re.compile(r"arXiv:(\d+\.\d+)")
 ADDRESS = "https://arxiv.org/abs/"
 
 
 def write(folder: Path) -> None:
     """Write all pages; what is as it was is left alone, so that Sphinx does not read it again."""
     pages = {"index": _index()}
-    speeds, times = _speeds(), _times()
+    speeds, times, counts = _speeds(), _times(), generate.load()["networks"]
     for name in strategies:
-        pages[f"strategies/{name}"] = "\n".join(_strategy(strategies[name], speeds))
-    families = _families()
-    for name, members in families.items():
-        pages[f"networks/{name}"] = "\n".join(_family(name, members, times))
+        pages[f"strategies/{name}"] = "\n".join(_strategy(strategies[name], speeds, times))
+    kinds = families()
+    for name, members in kinds.items():
+        pages[f"networks/{name}"] = "\n".join(_family(name, members, times, counts))
     pages["strategies/index"] = "\n".join(_strategies(speeds))
-    pages["networks/index"] = "\n".join(_networks(families, times))
+    pages["networks/index"] = "\n".join(_networks(kinds, times))
     for name, said in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,17 +70,32 @@ def _speeds() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _times() -> dict[str, dict[str, float]]:
-    """Return the seconds of an image by network: in PyTorch, compiled by regroup."""
-    kept = json.loads((DOCS / "networks.json").read_text())["networks"]
+    """Return the seconds of an image by network: in PyTorch, compiled by regroup; all of one machine."""
+    kept = generate.load()
     found = {
-        name: {"PyTorch": entry["seconds"]["median"]} for name, entry in kept.items() if entry["seconds"]
+        name: {"PyTorch": e["seconds"]["median"]} for name, e in kept["networks"].items() if e["seconds"]
     }
-    for row in json.loads((DOCS / "floor.json").read_text())["rows"]:
-        found.setdefault(row["network"], {})["regroup"] = row["seconds"]
-    for row in json.loads((DOCS / "engine.json").read_text())["rows"]:
-        if row["batch"] == 1:
-            found.setdefault(row["network"], {})["regroup"] = row["seconds"]["regroup, frozen"][1]
+    floors, engine = (json.loads((DOCS / f"{name}.json").read_text()) for name in ("floor", "engine"))
+    if floors["machine"] == kept["machine"]:
+        for row in floors["rows"]:
+            found.setdefault(row["network"], {})["regroup"] = row["seconds"]
+    if engine["machine"] == kept["machine"]:
+        for row in engine["rows"]:
+            if row["batch"] == 1:
+                found.setdefault(row["network"], {})["regroup"] = row["seconds"]["regroup, frozen"][1]
     return found
+
+
+def _timed(name: str) -> str:
+    """Return what `docs.times` measured of a network, in a sentence."""
+    kept = json.loads((DOCS / "times.json").read_text())
+    both = kept["networks"].get(name)
+    if both is None:
+        return f"`{name}` has not been timed: `python -m docs.times`, on a quiet machine."
+    ms = {who: text.milliseconds(1e3 * time["seconds"]) for who, time in both.items()}
+    noisy = any(time["verdict"] != "quiet" for time in both.values())
+    said = f"`{name}` takes {ms['PyTorch']} for an image in PyTorch and {ms['regroup']} compiled (frozen)"
+    return f"{said}, {'as far as a noisy clock says, ' if noisy else ''}on {Machine(**kept['machine'])}."
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Iterator[str]:
@@ -100,7 +119,7 @@ Every way of grouping, and every published network made of it: what it is, looks
 takes. All of it is written by `docs/gallery.py` from the code and from what was measured.
 
 - {{doc}}`strategies/index`: {len(list(strategies))} ways to stand in for a convolution
-- {{doc}}`networks/index`: {len(list(networks))} networks in {len(_families())} families
+- {{doc}}`networks/index`: {len(list(networks))} networks in {len(families())} families
 
 Click on the head of a column to sort a table.
 
@@ -150,7 +169,7 @@ def _figures(variant: Strategy, speeds: dict[str, Any], link: bool = False) -> l
     return cells
 
 
-def _strategy(cls: type[Strategy], speeds: dict[str, Any]) -> Iterator[str]:
+def _strategy(cls: type[Strategy], speeds: dict[str, Any], times: dict[str, Any]) -> Iterator[str]:
     found = describe(cls)
     yield f"# {found.name}"
     yield ""
@@ -176,6 +195,7 @@ def _strategy(cls: type[Strategy], speeds: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from table(_COLUMNS, [_figures(v, speeds) for v in cls.variants() if v.why_not(EXAMPLE) is None])
     yield from _options(found)
+    yield from _with(cls, times)
     yield "## Using it"
     yield ""
     yield f"""```python
@@ -197,6 +217,27 @@ def _options(found: Description) -> Iterator[str]:
     yield ""
     rows = [[f"`{o.name}`", o.text, o.allowed, f"`{o.default}`"] for o in found.options]
     yield from table(("option", "what it is", "allowed", "if not given"), rows, words=4)
+
+
+def _with(cls: type[Strategy], times: dict[str, Any]) -> Iterator[str]:
+    """Yield the networks of a strategy's paper: published figures, and ours."""
+    yield "## Published networks"
+    yield ""
+    numbers = set(_NUMBER.findall(cls.paper))
+    rows = [
+        _published(network, times, f"../networks/{family}.md")
+        for family, members in families().items()
+        for network in members
+        if numbers & set(_NUMBER.findall(network.paper))
+    ]
+    if rows:
+        yield "Those of the same paper; letters say where published figures come from"
+        yield "([list](../networks/index.md))."
+        yield ""
+        yield from table(("network", *_PUBLISHED), rows)
+    else:
+        yield "None of its paper is among ours; `regroup.replace` puts it into any."
+        yield ""
 
 
 def _drawn(what: str, **options: object) -> Iterator[str]:
@@ -223,30 +264,47 @@ def _prose(said: str) -> Iterator[str]:
             yield ""
 
 
-def _families() -> dict[str, list[Network]]:
+def families() -> dict[str, list[Network]]:
+    """Return the networks by the file that declares them."""
     found: dict[str, list[Network]] = {}
     for name in networks:
         found.setdefault(networks[name].build.__module__.rpartition(".")[2], []).append(networks[name])
     return dict(sorted(found.items()))
 
 
-def _networks(families: dict[str, list[Network]], times: dict[str, Any]) -> Iterator[str]:
+def shown(family: str, members: Sequence[Network]) -> tuple[str, str]:
+    """Return the network that a family's page shows, and which block of it; "": the first with groups."""
+    smallest = min(members, key=lambda network: network.claims.mega_macs)
+    return FEATURED.get(family, (smallest.name, ""))
+
+
+def _networks(kinds: dict[str, list[Network]], times: dict[str, Any]) -> Iterator[str]:
     yield "# Networks"
     yield ""
     yield (
         "Published figures, and ours; letters say where the published ones "
-        "come from. Milliseconds for one image, two threads;"
+        "come from. Milliseconds for one image; `-`: not measured."
     )
-    yield "`-`: not measured."
+    yield f"Measured on {Machine(**generate.load()['machine'])};"
+    yield "each family's page also has a time of another machine."
     yield ""
     yield from (f"- {letter}: {meaning}" for letter, meaning in SOURCES.items())
     yield ""
-    rows = [_published(n, times, f"{name}.md") for name, members in families.items() for n in members]
+    rows = []
+    for name, members in kinds.items():
+        for network in members:
+            first, *figures = _published(network, times, f"{name}.md")
+            rows.append([first, paper_of(network.paper), *figures])
     yield from table(("network", "paper", *_PUBLISHED), rows, words=2)
-    yield from _tree(list(families))
+    yield from _tree(list(kinds))
 
 
 _PUBLISHED = ("image", "parameters", "M MACs", "top-1 error", "top-5 error", "PyTorch, ms", "regroup, ms")
+_COUNTED = ("image", "parameters", "MACs", "if dense", "bytes", "rearranged", "depth", "to mix")
+_COUNTED_HOW = """Counted on the modules themselves, for one image ([all](../../networks.md)). *If dense*: how
+many times as many MACs with every convolution ungrouped; *rearranged*: the bytes that are moved and
+compute nothing; *to mix*: layers, from the grouped one where it takes longest, until every output depends on
+every channel that entered (1: no groups)."""
 
 
 def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
@@ -254,7 +312,7 @@ def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
     errors = [
         f"{e:.2f} % {claims.stated}" if e is not None else "-" for e in (claims.top1_error, claims.top5_error)
     ]
-    cells = [f"[`{network.name}`]({link})", paper_of(network.paper)] if link else [f"`{network.name}`"]
+    cells = [f"[`{network.name}`]({link})" if link else f"`{network.name}`"]
     cells += [
         "x".join(map(str, claims.size)),
         f"{claims.parameters:,}",
@@ -263,7 +321,14 @@ def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
     return [*cells, *errors, *(f"{1e3 * own[n]:.2f}" if n in own else "-" for n in ("PyTorch", "regroup"))]
 
 
-def _family(name: str, members: Sequence[Network], times: dict[str, Any]) -> Iterator[str]:
+def _counted(network: Network, counts: dict[str, Any]) -> list[str]:
+    found = dict(zip(generate.COLUMNS[1:], generate.cells(counts[network.name]), strict=True))
+    return [f"`{network.name}`", *(found[column] for column in _COUNTED)]
+
+
+def _family(
+    name: str, members: Sequence[Network], times: dict[str, Any], counts: dict[str, Any]
+) -> Iterator[str]:
     module = importlib.import_module(members[0].build.__module__)
     summary, _, rest = (module.__doc__ or name).partition("\n")
     title, _, said = summary.rstrip(".").partition(": ")
@@ -279,23 +344,29 @@ def _family(name: str, members: Sequence[Network], times: dict[str, Any]) -> Ite
     )
     yield f"Paper: {', '.join(papers)}. Followed: {', '.join(sources) or members[0].source}."
     yield ""
-    smallest = min(members, key=lambda network: network.claims.mega_macs)
-    shown, block = FEATURED.get(name, (smallest.name, ""))
+    drawn, block = shown(name, members)
     yield "## A block"
     yield ""
-    yield from _drawn(shown, **({"block": block} if block else {}))
+    yield from _drawn(drawn, **({"block": block} if block else {}))
     yield "## Its networks"
     yield ""
     yield "Letters: " + "; ".join(f"{k}: {v}" for k, v in SOURCES.items()) + "."
     yield ""
     yield from table(("network", *_PUBLISHED), [_published(n, times, "") for n in members])
+    yield _timed(drawn)
+    yield ""
+    yield "## What they cost and connect"
+    yield ""
+    yield _COUNTED_HOW
+    yield ""
+    yield from table(("network", *_COUNTED), [_counted(network, counts) for network in members])
     pretrained = [network.name for network in members if network.pretrained]
     yield "## Using it"
     yield ""
     yield f"""```python
 import regroup, torch
 
-model = regroup.create_model("{smallest.name}").eval()
+model = regroup.create_model("{drawn}").eval()
 image = torch.randn(1, *model.pretrained_cfg["input_size"])
 fast = regroup.compile(model, image)
 print(fast(image).shape)

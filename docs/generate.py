@@ -169,9 +169,17 @@ def _tables(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, figures: dict[str, Any]) -> str:
+    return f"| {' | '.join((f'`{name}`', *cells(figures)))} |"
+
+
+def cells(figures: dict[str, Any]) -> list[str]:
+    """Return what the columns after the name say of a network."""
     seconds = figures["seconds"]
-    cells = [
-        f"`{name}`",
+    time = "-"
+    if seconds:
+        time = text.milliseconds(1e3 * seconds["median"])
+        time += "" if seconds["verdict"] == "quiet" else " (!)"
+    return [
         "x".join(map(str, figures["size"])),
         f"{figures['parameters']:,}",
         text.count(figures["macs"]),
@@ -181,11 +189,8 @@ def _row(name: str, figures: dict[str, Any]) -> str:
         text.count(figures["activations"]),
         str(figures["depth"]),
         str(figures["mixing_depth"] or "never") + ("*" if figures["assumed"] else ""),
-        text.milliseconds(1e3 * seconds["median"]) + ("" if seconds["verdict"] == "quiet" else " (!)")
-        if seconds
-        else "-",
+        time,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Check the links of the site: those within it always, those to elsewhere where there is a connection.
 
+A page needs no network to be read: whatever it would load from elsewhere is a fault.
+
 python -m docs.links build/site
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +17,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+_LOADS = ("href", "src", "srcset", "data", "poster", "action")
+_SAID = ("canonical", "author", "next", "prev", "search", "index", "license")
+"""Links of a page's head that nothing is loaded for."""
+_IN_STYLES = re.compile(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""")
+
 
 class Page(HTMLParser):
     """What a page links to, and what can be linked to in it."""
@@ -21,6 +29,7 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.loaded: list[str] = []
         self.names: set[str] = {"", "top"}
         self.feed(path.read_text())
 
@@ -29,6 +38,10 @@ class Page(HTMLParser):
         found = dict(attrs)
         self.names |= {name for key in ("id", "name") if (name := found.get(key))}
         self.links += [link for key in ("href", "src") if (link := found.get(key))]
+        if tag != "a":
+            self.loaded += [
+                link for key in _LOADS if (link := found.get(key)) and found.get("rel") not in _SAID
+            ]
 
 
 def broken(site: Path) -> Iterator[str]:
@@ -44,6 +57,17 @@ def broken(site: Path) -> Iterator[str]:
                 yield f"{path.relative_to(site.resolve())}: {link}: there is no such file"
             elif target in pages and unquote(parts.fragment) not in pages[target].names:
                 yield f"{path.relative_to(site.resolve())}: {link}: there is no such place in it"
+
+
+def needed(site: Path) -> Iterator[str]:
+    """Yield what pages and styles would load from elsewhere to be shown."""
+    for path in sorted(site.rglob("*")):
+        found: list[str] = []
+        if path.suffix == ".html":
+            found = [link for link in Page(path).loaded if re.match(r"(?:https?:)?//", link)]
+        if path.suffix in (".html", ".css"):
+            found += _IN_STYLES.findall(path.read_text())
+        yield from (f"{path.relative_to(site)}: {link}: is loaded from elsewhere" for link in found)
 
 
 def outside(site: Path) -> list[str]:
@@ -68,7 +92,7 @@ def answers(address: str) -> str | None:
 
 def main(site: Path) -> int:
     """Print what is broken; 1 if anything is."""
-    wrong = list(broken(site))
+    wrong = [*broken(site), *needed(site)]
     addresses = outside(site)
     try:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:

@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -217,6 +218,30 @@ def test_the_tree_in_the_readme_is_true():
     there = {p.name + "/" for p in SOURCE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
     there |= {p.name for p in SOURCE.glob("*.py") if not p.name.startswith("__")}
     assert named == there
+
+
+@pytest.mark.parametrize("name", ["DESIGN.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"])
+def test_what_the_documents_name_is_there(name):
+    """Files, folders and targets of make; a path may begin at any folder, as it does among rooms."""
+    text = (ROOT / name).read_text()
+    named = set(re.findall(r"`([\w.-]+/[\w./-]*|[\w-]+\.(?:py|md|json))`", text))
+    named |= set(re.findall(r"\]\(((?!https?:)[^)#]+)", text))
+    there = [
+        f"{path}/" for folder in ("src", "docs", "tests", "examples") for path in (ROOT / folder).rglob("*")
+    ]
+    there += [f"/{path.name}/" for path in ROOT.iterdir()]
+    missing = {path for path in named if not any(f"/{path.strip('/')}/" in one for one in there)}
+    assert missing <= {"runs/digits", "report/index.html"}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M)) <= targets
+
+
+def test_the_floors_in_the_design_are_those_that_are_held():
+    drawn = re.search(r"## Floors.*?```\n(.*?)```", (ROOT / "DESIGN.md").read_text(), re.DOTALL)
+    assert drawn
+    rooms = [re.findall(r"\b([a-z_]+)(?:/|\.py)(?=\s|$)", line) for line in drawn[1].splitlines()]
+    held = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    assert [sorted(r) for r in rooms] == [sorted(layer.split(" | ")) for layer in held["layers"]]
 
 
 def test_the_examples_on_the_pages_run():

@@ -1,9 +1,11 @@
 """The site: what its pages link to is there, what they draw exists, and nothing public is left out."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from benchmarks.strategies import rows_of
 from docs import api, gallery, links
 
 import regroup
@@ -14,6 +16,25 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "learn").glob("*.md"), *(DOCS / "do").glob("*.md")])
 
 
+def kept(name):
+    return json.loads((DOCS / f"{name}.json").read_text())
+
+
+def sections(page):
+    """Return what stands under each heading of a page, by its words."""
+    parts = re.split(r"^#+ (.+)\n", page, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def tables(text):
+    """Return the rows of the tables in a text, each a cell for each column."""
+    lines = [
+        [c.strip() for c in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"
+    ]
+    head = lines[0] if lines else []
+    return [dict(zip(head, line, strict=True)) for line in lines[2:]]
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
@@ -22,14 +43,58 @@ def written(tmp_path_factory):
     return folder
 
 
-def test_every_strategy_network_and_public_name_has_its_place(written):
+def test_every_strategy_has_a_page_with_all_that_is_known_of_it(written):
     for name in strategies:
-        page = (written / "gallery" / "strategies" / f"{name}.md").read_text()
-        assert page.startswith(f"# {name}\n")
-        assert ("## Options" in page) == bool(gallery.describe(strategies[name]).options)
-        assert all(f"`{variant.label}`" in page for variant in strategies[name].variants())
+        cls, page = strategies[name], (written / "gallery" / "strategies" / f"{name}.md").read_text()
+        parts = sections(page)
+        title, definition = next(iter(parts.items()))
+        assert title == name
+        assert gallery.describe(cls).form in definition, "its definition"
+        assert re.search(r"[=*+/]|1/|\d", definition), f"{name}: its formula"
+        assert "Paper: " in definition
+        assert "```{draw} " in parts["What it looks like"]
+        costs = tables(parts["What it costs and connects"])
+        assert set(costs[0]) >= {"parameters", "MACs", "reach", "promised", "measured, AVX-512"}
+        for variant in cls.variants():
+            if variant.why_not(gallery.EXAMPLE) is None:
+                (row,) = [row for row in costs if f"`{variant.label}`" in row["strategy"]]
+                assert all(row.values()), f"{variant.label}: not measured"
+        assert ("Options" in parts) == bool(gallery.describe(cls).options)
+        numbers = set(re.findall(r"arXiv:\d+\.\d+", cls.paper))
+        own = [n for n in networks if numbers & set(re.findall(r"arXiv:\d+\.\d+", networks[n].paper))]
+        shown = {row["network"].split("`")[1] for row in tables(parts["Published networks"])}
+        assert shown == set(own)
+        assert "regroup.replace(" in parts["Using it"]
+        assert cls.__module__.replace(".", "/") + ".py" in parts["Using it"]
+
+
+def test_every_network_has_a_page_with_all_that_is_known_of_it(written):
+    counts, times = kept("networks")["networks"], kept("times")["networks"]
+    seen = set()
+    for family, members in gallery.families().items():
+        parts = sections((written / "gallery" / "networks" / f"{family}.md").read_text())
+        definition = next(iter(parts.values()))
+        assert "Paper: " in definition
+        assert "```{draw} " in parts["A block"]
+        published = {row["network"].strip("`"): row for row in tables(parts["Its networks"])}
+        counted = {row["network"].strip("`"): row for row in tables(parts["What they cost and connect"])}
+        assert set(published) == set(counted) == {network.name for network in members}
+        for network in members:
+            ours, theirs = counted[network.name], published[network.name]
+            assert ours["parameters"] == f"{counts[network.name]['parameters']:,}"
+            assert theirs["parameters"] == f"{network.claims.parameters:,}"
+            assert theirs["M MACs"] and ours["MACs"] and ours["if dense"] and ours["to mix"]
+        drawn = gallery.shown(family, members)[0]
+        assert set(times[drawn]) == {"PyTorch", "regroup"}, f"{drawn}: python -m docs.times"
+        assert f"`{drawn}` takes " in parts["Its networks"]
+        assert f'create_model("{drawn}")' in parts["Using it"]
+        seen |= set(published)
+    assert seen == set(networks)
     table = (written / "gallery" / "networks" / "index.md").read_text()
     assert all(f"[`{name}`](" in table for name in networks)
+
+
+def test_every_public_name_is_in_the_api(written):
     said = "".join(path.read_text() for path in (written / "api").glob("*.md"))
     assert all(f":: regroup.{name}\n" in said for name in regroup._HOME)
 
@@ -61,6 +126,16 @@ def test_pages_link_to_pages_that_are_there():
             assert target.exists() or generated, (page.name, link)
 
 
+def test_what_learn_says_of_speed_is_what_was_measured():
+    rows = {
+        r.strategy: r for r in rows_of(kept("strategies")) if r.key[:4] == ("resnet18", 112, 1, "AVX-512")
+    }
+    said = re.findall(r"^\| `(\S+)` \| (\S+)x \| (\S+)x \|$", (DOCS / "learn" / "speed.md").read_text(), re.M)
+    assert len(said) == 4
+    for name, *figures in said:
+        assert figures == [f"{rows[name].promised:.2f}", f"{rows[name].measured:.2f}"], name
+
+
 def test_every_page_is_in_the_contents():
     listed = set(re.findall(r"^([\w/]+)$", (DOCS / "index.md").read_text(), re.M))
     assert {page.stem for page in DOCS.glob("*.md")} - {"index", "learned_text"} <= listed
@@ -77,3 +152,19 @@ def test_links_of_a_site_are_checked(tmp_path):
         "b.html: no.png: there is no such file",
     ]
     assert links.outside(tmp_path) == ["https://x.y/z"]
+    assert list(links.needed(tmp_path)) == []
+
+
+def test_what_a_page_would_load_from_elsewhere_is_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<link rel="stylesheet" href="//f.g/s.css"><link rel="canonical" href="https://x.y/a.html">'
+        '<script src="https://x.y/s.js"></script><a href="https://x.y"></a><img src="here.png">'
+        "<style>@import 'https://x.y/t.css';</style>"
+    )
+    (tmp_path / "s.css").write_text(
+        "@font-face { src: url(https://x.y/f.woff) } p { background: url(b.png) }"
+    )
+    assert [line.split(": ")[1] for line in links.needed(tmp_path)] == [
+        *("//f.g/s.css", "https://x.y/s.js", "https://x.y/t.css"),
+        "https://x.y/f.woff",
+    ]

@@ -1,4 +1,4 @@
-"""A page as Chromium shows it: measured at several widths, in light and dark, and printed."""
+"""Pages as Chromium shows them: measured at several widths, in light and dark, and printed."""
 
 import html
 import json
@@ -16,15 +16,19 @@ FLAGS = [
 MEASURE = """
 async function measure(frame) {
   const view = frame.contentWindow, page = frame.contentDocument, wide = view.innerWidth;
+  if (!view.axe) view.eval(AXE);
   const shown = e => e.getClientRects().length && view.getComputedStyle(e).visibility == 'visible'
     && !e.closest('thead[data-hidden]');
   for (const head of page.querySelectorAll('.cards thead'))
     if (view.getComputedStyle(head).position == 'absolute') head.dataset.hidden = 1;
   const name = e => `${e.tagName}${e.id ? '#' + e.id : ''} ${(e.textContent || '').trim().slice(0, 40)}`;
   const all = [...page.body.querySelectorAll('*')].filter(shown);
+  const within = e => { for (let box = e.parentElement; box != page.body && box; box = box.parentElement)
+    if (/auto|scroll|hidden/.test(view.getComputedStyle(box).overflowX) || box.matches(DRAWERS)) return true;
+    return e.matches(DRAWERS); };
   const beyond = all.filter(e => { const r = e.getBoundingClientRect();
-    return r.right > wide + .5 || r.left < -.5; }).map(name);
-  const clipped = all.filter(e => e.matches('td, th, p, li, figcaption')
+    return (r.right > wide + .5 || r.left < -.5) && !(BOXES && within(e)); }).map(name);
+  const clipped = all.filter(e => e.matches('td, th, p, li, figcaption') && !(BOXES && within(e))
     && e.scrollWidth > e.clientWidth + 1).map(name);
   const covered = [];
   for (const svg of all.filter(e => e.matches('figure svg'))) {
@@ -52,11 +56,13 @@ async function measure(frame) {
   const box = e => { const r = e.getBoundingClientRect(); return [r.width, r.height].map(Math.round); };
   const framed = all.filter(e => e.id && e.matches('figure, table, .tiles'));
   const boxes = Object.fromEntries(framed.map(e => [e.id, box(e)]));
-  return {wide, beyond, clipped, covered, faint, axe, boxes, paper: behind(page.body)};
+  const words = [...page.querySelectorAll('figure svg text')].map(e => e.getBoundingClientRect().height);
+  const scrolls = page.documentElement.scrollWidth, least = Math.min(99, ...words);
+  return {wide, scrolls, least, beyond, clipped, covered, faint, axe, boxes, paper: behind(page.body)};
 }
 addEventListener('load', async () => {
   const out = {};
-  try { for (const frame of document.querySelectorAll('iframe')) out[frame.width] = await measure(frame); }
+  try { for (const frame of document.querySelectorAll('iframe')) out[frame.title] = await measure(frame); }
   catch (error) { out.error = String(error && error.stack || error); }
   document.body.textContent = 'MEASURED ' + JSON.stringify(out) + ' END';
 });
@@ -72,14 +78,39 @@ def _axe() -> str:
 def measured(page: str, widths: tuple[int, ...], folder: Path, *, dark: bool = False) -> dict[int, dict]:
     """Return what is beyond the page, clipped, covered, faint or inaccessible, by the window's width."""
     inner = html.escape(page.replace("</head>", f"<script>{_axe()}</script></head>"), quote=True)
-    frames = "".join(f'<iframe width="{w}" height="2000" srcdoc="{inner}"></iframe>' for w in widths)
+    frames = [f'<iframe title="{w}" width="{w}" height="2000" srcdoc="{inner}"></iframe>' for w in widths]
+    return {int(title): found for title, found in _framed(frames, folder, dark, boxes=False).items()}
+
+
+def seen(pages: list[Path], widths: tuple[int, ...], folder: Path, *, dark: bool = False) -> dict[str, dict]:
+    """Return the same of pages of a site, by file and width; what scrolls in a box of its own is not beyond.
+
+    `scrolls` is the width of all that there is, `least` the height of the smallest words of pictures.
+    """
+    frames = [
+        f'<iframe title="{page.name} {w}" width="{w}" height="1200" src="{page.as_uri()}"></iframe>'
+        for page in pages
+        for w in widths
+    ]
+    return _framed(frames, folder, dark, boxes=True)
+
+
+def _framed(frames: list[str], folder: Path, dark: bool, boxes: bool) -> dict[str, dict]:
     outer = folder / "outer.html"
-    outer.write_text(f'<!doctype html><meta charset="utf-8"><body><script>{MEASURE}</script>{frames}</body>')
-    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    dom = _run(folder, scheme, "--window-size=1600,2400", "--dump-dom", outer.as_uri()).stdout
+    axe = json.dumps(_axe() if boxes else "").replace("</", "<\\/")
+    known = f"const AXE = {axe}, BOXES = {str(boxes).lower()}, DRAWERS = '.sidebar-drawer, .toc-drawer';"
+    script = f"<script>{known}{MEASURE}</script>"
+    outer.write_text(f'<!doctype html><meta charset="utf-8"><body>{script}{"".join(frames)}</body>')
+    flags = [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--allow-file-access-from-files"]
+    dom = _run(folder, *flags[: 1 + boxes], "--window-size=1600,2400", "--dump-dom", outer.as_uri()).stdout
     found = json.loads(html.unescape(re.search(r"MEASURED (.*) END", dom, re.DOTALL)[1]))
     assert "error" not in found, found["error"]
-    return {int(width): result for width, result in found.items()}
+    return found
+
+
+def dom(page: Path, folder: Path, query: str = "") -> str:
+    """Return a page's HTML after its scripts have run."""
+    return _run(folder, "--dump-dom", page.as_uri() + query).stdout
 
 
 def screenshot(page: Path, folder: Path, width: int, height: int) -> Path:
@@ -98,4 +129,4 @@ def printed(page: Path, folder: Path) -> Path:
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)

@@ -15,6 +15,7 @@ from regroup.profiling.reach import reach
 from regroup.profiling.schematic import schematic
 from regroup.profiling.thinning import thinned
 from regroup.profiling.wiring import wiring
+from regroup.report.colouring import colours
 from regroup.report.draw import draw
 from regroup.spec import ConvSpec
 from regroup.strategies import strategies
@@ -165,3 +166,16 @@ def test_the_command_says_what_it_drew(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["draw", "resnet20", "--channels", "1", "--block", "stem", "--out", "grey.svg"])
     assert not ended.value.code and "depends on 1 of 1 inputs" in capsys.readouterr().out
+
+
+def test_what_a_learned_gather_picks_has_the_colour_of_the_group_that_reads_it():
+    """As in CondenseNet's figure 3: inputs of several groups, and of none, are grey."""
+    found = schematic(wiring(deployed("condensed:groups=4", 32), torch.zeros(1, 32, 14, 14)))
+    inputs, gathered, convolved = (row[0] for row in found.rows[:3])
+    of = colours(found).of
+    assert of[id(gathered)] == of[id(convolved)] == [n // 8 for n in range(32)]
+    readers = [set() for _ in inputs.channels]
+    for target, source in gathered.links[0].matrix.nonzero().tolist():
+        readers[source].add(target // 8)
+    assert of[id(inputs)] == [min(own) if len(own) == 1 else None for own in readers]
+    assert {len(own) for own in readers} >= {0, 1, 2}

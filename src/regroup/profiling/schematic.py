@@ -50,6 +50,11 @@ class Link:
         return int(self.matrix.sum(0).max()) <= 1 and int(self.matrix.sum(1).max()) <= 1
 
     @property
+    def picks(self) -> bool:
+        """Whether no channel comes from two: a gather may take one twice."""
+        return int(self.matrix.sum(1).max()) <= 1
+
+    @property
     def straight(self) -> bool:
         """Whether each channel goes to one, in the same order."""
         places = self.matrix.nonzero()[:, 1]

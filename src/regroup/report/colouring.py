@@ -28,7 +28,8 @@ def colours(found: Schematic) -> Colours:
     result = Colours()
     for row in found.rows:
         for part in row:
-            own = _behind(part, row, result)
+            own = _ahead(part, found) if _gathers(part) else []
+            own = own if any(c is not None for c in own) else _behind(part, row, result)
             result.of[id(part)] = own if any(c is not None for c in own) else _ahead(part, found)
     for part in found.parts:
         result.blocks[id(part)] = _blocks(part, found)
@@ -36,6 +37,11 @@ def colours(found: Schematic) -> Colours:
         if part.row == 0 and 1 < len(several) < len(part.channels):
             result.blocks[id(part)] = [(colour,) for colour in result.of[id(part)]]
     return result
+
+
+def _gathers(part: Part) -> bool:
+    """Return whether channels are picked, some of them twice: each copy is of the group that reads it."""
+    return bool(part.links) and all(x.picks for x in part.links) and not all(x.single for x in part.links)
 
 
 def _readers(part: Part, found: Schematic) -> list[tuple[Part, list[Link]]]:
@@ -52,7 +58,7 @@ def _grouped(part: Part, links: Sequence[Link]) -> tuple[list[int], list[list[in
     """Return the groups of a convolution: of its outputs, and of each link's channels; None if it has one."""
     targets, sources = components(links)
     groups = {n for n in targets if n >= 0}
-    mixes = part.kind == "convolution" or not all(link.single for link in links)
+    mixes = part.kind == "convolution" or not all(link.picks for link in links)
     return (targets, sources) if len(groups) > 1 and mixes else None
 
 
@@ -72,11 +78,12 @@ def _ahead(part: Part, found: Schematic) -> list[Colour]:
         return branches
     for reader, links in readers:
         link = next(link for link in links if link.source is part)
-        if not link.single or reader.kind == "sum":
+        if not link.picks or reader.kind == "sum":
             continue
-        further, colours = _ahead(reader, found), list(nothing)
+        further, into = _ahead(reader, found), [set[Colour]() for _ in nothing]
         for target, source in link.matrix.nonzero().tolist():
-            colours[source] = further[target]
+            into[source].add(further[target])
+        colours = [next(iter(own)) if len(own) == 1 else None for own in into]
         if any(c is not None for c in colours):
             return colours
         if reader.kind == "convolution" and len(part.channels) <= _SINGLE:
@@ -106,11 +113,11 @@ def _behind(part: Part, row: Sequence[Part], known: Colours) -> list[Colour]:
     """Return the colours of what the channels are made of: the same, or those of new groups."""
     inherited: list[Colour] = [None] * len(part.channels)
     for link in part.links:
-        if link.single:
+        if link.picks:
             own = known.of[id(link.source)]
             for target, source in link.matrix.nonzero().tolist():
                 inherited[target] = own[source] if inherited[target] is None else inherited[target]
-    mixing = [links for links in steps_of(part) if not all(link.single for link in links)]
+    mixing = [links for links in steps_of(part) if not all(link.picks for link in links)]
     siblings = _branches(row)
     if not mixing:
         alone = all(c is None for c in inherited) and part in siblings and len(siblings) > 1

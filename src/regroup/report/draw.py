@@ -133,7 +133,8 @@ def _stacked(strategy: Strategy, spec: ConvSpec, layers: int, progress: float) -
 def _notes(strategy: Strategy, spec: ConvSpec, reaches: dict[int, Tensor], progress: float) -> Iterator[str]:
     cost, dense = strategy.cost(spec, SIZE), spec.cost(SIZE)
     shares = text.percent(cost.parameters / dense.parameters), text.percent(cost.macs / dense.macs)
-    yield f"{shares[0]} of the parameters and {shares[1]} of the MACs of a dense one"
+    then = "" if progress == 1 else ", once it has learned"
+    yield f"{shares[0]} of the parameters and {shares[1]} of the MACs of a dense one{then}"
     (_, first), *more = sorted(reaches.items())
     said = f"an output depends on {_inputs(first)} of {first.shape[1]} inputs"
     yield said + "".join(f" after one layer, on {_inputs(reach)} after {n}" for n, reach in more)

@@ -22,3 +22,10 @@ for (const table of document.querySelectorAll("article table.docutils")) {
     head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
   });
 }
+
+// What scrolls can be reached by the keyboard, and parts of the page have names that tell them apart.
+for (const box of document.querySelectorAll("figure.drawn, pre, .table-wrapper"))
+  if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "pages");
+document.querySelector(".toc-drawer")?.setAttribute("aria-label", "on this page");
+for (const caption of document.querySelectorAll("p.caption[role=heading]")) caption.setAttribute("aria-level", "2");
