@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from regroup.engine.frontend.arrangements import RULES, SCORES
 from regroup.engine.frontend.capture import capture
 from regroup.engine.frontend.recognise import recognise
 from regroup.engine.graph import Torch
@@ -21,6 +22,7 @@ from regroup.engine.operators.select import MOVES
 from regroup.errors import EngineError
 from regroup.ops.dynamic import dynamic_conv
 from regroup.ops.shifted import shifted_conv
+from tests.engine import tokens
 from tests.engine.models import BATCH, channels_last, taken_apart
 
 _aten = torch.ops.aten
@@ -57,19 +59,26 @@ class Call(nn.Module):
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
-                graph = capture(self, [self.x], BATCH).graph
+                batch = BATCH
+                graph = capture(self, [self.x], batch).graph
             except EngineError:  # other arguments are of the sample's batch size
                 try:
-                    graph = capture(self, [self.x], len(self.x)).graph
+                    batch = len(self.x)
+                    graph = capture(self, [self.x], batch).graph
                 except EngineError:
                     return set(), set()
         before = {node: node.op.function.name() for node in graph.nodes}
-        recognise(graph)
+        recognise(graph, batch)
         left = {node for node in graph.nodes if isinstance(node.op, Torch)}
         return set(before.values()), {name for node, name in before.items() if node not in left}
 
 
-CLAIMED = tuple(sorted({*OPERATORS, *MOVES, *(f"aten::{name}" for name in pixels.MOVES)}))
+CLAIMED = tuple(
+    sorted(
+        {*OPERATORS, *MOVES}
+        | {name if "::" in name else f"aten::{name}" for name in (*pixels.MOVES, *RULES, *SCORES)}
+    )
+)
 """Every operator that the engine takes from PyTorch: what is added there is swept."""
 
 OPINFO_NAMES = {
@@ -83,6 +92,9 @@ OPINFO_NAMES = {
     "upsample_bilinear2d": ("nn.functional.upsample_bilinear", "nn.functional.interpolate"),
     "constant_pad_nd": ("nn.functional.pad",),
     "_softmax": ("softmax", "nn.functional.softmin"),
+    "_safe_softmax": ("nn.functional.scaled_dot_product_attention",),
+    "_scaled_dot_product_flash_attention_for_cpu": ("nn.functional.scaled_dot_product_attention",),
+    "glu": ("nn.functional.glu",),
     "clamp_min": ("clamp",),
     "split_with_sizes": ("split_with_sizes", "split"),
     "unsafe_view": ("view", "reshape", "flatten"),
@@ -370,6 +382,7 @@ def ours() -> list[Call]:
         "image": lambda x: x.relu().view(-1, 3, 2, 2),
         "image of pixels": lambda x: x.relu()[..., None, None],
     }
+    images |= tokens.CALLS
     scores = torch.randn(24)
     images["heads"] = lambda x: dynamic_conv(
         x,

@@ -243,6 +243,56 @@ def _matrix(s, x, y, n):
 
 
 @step
+def _tokens(s, x, y, n):
+    """Tokens beside a class token or a constant for each, a linear layer on them, and perhaps back."""
+    if not _is_image(x):
+        return x
+    rows = x.flatten(2).transpose(1, 2) if n % 2 else x.permute(0, 2, 3, 1).flatten(1, 2)
+    if n % 3 == 0:
+        rows = torch.cat([torch.arange(float(SIDE)).expand(len(x), 1, SIDE), rows], 1)[:, (n % 5 > 1) :]
+    if n % 3 == 1:
+        rows = rows + (torch.arange(len(rows[0])) % 4 - 1)[:, None]
+    rows = F.relu6(F.linear(rows, s.convs[1].weight[:, :, 0, 0], s.convs[n % 2].bias))
+    back = rows.transpose(1, 2)[..., -(SIDE**2) :].reshape(x.shape)
+    return (back, rows, rows.amax(1), rows.flatten(0, 1), rows[:, 0], back)[n % 6]
+
+
+@step
+def _attend(s, x, y, n):
+    """Attention whose scores are so far apart that one key gets everything: then it is exact."""
+    if not _is_image(x):
+        return x
+    x, y = F.hardtanh(x, -4, 4), F.hardtanh(_alike(x, y), -4, 4)
+    q, k, v = (
+        F.conv2d(z, s.convs[1].weight[:, (0, 2, 1, 4, 3)]).repeat(1, 2, 1, 1)[:, : 2 * (2 + n % 4)]
+        for z in (x, y, x)
+    )
+    if n % 3 == 1:
+        k, v = k[:, :, : SIDE - 1], v[:, :, : SIDE - 1]
+    if n % 5 == 1:  # rows are windows
+        q, k, v = (
+            z.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, (2, -1)).transpose(1, 2) for z in (q, k, k)
+        )
+    else:
+        q, k, v = (z.flatten(2).unflatten(1, (2, -1)).transpose(2, 3) for z in (q, k, v))
+    keys = k.shape[2]
+    nearer = torch.arange(float(keys)).flip(0) * 256
+    if n % 2:
+        z = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=nearer.expand(1, 1, q.shape[2], keys), scale=256.0 * keys
+        )
+    else:
+        z = ((q @ k.transpose(-2, -1)) * (256.0 * keys) + nearer).softmax(-1) @ v
+    z = z.transpose(1, 2).flatten(2)
+    if n % 5 == 1:
+        return (
+            F.relu6(z.reshape(len(x), SIDE, SIDE, -1).permute(0, 3, 1, 2))[:, :SIDE].amax(1, keepdim=True) + x
+        )
+    z = z.transpose(1, 2).reshape(len(x), -1, SIDE, SIDE)
+    return F.relu6(z.amax(1, keepdim=True) + x) if n % 7 else z
+
+
+@step
 def _expand(s, x, y, n):
     one = x[:1]
     return x + one.expand_as(x) if x.dim() and x.numel() else x

@@ -10,6 +10,7 @@ from regroup.kernels import problems as p
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.problems.view import Halo, View
 from regroup.kernels.templates.halo import Zeros
+from tests.kernels import attention as attentions
 from tests.kernels.reference import ACTIVATION
 
 _NO_HALO = Halo()
@@ -255,6 +256,11 @@ def softmax(rng: Random, exact: bool) -> p.Softmax:
     return p.Softmax(view(rng, *size, channels), view(rng, *size, channels))
 
 
+def attention(rng: Random, exact: bool) -> p.Attention:
+    """Return an attention, of as many heads of keys as of queries or of one for all."""
+    return attentions.attention(rng, view, rng.random() < 0.3)
+
+
 def response_norm(rng: Random, exact: bool) -> p.LocalResponseNorm:
     """Return a local response normalisation."""
     size, channels = [rng.randint(1, 6) for _ in range(2)], rng.randint(1, 40)
@@ -356,6 +362,7 @@ MAKERS: dict[str, Callable[[Random, bool], p.Problem]] = {
     "modulate": modulate,
     "pointwise": pointwise,
     "softmax": softmax,
+    "attention": attention,
     "response_norm": response_norm,
     "block_float": block_float,
     "largest": largest,

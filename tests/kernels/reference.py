@@ -12,7 +12,7 @@ from regroup.kernels import problems as p
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.ops.bounds import unit_roundoff
 from regroup.ops.shifted import ShiftedForm
-from tests.kernels import norms
+from tests.kernels import attention, norms
 
 U = unit_roundoff(torch.float32)
 
@@ -115,6 +115,8 @@ def expected(
             return Rounded(
                 result, U * result * (x.shape[0] + 8 + 4 * (x.double() - x.double().amax(0)).abs())
             )
+        case p.Attention():
+            return Rounded(*attention.expected(problem, tensors, parameters))
         case p.LocalResponseNorm():
             result = F.local_response_norm(
                 x.double()[None], problem.size, problem.alpha, problem.beta, problem.k

@@ -172,7 +172,7 @@ def _is_exact(problem: p.Problem) -> bool:
     averages = isinstance(problem, p.Pool | p.AdaptivePool) and problem.kind == "average"
     blends = isinstance(problem, p.Resize) and problem.mode == "bilinear"
     averages = averages or (isinstance(problem, p.AcrossChannels) and problem.kind == "average")
-    norms = p.Softmax | p.LocalResponseNorm | p.LayerNorm | p.Moments | p.NormScales
+    norms = p.Softmax | p.Attention | p.LocalResponseNorm | p.LayerNorm | p.Moments | p.NormScales
     return not (averages or blends or isinstance(problem, norms))
 
 
@@ -195,6 +195,8 @@ def _names(problem: p.Problem) -> list[str]:
         names += ["residual"] if problem.epilogue.residual is not None else []
         names += ["gate"] if problem.epilogue.gate is not None else []
         names += ["slope"] if problem.epilogue.slope is not None else []
+    if isinstance(problem, p.Attention):
+        names += ["keys", "values"]
     if isinstance(problem, p.Modulate):
         names.append("scales")
     if isinstance(problem, p.Pointwise) and problem.factor is not None:

@@ -41,8 +41,9 @@ class Value:
     per: int = 1
 
     def like(self, shape: Shape, name: str | None = None) -> Value:
-        """Return a new value of as many images, of its name if no other is given."""
-        return Value(shape, self.name if name is None else name, per=self.per)
+        """Return a new value of another shape, of its name if no other is given, and like it in all else."""
+        name = self.name if name is None else name
+        return Value(shape, name, self.batched, self.native, self.per)
 
     def __repr__(self) -> str:
         return f"{self.name or 'value'}{list(self.shape)}"

@@ -107,12 +107,6 @@ def recognises_several(function: Callable[[Graph], None]) -> Callable[[Graph], N
     return function
 
 
-def recognises_layouts(function: Callable[[Graph], None]) -> Callable[[Graph], None]:
-    """Register what writes another layout as the engine's own, before all else looks at the graph."""
-    SEVERAL.insert(0, function)
-    return function
-
-
 class Moved(Protocol):
     """A tensor that holds the numbers of an image in other places."""
 

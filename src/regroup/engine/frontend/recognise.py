@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from regroup.engine.frontend.arrangements import arrange
 from regroup.engine.frontend.capture import Capture, capture
-from regroup.engine.frontend.sequences import sequences_to_images
 from regroup.engine.frontend.tidy import join_views, leave_out_empty
 from regroup.engine.graph import Graph, Node, Torch, Value
 from regroup.engine.operators import OPERATORS
@@ -22,13 +22,19 @@ def record(model: Callable, examples: Sequence[Tensor], batch: int) -> Capture:
         EngineError: it cannot be recorded.
     """
     recorded = capture(model, examples, batch)
-    sequences_to_images(recorded.graph, recorded.macs)
-    recognise(recorded.graph)
+    recognise(recorded.graph, batch, recorded.macs)
     return recorded
 
 
-def recognise(graph: Graph) -> None:
-    """Replace every node that is understood; the others say why not."""
+def recognise(graph: Graph, batch: int, macs: dict[Node, int] | None = None) -> None:
+    """Replace every node that is understood; the others say why not.
+
+    Args:
+        graph: is changed.
+        batch: images that it was recorded with.
+        macs: of its nodes; follow them.
+    """
+    arrange(graph, batch, macs)
     for recognise_one in SEVERAL:
         recognise_one(graph)
     join_views(graph)

@@ -116,7 +116,7 @@ def _group_norm(call: Call) -> Op | None:
 
 @recognises("native_layer_norm")
 def _layer_norm(call: Call) -> Op | None:
-    """Of a vector; of images whose channels are last, see `recognise_channels_last`."""
+    """Of a vector; of images whose channels are last, see `frontend/arrangements`."""
     if len(call.out) != 1 or tuple(call.normalized_shape) != call.out or not known(call.weight, call.bias):
         return None
     return LayerNorm(call.eps, *affine(call.out[0], call.weight, call.bias))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regroup.kernels.problems.attention import Attention, Tokens
 from regroup.kernels.problems.base import Problem, Shape
 from regroup.kernels.problems.blocks import BlockFloatingPoint, Blocks, IntegerConv, Integers, ToIntegers
 from regroup.kernels.problems.chain import Chain
@@ -17,7 +18,7 @@ from regroup.kernels.problems.channels import (
 from regroup.kernels.problems.conv import Conv, Linear
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.problems.fused import NO_EPILOGUE, NO_PROLOGUE, Epilogue, Prologue
-from regroup.kernels.problems.pointwise import Pointwise
+from regroup.kernels.problems.pointwise import Constant, Pointwise
 from regroup.kernels.problems.pool import AdaptivePool, Pool
 from regroup.kernels.problems.resize import Pick, Resize
 
@@ -26,9 +27,11 @@ __all__ = [
     "NO_PROLOGUE",
     "AcrossChannels",
     "AdaptivePool",
+    "Attention",
     "BlockFloatingPoint",
     "Blocks",
     "Chain",
+    "Constant",
     "Conv",
     "DynamicConv",
     "Epilogue",
@@ -50,4 +53,5 @@ __all__ = [
     "Shape",
     "Softmax",
     "ToIntegers",
+    "Tokens",
 ]

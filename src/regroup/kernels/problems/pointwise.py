@@ -1,10 +1,10 @@
-"""Elementwise work, copies among it."""
+"""Elementwise work, copies among it; constants."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regroup.kernels.problems.base import Fused, Shape
+from regroup.kernels.problems.base import Fused, Problem, Shape
 from regroup.kernels.problems.view import View
 
 
@@ -42,3 +42,18 @@ class Pointwise(Fused):
     def parameters(self) -> dict[str, Shape]:
         """What is fused, per channel of `y`."""
         return self.fused_parameters(self.y.channels)
+
+
+@dataclass(frozen=True)
+class Constant(Problem):
+    """Write `numbers`, (channels, height, width), to `y`; there is no input, `x` is `y`."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The one tensor."""
+        return (self.y,)
+
+    @property
+    def parameters(self) -> dict[str, Shape]:
+        """All of them."""
+        return {"numbers": (self.y.channels, self.y.height, self.y.width)}

@@ -7,8 +7,10 @@ from regroup.kernels.lines.problem import Forward, InputGradient, SumParts, Weig
 from regroup.kernels.machine.target import Target
 from regroup.kernels.problems import (
     AdaptivePool,
+    Attention,
     BlockFloatingPoint,
     Chain,
+    Constant,
     Conv,
     IntegerConv,
     Linear,
@@ -24,6 +26,7 @@ from regroup.kernels.problems import (
 )
 from regroup.kernels.problems.dynamic import DynamicConv, Largest
 from regroup.kernels.templates import (
+    attention,
     chain,
     dense,
     dynamic,
@@ -68,10 +71,14 @@ def kernels(problem: Problem, target: Target) -> list[Kernel]:
             return [*dynamic.candidates(problem, target)]
         case Pointwise():
             return [*pointwise.candidates(problem, target)]
+        case Constant():
+            return pointwise.constants(problem, target)
         case Pool() | AdaptivePool():
             return pool.candidates(problem, target)
         case Resize() | Pick():
             return [*resize.candidates(problem, target)]
+        case Attention():
+            return attention.candidates(problem, target)
         case Moments() | NormScales() | Modulate():
             return norms.candidates(problem, target)
         case BlockFloatingPoint() | ToIntegers():

@@ -6,7 +6,7 @@ import numpy as np
 
 from regroup.kernels.language.code import Code, Operand, Value
 from regroup.kernels.machine.target import Target
-from regroup.kernels.problems import Pointwise
+from regroup.kernels.problems import Constant, Pointwise
 from regroup.kernels.templates.base import Kernel, Parameters, ceil_div
 from regroup.kernels.templates.parts.finish import Finish, Pixel
 from regroup.kernels.templates.parts.stage import prepared
@@ -164,3 +164,35 @@ def candidates(work: Pointwise, target: Target) -> list[Elementwise]:
     if any(view.channel_pitch != 1 for view in others):
         return []
     return [Elementwise(work, target)]
+
+
+class Numbers(Kernel):
+    """Constants, pixel by pixel."""
+
+    template = "constant"
+
+    def __init__(self, problem: Constant, target: Target) -> None:
+        super().__init__(problem, target)
+        y = problem.y
+        self.items, self.rows, self.tile = y.height, 1, "1x1"
+        self.packed = y.height * y.width * y.channels
+        self.cycles = y.height * y.width * (2 + 2.0 * ceil_div(y.channels, target.lanes))
+
+    def _pack(self, parameters: Parameters) -> np.ndarray:
+        return parameters["numbers"].transpose(1, 2, 0).astype(np.float32).ravel()
+
+    def _emit(self, name: str) -> list[Code]:
+        code, (out, packed) = self._open(name)
+        _, low, high, _ = code.arguments
+        view = self.problem.y
+        for y in code.each(low, high, name="row"):
+            for x in code.each(0, view.width, name="column"):
+                source = packed + (code.integer(y) * view.width + x) * view.channels
+                for c, count in vectors(code, view.channels):
+                    code.store(code.load(source + c, count), address(view, out, y, x) + c, count)
+        return [code]
+
+
+def constants(problem: Constant, target: Target) -> list[Kernel]:
+    """Return the one way to write constants, if the layout allows."""
+    return [Numbers(problem, target)] if problem.y.channel_pitch == 1 else []
