@@ -8,14 +8,13 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
 
 import regroup
 import regroup.interop.timm as interop
-from regroup.errors import EngineWarning, NetworkError
+from regroup.errors import NetworkError
 from regroup.networks import create_model, networks
 from regroup.networks.backbone import Backbone
 from regroup.ops.shapes import without_numbers
@@ -129,27 +128,3 @@ def test_a_compiled_decoder_is_as_good_as_pytorch(decoder: str, encoder: str) ->
         pytest.skip(f"smp has no such pair: {error}")
     x = torch.randn(2, 3, 128 if decoder == "PAN" else 64, 64 if decoder != "PAN" else 128)
     assert_as_good_as_pytorch(model, regroup.compile(model, x)(x), x)
-
-
-def test_a_detector_says_why_it_runs_in_pytorch_and_takes_a_compiled_backbone() -> None:
-    """Boxes are chosen by numbers of tensors, which no recording knows; the backbone knows nothing of it."""
-    torch.manual_seed(0)
-    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).eval()
-    x = torch.randn(1, 3, 320, 320)
-    with pytest.warns(EngineWarning, match="all of the network runs in PyTorch.* depends on the numbers"):
-        fast = regroup.compile(model, x)
-    with torch.no_grad():
-        (found,), (theirs,), maps = fast(x), model(x), model.backbone(x)
-    assert found.keys() == theirs.keys() and all(torch.equal(found[key], theirs[key]) for key in found)
-    backbone = regroup.compile(model.backbone, x, strict=True)
-    scale = torch.finfo(torch.float32).eps
-    for name, ours in backbone(x).items():
-        with torch.no_grad():
-            exact = model.backbone.double()(x.double())[name]
-        model.backbone.float()
-        error, known = ((y - exact).square().mean().sqrt() for y in (ours, maps[name]))
-        assert error <= 2 * known + scale * exact.abs().mean()
-    model.backbone = backbone
-    with torch.no_grad():
-        (again,) = model(x)
-    assert again.keys() == theirs.keys() and again["boxes"].shape[1] == 4

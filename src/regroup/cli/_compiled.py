@@ -23,4 +23,6 @@ def compiled(chosen: Chosen, shape: tuple[int, ...], *, quiet: bool, threads: in
     images = torch.zeros(shape)
     chosen.check(images)
     with bar("kernels", quiet=quiet) as progress:
-        return compile(chosen.model, images, progress, threads=threads)
+        fast = compile(chosen.model, images, progress, threads=threads)
+        fast(images)  # what cannot be recorded as a whole is compiled module by module, as these are called
+    return fast

@@ -171,7 +171,7 @@ def check_call(inputs: Inputs, example: Inputs, *, dynamic: bool) -> None:
                 f"{inputs.named()[i][0]} has shape {tuple(x.shape)}; this network was compiled for "
                 f"{batched(like)}: compile it again for other {sizes}"
             )
-        if x.dtype != like.dtype or x.dtype != torch.float32 or not _is_plain(x):
+        if x.dtype != like.dtype or x.dtype != torch.float32 or not is_plain(x):
             check_tensors([inputs.named()[i]])
             if x.dtype != like.dtype:
                 raise EngineError(f"{inputs.named()[i][0]} is {x.dtype}; it was compiled for {like.dtype}")
@@ -197,6 +197,7 @@ def check_tensors(named: Sequence[tuple[str, Tensor]]) -> None:
             raise EngineError(f"{name} is {kind}; it must be a dense tensor: pass x.to_dense()")
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
+    """Tell whether a tensor is dense, on the CPU, and wants no gradient."""
     plain = x.device.type == "cpu" and x.layout == torch.strided and not x.is_nested and not x.is_quantized
     return plain and not (x.requires_grad and torch.is_grad_enabled())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from regroup.engine.frontend.inputs import Inputs, check_tensors
+from regroup.engine.frontend.inputs import Inputs, check_tensors, is_plain
 from regroup.engine.running.bound import does_not_fit, is_training
 from regroup.errors import EngineError
 
 _TRACING = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "PROXY", "FUNCTIONAL"))
+
+KINDS = frozenset({Tensor, nn.Parameter, nn.Buffer})
+"""Others are of somebody who traces, or follows, what is done to them."""
 
 
 class NotScripted:
@@ -49,3 +53,22 @@ def check_example(model: nn.Module, inputs: Inputs) -> None:
     reason = does_not_fit(model, inputs)
     if reason:
         raise EngineError(f"the model does not take such an example: {reason}")
+
+
+def is_inference(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether native code may be called with such tensors now, as if it were the model's own code."""
+    if (
+        torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or is_traced()
+    ):
+        return False
+    if not tensors or not tensors[0].dim():
+        return False
+    return all(type(x) in KINDS and _can_be_given(x) for x in tensors)
+
+
+def _can_be_given(x: Tensor) -> bool:
+    known = x.dtype == torch.float32 or not (x.is_floating_point() or x.is_complex())
+    return known and is_plain(x)

@@ -14,7 +14,9 @@ def code(plan: Plan, step: int | str, form: Form = "listing") -> str:
         EngineError: nothing runs natively.
         ParameterError: there is no such step, or form.
     """
-    layouts = [s.program.layout for s in plan.segments if isinstance(s, NativeSegment)]
+    parts = () if plan.parts is None else plan.parts.shown()
+    segments = [*plan.segments, *(segment for _, of, _ in parts for segment in of.segments)]
+    layouts = [s.program.layout for s in segments if isinstance(s, NativeSegment)]
     places = [(layout, number) for layout in layouts for number in range(len(layout.names))]
     if not places:
         raise EngineError("no step runs natively, so there is no code: explain() says why")

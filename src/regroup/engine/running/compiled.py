@@ -27,7 +27,7 @@ from regroup.engine.frontend.onnx import OnnxModel
 from regroup.engine.frontend.onnx import load as load_onnx
 from regroup.engine.running import explain as explaining
 from regroup.engine.running.bound import Bound, Function, as_module, is_training, saved_by
-from regroup.engine.running.checks import NotScripted, check_example, is_traced
+from regroup.engine.running.checks import KINDS, NotScripted, check_example, is_traced
 from regroup.engine.running.code import code as code_of
 from regroup.engine.running.plan import Plan, how_many
 from regroup.engine.running.prepared import Prepared, Progress
@@ -36,9 +36,6 @@ from regroup.kernels.machine.threads import Lock, within_fork
 from regroup.kernels.program.code import Form
 
 _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-
-_KINDS = {Tensor, nn.Parameter, nn.Buffer}
-"""Others are of somebody who traces, or follows, what is done to them."""
 
 
 def compile(
@@ -74,7 +71,8 @@ def compile(
             a second or some; otherwise they are an error.
         sizes: how many sizes, and other forms of a call, are kept at a time, each with weights and code of
             its own; the oldest goes.
-        strict: it is an error, not a warning, if less than half of the multiply-adds run as native code.
+        strict: it is an error, not a warning, if less than half of the multiply-adds run as native code; of a
+            model that cannot be recorded as a whole that is known after its first call.
         threads: how many threads native code uses; as many as PyTorch is set to at each call, by default.
             What runs in PyTorch in between has PyTorch's number.
 
@@ -117,7 +115,8 @@ class Compiled(NotScripted, nn.Module):
     The model's Python code runs when a batch size comes for the first time, on tensors without numbers, and
     not in every call (so what it prints is printed then). One plan serves all batch sizes at which that
     gives the same; others have plans of their own. The model is left as it was. A model that does more than
-    compute runs in PyTorch, call by call, and `explain()` says why: if it changes what it holds
+    compute is called anew every time, with those of its modules as native code that only compute, and
+    `explain()` says why: if it changes what it holds
     (attributes, lists, closures, globals), finds names by eval or globals(), reads what each thread or
     context has of its own, draws random numbers, has forward hooks (but those marked
     `regroup.ops.hooks.stateless`), looks at numbers of tensors, writes into its input, returns objects that
@@ -204,7 +203,7 @@ class Compiled(NotScripted, nn.Module):
         if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
             return self.original.forward(*args, **kwargs)  # its layers are known by their names here
         inputs = take(args, kwargs)
-        if not _KINDS.issuperset(map(type, inputs.tensors)):
+        if not KINDS.issuperset(map(type, inputs.tensors)):
             return self.original(*args, **kwargs)
         if is_training(self.original):
             raise EngineError("the model is in training mode: call model.eval(); this is for inference only")

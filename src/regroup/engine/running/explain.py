@@ -36,6 +36,8 @@ def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) ->
         inputs: as many images as it was recorded with.
         threads: of native code; as many as PyTorch has by default.
     """
+    if plan.capture is None and plan.parts is not None:
+        return _in_parts(plan, threads)
     threads = how_many(threads)
     # a model left to PyTorch is not run: that might change it
     total = call_time(lambda: plan.run(inputs, threads)) if plan.capture is not None else CallTime()
@@ -48,17 +50,45 @@ def explain(plan: Plan, inputs: Sequence[Tensor], threads: int | None = None) ->
     steps = [step for segment in segments for step in segment.get("steps", ())]
     macs = sum(part["macs"] for step in steps for part in step["parts"])
     images = max(plan.batch, 1)
-    return {
-        "threads": threads,
-        "why_threads": why_not_more(),
+    return _common(plan, threads) | {
         "peak_gflops": peak,
-        "why_pytorch": plan.why,
-        "batch_sizes": list(plan.batch_sizes),
         "passes": [_change(change) for change in plan.changes],
         "segments": segments,
         "total": _speed(macs, sum(step["executed_macs"] for step in steps), total.least / images, peak)
         | {"steps": len(steps), "macs": macs, "arena_bytes": _arena_bytes(plan)}
+        | {"executed_macs": sum(step["executed_macs"] for step in steps)}
         | {"spread": total.spread, "running": total.running},
+    }
+
+
+def _common(plan: Plan, threads: int) -> dict[str, Any]:
+    return {
+        "threads": threads,
+        "why_threads": why_not_more(),
+        "why_pytorch": plan.why,
+        "batch_sizes": list(plan.batch_sizes),
+    }
+
+
+def _in_parts(plan: Plan, threads: int | None) -> dict[str, Any]:
+    """Return the steps of the modules that run natively, each as it was called last; the sum is theirs."""
+    assert plan.parts is not None
+    found = {name: explain(of, inputs, threads) for name, of, inputs in plan.parts.shown()}
+    totals = [data["total"] for data in found.values()]
+    peak = max((data["peak_gflops"] for data in found.values()), default=peak_gflops() * how_many(threads))
+    names = ("microseconds", "steps", "macs", "executed_macs")
+    whole = {name: sum(total[name] for total in totals) for name in names}
+    speed = _speed(whole["macs"], whole.pop("executed_macs"), whole["microseconds"] / 1e6, peak)
+    arena = max((total["arena_bytes"] for total in totals), default=0)
+    worst = {
+        "spread": max((total["spread"] for total in totals), default=0.0),
+        "running": min((total["running"] for total in totals), default=1.0),
+    }
+    return _common(plan, how_many(threads)) | {
+        "peak_gflops": peak,
+        "passes": [],
+        "segments": [one | {"module": name} for name, data in found.items() for one in data["segments"]],
+        "total": whole | speed | {"arena_bytes": arena} | worst,
     }
 
 
@@ -151,8 +181,11 @@ def _line(cells: Sequence[str]) -> str:
 
 def rows(data: dict[str, Any]) -> Iterator[tuple[list[str], str | None]]:
     """Yield the cells of each row; and, for what PyTorch runs, why that is."""
-    number = 0
+    number, module = 0, None
     for segment in data["segments"]:
+        if segment.get("module") != module:
+            module = segment["module"]
+            yield ["", "", "", "", module, "", ""], f"calls {module}, which runs as follows"
         if segment["runs"] == "PyTorch":
             for operator in segment["operators"]:
                 yield ["", "", "", "", "PyTorch", "", ""], operator["why"]
@@ -173,7 +206,8 @@ def before(data: dict[str, Any]) -> list[str]:
     """Return the lines that stand before the steps."""
     why = data["why_pytorch"]
     lines = [data["why_threads"]] if data["why_threads"] else []
-    return [*lines, f"all of it runs in PyTorch: {why}"] if why else lines
+    what = "its modules run one by one" if data["segments"] else "all of it runs in PyTorch"
+    return [*lines, f"{what}: {why}"] if why else lines
 
 
 def after(data: dict[str, Any]) -> list[str]:

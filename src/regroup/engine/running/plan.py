@@ -16,6 +16,7 @@ from regroup.engine.frontend.capture import Capture
 from regroup.engine.graph import Graph, Node, Value
 from regroup.engine.passes import Change, optimise
 from regroup.engine.placing.schedule import Schedule, divide
+from regroup.engine.running.parts import Parts
 from regroup.kernels.machine.threads import say_one_thread, torch_threads, within_fork
 from regroup.kernels.program import Call, Program
 
@@ -25,6 +26,8 @@ _SHARED_WEIGHTS = 8 << 20
 With fewer, each thread takes whole images and waits for no other; the weights come from the shared cache.
 """
 
+
+ALL = "all of the network runs in PyTorch"
 
 _MOST_REASONS = 3
 """Named in a warning."""
@@ -134,7 +137,7 @@ class TorchSegment:
         return self.graph.evaluate(inputs)
 
 
-def _nothing(*inputs: Tensor) -> None:
+def _nothing(inputs: Sequence[Tensor], threads: int | None) -> None:
     raise AssertionError("a plan without segments has a model to fall back to")
 
 
@@ -147,10 +150,13 @@ class Plan:
         segments: in order; empty when all is left to PyTorch.
         capture: what was recorded; its graph has only inputs and outputs left.
         changes: what each pass did to its graph.
-        fallback: the model, when all is left to PyTorch.
-        why: the reason for that.
+        fallback: what runs the model when it is no graph: called with its inputs, and threads of native code.
+        parts: its modules that run natively all the same, if there may be any.
+        why: the reason why it is no graph.
         stateful: the reason is that the model changes what it holds, or draws random numbers.
         batch_sizes: those that it is known to be right for.
+        macs: multiply-adds at that batch size.
+        native_macs: those of them that run as native code.
         complaint: what to tell the user where most of the network is left to PyTorch.
     """
 
@@ -158,28 +164,44 @@ class Plan:
     segments: list[NativeSegment | TorchSegment] = field(default_factory=list)
     capture: Capture | None = None
     changes: Sequence[Change] = ()
-    fallback: Callable[..., Any] = _nothing
+    fallback: Callable[[Sequence[Tensor], int | None], Any] = _nothing
+    parts: Parts | None = None
     why: str = ""
     stateful: bool = False
     batch_sizes: list[int] = field(default_factory=list)
+    macs: int = 0
+    native_macs: int = 0
     complaint: str = ""
 
     @property
     def summary(self) -> str:
         """How much of it runs where, in a line."""
         if self.capture is None:
-            return f"all of it runs in PyTorch: {self.why}"
+            found = [] if self.parts is None else self.parts.native
+            those = f"{len(found)} modules of it are native" if found else "all of it runs in PyTorch"
+            return f"{those}: {self.why}"
         native = sum(len(s.work) for s in self.segments if isinstance(s, NativeSegment))
         left = sum(len(s.reasons) for s in self.segments if isinstance(s, TorchSegment))
         rest = f", {left} operators in PyTorch in between: see explain()" if left else ""
         return f"{native} native steps{rest}"
+
+    @property
+    def warning(self) -> str:
+        """What to tell the user if most of the network, as far as it is known, is left to PyTorch."""
+        share = None if self.parts is None else self.parts.share
+        if share is None:
+            return self.complaint
+        if share > 0.5:
+            return ""
+        some = f"{_only(share)}, for it cannot be recorded as a whole: {self.why}"
+        return some if share else f"{ALL}: {self.why}"
 
     def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> Any:
         """Return what the model returns; native code runs on `threads`, or on as many as PyTorch does."""
         with torch.no_grad(), within_fork():
             if self.capture is None:
                 say_one_thread()
-                return self.fallback(*inputs)
+                return self.fallback(inputs, threads)
             env: dict[Value, Tensor] = dict(zip(self.capture.graph.inputs, inputs, strict=True))
             for segment in self.segments:
                 results = segment.run([env[value] for value in segment.inputs], threads)
@@ -199,10 +221,17 @@ def build_plan(recorded: Capture, batch: int, progress: Callable[[int, int], Non
             segments.append(TorchSegment(part.graph, own))
         else:
             segments.append(NativeSegment(part.graph, steps, steps.build(progress)))
-    plan = Plan(batch, segments, recorded, changes, complaint=_complaint(recorded, reasons))
+    macs = sum(recorded.macs.values())
+    native = macs - sum(recorded.macs.get(node, 0) for node in reasons)
+    plan = Plan(batch, segments, recorded, changes, macs=macs, native_macs=native)
+    plan.complaint = _complaint(recorded, reasons)
     # with the nodes go the weights, which the programs have in their own order
     recorded.graph.nodes, recorded.macs = [], {}
     return plan
+
+
+def _only(share: float) -> str:
+    return f"only {share:.0%} of the network's multiply-adds run as native code"
 
 
 def _complaint(recorded: Capture, reasons: dict[Node, str]) -> str:
@@ -213,5 +242,4 @@ def _complaint(recorded: Capture, reasons: dict[Node, str]) -> str:
     if 2 * left.total() <= total:
         return ""
     worst = "; ".join(f"{macs / total:.0%}: {why}" for why, macs in left.most_common(_MOST_REASONS) if macs)
-    native = f"only {1 - left.total() / total:.0%} of the network's multiply-adds run as native code"
-    return f"{native}; PyTorch does {worst}: see explain()"
+    return f"{_only(1 - left.total() / total)}; PyTorch does {worst}: see explain()"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from regroup.engine.frontend.fingerprint import fingerprint
 from regroup.engine.frontend.recognise import record
 from regroup.engine.frontend.recorder import StatefulError
-from regroup.engine.running.plan import Plan, build_plan
+from regroup.engine.running.parts import Parts
+from regroup.engine.running.plan import ALL, Plan, build_plan
 from regroup.errors import EngineError, EngineWarning
 from regroup.kernels.machine.target import Target
 
@@ -33,18 +34,28 @@ class Plans:
         model: called with tensors shaped like `examples`.
         examples: inputs; only shapes and types are looked at.
         progress: called as kernels become ready.
+        parts: run the model where it cannot be recorded; None: it is called.
     """
 
     def __init__(
-        self, model: nn.Module, examples: Sequence[Tensor], progress: Callable[[int, int], None] | None
+        self,
+        model: nn.Module,
+        examples: Sequence[Tensor],
+        progress: Callable[[int, int], None] | None,
+        parts: Parts | None,
     ) -> None:
-        self._model, self._examples, self._progress = model, examples, progress
+        self._model, self._examples, self._progress, self._parts = model, examples, progress, parts
         self._of: dict[int, Plan] = {}
         self._made: list[tuple[bytes, Plan]] = []
 
     def get(self, batch: int) -> Plan | None:
         """Return the plan for `batch` images if it is known already."""
         return self._of.get(batch)
+
+    @property
+    def latest(self) -> Plan | None:
+        """The plan that was made last."""
+        return next(reversed(self._of.values()), None)
 
     def make(self, batch: int) -> Plan:
         """Return the plan for `batch` images; one thread at a time."""
@@ -61,21 +72,29 @@ class Plans:
 
     def _choose(self, batch: int) -> Plan:
         if batch == 0:  # any dimension of size 0 would look like the batch, and there is nothing to gain
-            return Plan(batch, fallback=self._model, why="there are no images")
+            return self._left(batch, "there are no images")
+        if lacking := Target.host().lacks:
+            return self._left(batch, lacking, f"{ALL}: {lacking}")
         try:
             return self._recorded(batch)
+        except StatefulError as error:  # once it has prepared itself it may be recorded
+            plan = self._left(batch, str(error), f"{ALL}: {error}")
+            plan.stateful, plan.parts = True, self._parts
+            return plan
         except EngineError as error:
-            stateful = isinstance(error, StatefulError)
-            complaint = f"all of the network runs in PyTorch: {error}"
-            return Plan(batch, fallback=self._model, why=str(error), stateful=stateful, complaint=complaint)
+            if self._parts is None:
+                return self._left(batch, str(error), f"{ALL}: {error}")
+            return Plan(batch, fallback=self._parts.run, parts=self._parts, why=str(error))
         except Exception as error:  # a fault of ours must not be one of the network's
             why = f"a fault of regroup's ({type(error).__name__}: {error}): please report it"
             warnings.warn(f"the network runs in PyTorch: {why}", EngineWarning, stacklevel=2)
-            return Plan(batch, fallback=self._model, why=why, complaint=f"the network runs in PyTorch: {why}")
+            return self._left(batch, why, f"the network runs in PyTorch: {why}")
+
+    def _left(self, batch: int, why: str, complaint: str = "") -> Plan:
+        """Return a plan that calls the model."""
+        return Plan(batch, fallback=lambda inputs, _: self._model(*inputs), why=why, complaint=complaint)
 
     def _recorded(self, batch: int) -> Plan:
-        if lacking := Target.host().lacks:
-            raise EngineError(lacking)
         recorded = record(self._model, self._examples, batch)
         mark = fingerprint(recorded)
         for other, plan in self._made:
