@@ -2,13 +2,20 @@
 
 PROBLEMS random problems of each kernel template and convolutions, forwards and backwards; then one network of
 each family whose name fits PATTERN, compiled. A line for each says after how many seconds it was found right.
+What takes long says how much it has computed: an emulator is slow, a busy machine slower, and neither hangs.
+What computes nothing any more does, and ends with the tracebacks of its threads.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import platform
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from random import Random
 
@@ -26,6 +33,37 @@ from tests.kernels.problems import MAKERS
 from tests.kernels.run import main as kernels
 from tests.networks.representatives import side, small
 from tests.processes import in_fork
+
+_LOOK, _IDLE = 60, 0.5
+"""After how many seconds there is a look; less computed since the one before, and threads wait for ever."""
+
+
+@contextmanager
+def watched(what: str, look: float = _LOOK) -> Iterator[None]:
+    """Tell, while something goes on, how many seconds it has computed; end the process if it only waits."""
+    over = threading.Event()
+
+    def watch() -> None:
+        first = last = time.process_time()
+        while not over.is_set():
+            for _ in range(60):  # a process that was stopped has not waited
+                if over.wait(look / 60):
+                    return
+            now = time.process_time()
+            print(f"{'':10}{what}: has computed {now - first:.0f} s", flush=True)
+            if now - last < _IDLE * look / _LOOK:
+                print(f"{'':10}{what}: its threads wait for ever", flush=True)
+                faulthandler.dump_traceback()
+                os._exit(1)
+            last = now
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def families() -> list[str]:
@@ -86,7 +124,8 @@ def main(problems: int = 8, pattern: str = "*") -> None:
     said(f"{problems} convolutions, forwards and backwards")
     chosen = [name for name in families() if fnmatch(name, pattern)]
     for name in chosen:
-        network(name)
+        with watched(name):
+            network(name)
         said(name)
     said(f"passed: {len(MAKERS)} templates, {len(chosen)} networks")
 

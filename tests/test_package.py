@@ -74,7 +74,8 @@ def test_the_command_runs_from_the_wheel(installed, tmp_path):
     python, package = installed
     assert regroup.__version__ in run(python, "-m", "regroup", "--version", cwd=tmp_path)
     script = f"""
-import contextlib, io, sys
+import contextlib, io, pathlib, sys
+import PIL.Image
 import regroup, regroup.cli as cli
 assert regroup.__file__.startswith({str(package)!r}), regroup.__file__
 def call(*argv):
@@ -90,6 +91,20 @@ for name in cli.commands():
 assert "shufflenet_v1" in call("models", "shufflenet*")
 assert "parameters" in call("profile", "squeezenet1_1", "--image", "64", "--json")
 assert "native" in call("compile", "squeezenet1_1", "--image", "64", "--json")
+assert "grouped" in call("strategies", "--plain") and "complete" in call("completion", "bash")
+assert "drawn" in call("draw", "shuffled:groups=3", "--out", "drawn.png")
+for n in range(40):
+    place = pathlib.Path("photos", ("train", "val")[n % 2], "ab"[n % 3 > 0])
+    place.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("RGB", (8, 8), (6 * n, 99, 0)).save(place / f"{{n}}.png")
+photos, brief = ("--data", "photos", "--image", "8"), ("--epochs", "1", "--batch-size", "4", "--quiet")
+assert "run/weights" in call("train", *photos, *brief, "--out", "run")
+assert "top-1" in call("evaluate", "run", "--no-time")
+assert "%" in call("run", "run", "--image", "drawn.png")
+assert "net.pt2" in call("export", "run", "--out", "net.pt2")
+assert "report" in call("compare", *photos, *brief, "--strategies", "grouped:groups=4", "--no-time")
+call("convert", "run", "--budget", "macs=0.9", "--epochs", "0", "--images", "16", "--quiet")
+call("bench", "--conv", "2,2,1,2", "--seconds", "0.0001", "--quiet")
 """
     run(python, "-c", script, cwd=tmp_path)
 

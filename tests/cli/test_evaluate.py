@@ -8,6 +8,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import regroup
 from regroup.cli import main
+from regroup.loading.inputs import ImageInput
+from regroup.loading.shown import shown
 from regroup.loading.trained import Trained
 from regroup.training.checkpoint import save_weights
 from regroup.training.data import load_data
@@ -85,6 +87,11 @@ def test_a_network_of_others_with_weights_from_a_file(tmp_path, capsys):
     more = ("--data", "digits", "--no-time", "--no-compiled")
     found = figures(capsys, "timm:test_resnet", "--weights", tmp_path / "w.pth", *more)
     assert found["images"] == 359 and not found["random_weights"]
+    small = figures(capsys, "timm:test_resnet", "--weights", tmp_path / "w.pth", "--image", 23, *more)
+    images = shown("digits", ImageInput.of(model, (3, 23, 23)), 10, by_order=True)
+    assert images.shape == (3, 23, 23) and small["loss"] == pytest.approx(
+        regroup.evaluate(model.eval(), images).loss
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,6 +103,7 @@ def test_a_network_of_others_with_weights_from_a_file(tmp_path, capsys):
         (("RUN", "--data", "digitz"), "did you mean 'digits'"),
         (("RUN", "--batch-size", "0"), "batch_size=0"),
         (("RUN", "--seconds", "0"), "seconds=0"),
+        (("RUN", "--image", "0"), "image=0: must be an int from 1 to"),
         (("RUN", "--split", "val"), "split='val': must be one of test, train, all"),
     ],
 )

@@ -8,6 +8,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from regroup.cli import main
 from regroup.loading.trained import Trained
+from regroup.networks.anywhere import create_any_model
 from regroup.training.checkpoint import save_weights
 from regroup.training.data import load_data
 
@@ -67,6 +68,23 @@ def test_an_onnx_file_knows_its_classes_and_its_images(net, tmp_path, capsys):
         assert call("evaluate", model, "--data", "digits", "--no-time", "--json") == 0
         found[-1].append(json.loads(capsys.readouterr().out)["top1"])
     assert found[0] == found[1] and len(found[0]) == 4
+
+
+def test_a_network_by_name_says_its_size_and_how_images_are_prepared(tmp_path, capsys):
+    """Those of timm's that is taken here are of 160x160 pixels, of another mean than most."""
+    pytest.importorskip("onnxruntime")
+    weights = ("--weights", tmp_path / "w.pth")
+    torch.save(create_any_model("timm:test_resnet", num_classes=3).state_dict(), weights[1])
+    to_pil_image(torch.rand(3, 50, 70)).save(tmp_path / "a.png")
+    assert call("profile", "timm:test_resnet", "--no-time", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == [[1, 3, 160, 160]]
+    assert call("export", "timm:test_resnet", *weights, "--out", tmp_path / "net.onnx", "--quiet") == 0
+    found = []
+    for model in (("timm:test_resnet", *weights), (tmp_path / "net.onnx",)):
+        assert call("run", *model, "--image", tmp_path / "a.png", "--json") == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        found.append([each["probability"] for each in sorted(row["classes"], key=lambda each: each["class"])])
+    assert len(found[0]) == 3 and found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_a_file_of_so_many_images_or_of_probabilities_is_as_any_other(net, tmp_path, capsys):

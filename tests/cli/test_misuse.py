@@ -30,6 +30,8 @@ LINES = {
     "completion tcsh": "shell='tcsh': must be one of bash, zsh, fish",
     "strategies groupd": "pattern='groupd': must be *; did you mean 'grouped' *",
     "profile resnet_small --strategy grouped:group=2": "option='group': must be * of grouped; did you mean*",
+    "profile resnet_small --strategy grouped:groups=3": "strategy='grouped:groups=3': must be one that "
+    "fits the network; fits none of the layers: groups=3: must be a divisor of * (* reasons in all)",
     "profile resnet_small --strategy groupd": "strategy='groupd': must be one of *; did you mean 'grouped'*",
 }
 

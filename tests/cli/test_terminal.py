@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,13 @@ def test_at_every_width_a_number_is_whole_or_its_column_is_named_below(name, sho
         missing = [h for h in headers[1:] if h not in body.splitlines()[0]]
         assert all(h in " ".join(below.split()) for h in missing), width
     assert printed(table, 10_000, monkeypatch).split() == whole.split()
+
+
+def test_columns_in_which_nothing_stands_are_left_out():
+    whole = comparison()
+    bare = replace(whole, rows=[replace(row, times={}) for row in whole.rows])
+    headers = [[str(column.header) for column in comparison_table(each).columns] for each in (whole, bare)]
+    assert set(headers[0]) - set(headers[1]) == {"eager", "speed-up", "compiled", "its speed-up"}
 
 
 def test_a_pipe_is_not_80_wide(monkeypatch, capsys):

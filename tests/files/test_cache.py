@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import chdir, suppress
 from itertools import count
 from pathlib import Path
 
@@ -192,10 +192,8 @@ def test_what_is_no_file_is_not_read_and_nobody_waits(kind, cache, tmp_path):
     elif kind == "directory":
         path.mkdir()
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(path.parent)  # their names may not be long
+        with socket.socket(socket.AF_UNIX) as listener, chdir(path.parent):  # their names may not be long
             listener.bind(path.name)
-            os.chdir("/")
     elif kind == "device":
         if os.geteuid() != 0:
             pytest.skip("only root can make devices")

@@ -53,14 +53,13 @@ def test_threads_and_objects_of_one_process_exclude_each_other(tmp_path):
 
 def test_a_killed_process_leaves_no_lock_and_is_named_while_it_lives(tmp_path):
     path, said = tmp_path / "lock", []
-    process = subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"held\n"
-    with pytest.raises(LockedError, match=f"is in use by process {process.pid} since 20"):
-        Lock(path, wait=False).__enter__()
-    threading.Timer(0.3, lambda: process.send_signal(signal.SIGKILL)).start()
-    with Lock(path, say=said.append):
-        assert process.wait(timeout=10) == -signal.SIGKILL
-    process.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError, match=f"is in use by process {process.pid} since 20"):
+            Lock(path, wait=False).__enter__()
+        threading.Timer(0.3, lambda: process.send_signal(signal.SIGKILL)).start()
+        with Lock(path, say=said.append):
+            assert process.wait(timeout=10) == -signal.SIGKILL
     assert len(said) == 1 and said[0].startswith(f"waiting for process {process.pid} since")
 
 

@@ -41,8 +41,8 @@ class Chosen:
     """A network in eval mode, without learned layers, for images of so many channels; and where it is from.
 
     What is `loaded` from a directory has images of its own; an ONNX file says their `size`, or leaves it
-    open, and may say how many there always are (`batch`), and give `probabilities` instead of scores. What
-    the files of the user's are that may define it, `plugins` says.
+    open, may say how they are prepared (`wanted`) and how many there always are (`batch`), and give
+    `probabilities` instead of scores. What the files of the user's are that may define it, `plugins` says.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Chosen:
     probabilities: bool = False
     plugins: tuple[ModuleType, ...] = ()
     task: str = "classify"
+    wanted: ImageInput | None = None
 
     def ready(self, model: nn.Module) -> nn.Module:
         """Return the network, or what it was compiled to, as images (N, C, H, W) of any N -> scores."""
@@ -65,11 +66,25 @@ class Chosen:
     @property
     def input(self) -> ImageInput:
         """The images that it takes: those that it says, or ImageNet's."""
+        return self.wanted or (self.loaded.input if self.loaded else self._taken(self.size))
+
+    def input_of(self, image: int | None) -> ImageInput:
+        """Return the images that it takes, with a height and width of `image`, if that is given.
+
+        Raises:
+            ConfigError: `image` is no size.
+        """
+        check_number("image", image)
+        if image is None:
+            return self.input
+        if self.wanted or self.loaded:
+            return replace(self.input, shape=(self.input.shape[0], image, image))
+        return self._taken((image, image))
+
+    def _taken(self, size: tuple[int, int] | None) -> ImageInput:
         from regroup.loading import ImageInput
 
-        if self.loaded:
-            return self.loaded.input
-        found = ImageInput.of(self.model, None if self.size is None else (self.channels, *self.size))
+        found = ImageInput.of(self.model, (self.channels, *(size or ImageInput.of(self.model).size)))
         return found if self.task == "classify" else replace(found, part=1.0, crop="squash")
 
     def data(self, given: str | None) -> str:
@@ -107,20 +122,16 @@ class Chosen:
         return tuple(map(known.index_to_description, range(count))), tuple(labels)
 
     def shape(self, image: int | None, batch: int = 1) -> tuple[int, int, int, int]:
-        """Return the shape of its input: images as large as `image` says, or as the run's, or 224 x 224.
+        """Return the shape of its input: images as large as `image` says, or as it expects.
 
         Raises:
             ConfigError: `image` is no size, or the network takes another number of images.
         """
         from regroup.errors import ConfigError
 
-        check_number("image", image)
         if self.batch is not None and batch not in (1, self.batch):
             raise ConfigError("batch", batch, f"{self.batch}, as {self.name} says")
-        channels, height, width = (
-            self.loaded.input.shape if self.loaded else (self.channels, *(self.size or (224, 224)))
-        )
-        return self.batch or batch, channels, image or height, image or width
+        return self.batch or batch, *self.input_of(image).shape
 
     def check(self, images: Tensor) -> None:
         """Run the network once, without gradients, to see whether it takes such images.
@@ -224,7 +235,7 @@ def _telling(name: str) -> Iterator[None]:
 def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     from regroup.engine.frontend.onnx import load
     from regroup.errors import ConfigError
-    from regroup.loading.exported import exported
+    from regroup.loading.exported import Said
     from regroup.loading.serving import gives_probabilities
 
     for option, value in given.items():
@@ -235,8 +246,9 @@ def _of_onnx(path: Path, given: dict[str, Any]) -> Chosen:
     if len(shape) != 4 or shape[1] is None:
         raise ConfigError("model", str(path), "an ONNX file with one input, images of so many channels")
     size = shape[2] or 224, shape[3] or 224
-    more = {"batch": shape[0], "probabilities": gives_probabilities(model)}
-    return Chosen(str(path), model, shape[1], exported(model, path), size, **more)
+    said = Said.read(model, path)
+    more = {"batch": shape[0], "probabilities": gives_probabilities(model), "wanted": said.input}
+    return Chosen(str(path), model, shape[1], said.loaded(model, path), size, **more)
 
 
 def _of_run(directory: Path, given: dict[str, Any]) -> Chosen:

@@ -27,17 +27,22 @@ _BETWEEN = 2
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the rows of a comparison, by rising MACs; those of the best set are bold."""
+    """Return the rows of a comparison, by rising MACs; those of the best set are bold.
+
+    Columns in which nothing stands, such as times that were not measured, are left out.
+    """
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for name in headed(comparison):
-        table.add_column(name, justify="left" if name == "strategy" else "right", no_wrap=True)
     evidence = Evidence.of(comparison)
-    for row in comparison.rows:
-        if not row.error:
-            style = "bold" if row.strategy in evidence.best else None
-            table.add_row(*map(printable, cells(row, evidence).values()), style=style)
+    rows = [(row, list(cells(row, evidence).values())) for row in comparison.rows if not row.error]
+    names = list(headed(comparison))
+    filled = [i for i in range(len(names)) if i == 0 or any(found[i] for _, found in rows)]
+    table = Table(box=None, pad_edge=False)
+    for i in filled:
+        table.add_column(names[i], justify="right" if i else "left", no_wrap=True)
+    for row, found in rows:
+        style = "bold" if row.strategy in evidence.best else None
+        table.add_row(*(printable(found[i]) for i in filled), style=style)
     return table
 
 

@@ -28,7 +28,7 @@ class Options:
     batch: int = 1
     """Images in the input."""
     image: int | None = None
-    """Height and width of the network's input image; none: 224, or those of the run's images."""
+    """Height and width of the network's input image; none: what it expects."""
     channels: int | None = None
     """Channels of the input image; none: 3, or those of the run's images."""
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None

@@ -21,7 +21,7 @@ class Options:
     model: tyro.conf.Positional[str]
     """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
     image: int | None = None
-    """Height and width of the input image; none: 224, or those of the run's images."""
+    """Height and width of the input image; none: what it expects."""
     channels: int | None = None
     """Channels of the input image; none: 3, or those of the run's images."""
     pretrained: bool = False

@@ -35,6 +35,8 @@ class Options:
     """Load the weights that the model hub has for it."""
     weights: Path | None = None
     """File of weights, under the names that the network has."""
+    image: int | None = None
+    """Height and width of the images; none: what the network expects."""
     batch_size: int = 64
     """Images that are classified at once."""
     compiled: bool = True
@@ -102,7 +104,7 @@ def _data(chosen: Chosen, options: Options) -> tuple[DataSet, tuple[str, ...]]:
     from regroup.loading.shown import shown
     from regroup.training.tasks import tasks
 
-    source, wanted = chosen.data(options.data), chosen.input
+    source, wanted = chosen.data(options.data), chosen.input_of(options.image)
     example = torch.zeros(chosen.batch or 1, *wanted.shape)
     chosen.check(example)
     if chosen.loaded:

@@ -35,7 +35,7 @@ class Options:
     hook: bool = False
     """With --to object: a function besides that tells of each step; the example then times them."""
     image: int | None = None
-    """Height and width of the input image; none: 224, or those of the run's images."""
+    """Height and width of the input image; none: what it expects."""
     channels: int | None = None
     """Channels of the input image; none: 3, or those of the run's images."""
     batch: int | None = None
@@ -91,7 +91,7 @@ def run(options: Options) -> int:
         batch=options.batch or chosen.batch,
         check=options.check,
         replace=options.replace,
-        about=_about(chosen, images),
+        about=_about(chosen, images, options),
         **_options_of_the_form(options, to),
     )
     if options.json:
@@ -146,12 +146,23 @@ def _of_the_machine(options: Options, to: str) -> dict[str, Any]:
     return given
 
 
-def _about(chosen: Chosen, images: Tensor) -> dict[str, Any]:
-    """Return what the reader of the file should know: names of the classes, and how images are prepared."""
+def _about(chosen: Chosen, images: Tensor, options: Options) -> dict[str, Any]:
+    """Return what the reader of the file should know: names of the classes, and how images are prepared.
+
+    Where neither the network nor its description says it, the file does not.
+    """
     from dataclasses import asdict
 
-    found: dict[str, Any] = {"network": chosen.name}
-    if chosen.loaded is not None:
-        found |= {"network": chosen.loaded.name, "classes": list(chosen.loaded.classes)}
-        found["input"] = asdict(chosen.loaded.input) | {"shape": list(images.shape[1:])}
+    import torch
+
+    from regroup.training.tasks import tasks
+
+    found: dict[str, Any] = {"network": chosen.loaded.name if chosen.loaded else chosen.name}
+    if chosen.loaded or chosen.wanted or hasattr(chosen.model, "pretrained_cfg"):
+        found["input"] = asdict(chosen.input_of(options.image)) | {"shape": list(images.shape[1:])}
+    if chosen.loaded or options.pretrained:
+        with torch.inference_mode():
+            count = tasks[chosen.task].classes_of(chosen.model, chosen.model(images))
+        if names := chosen.namings(count):
+            found["classes"] = list(names[0])
     return found

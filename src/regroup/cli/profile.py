@@ -23,7 +23,7 @@ class Options:
     model: tyro.conf.Positional[str]
     """A name of ours (`regroup models`), timm's or torchvision's; a run of `regroup train`; an ONNX file."""
     image: int | None = None
-    """Height and width of the input image; none: 224, or those of the run's images."""
+    """Height and width of the input image; none: what it expects."""
     batch: int = 1
     """Images in the input; every figure is for all of them."""
     channels: int | None = None
@@ -94,7 +94,10 @@ def _choose(options: Options) -> Chosen:
 
         if chosen.loaded:
             raise ConfigError("strategy", options.strategy, f"left out for a run: {options.model} is trained")
-        print(replace(chosen.model, options.strategy, options.where, weights="fresh"), file=sys.stderr)
+        changes = replace(chosen.model, options.strategy, options.where, weights="fresh")
+        if changes.misfit:
+            raise ConfigError("strategy", options.strategy, "one that fits the network", changes.misfit)
+        print(changes, file=sys.stderr)
     return chosen
 
 

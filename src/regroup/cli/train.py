@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -232,8 +233,8 @@ def _say_how_to_go_on(output: Path) -> None:
     from regroup.training.checkpoint import list_checkpoints
 
     if _is_first() and (address(output) or list_checkpoints(output)):
-        place = address(output) or output
-        print(f"stopped; to go on: regroup train --resume {place}", file=sys.stderr, flush=True)
+        command = shlex.join(["regroup", "train", "--resume", str(address(output) or output)])
+        print(f"stopped; to go on: {command}", file=sys.stderr, flush=True)
 
 
 def _is_first() -> bool:

@@ -236,9 +236,8 @@ def build(config: CompareConfig, strategy: Strategy, data: DataSet, seed: int) -
     torch.manual_seed(seed + 1)  # so that the layers that stay begin the same for every strategy
     trained: Weights = "keep" if config.pretrained or config.weights is not None else "fresh"
     changes = replace_convolutions(model, strategy, config.where, weights=trained)
-    if not changes.replaced:
-        reasons = sorted({reason for reason in changes.left.values() if reason != "not chosen by where"})
-        raise RegroupError(f"fits none of the layers: {'; '.join(reasons)}")
+    if changes.misfit:
+        raise RegroupError(changes.misfit)
     return model, changes
 
 
@@ -327,7 +326,7 @@ def _row(job: _Job, strategy: Strategy, origin: Origin, say: Say) -> tuple[Row, 
         reach=reach_of_layer(strategy, config.network(data), learned),
         correlation=correlation_of_layers(plain, changes.replaced, data),
         replaced=len(changes.replaced),
-        left={name: why for name, why in changes.left.items() if why != "not chosen by where"},
+        left=changes.unfit,
         learned=learned,
     )
     return row, plain

@@ -37,6 +37,12 @@ _READERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.Multihead
 _FORWARDS = [kind.forward for kind in (*CONVOLUTIONS, nn.Linear)]
 
 
+_NOT_CHOSEN = "not chosen by where"
+
+_TOLD = 3
+"""Of many reasons in one line."""
+
+
 @dataclass(frozen=True)
 class Change:
     """What happened to one convolution.
@@ -71,6 +77,20 @@ class Changes:
     def left(self) -> dict[str, str]:
         """Names of the layers that were left as they were, and why."""
         return {c.name: c.reason for c in self.layers if c.reason}
+
+    @property
+    def unfit(self) -> dict[str, str]:
+        """Names of the layers that were meant and left all the same, and why."""
+        return {name: why for name, why in self.left.items() if why != _NOT_CHOSEN}
+
+    @property
+    def misfit(self) -> str:
+        """Why the strategy fits none of the layers that are meant; "" if it fits one."""
+        if self.replaced:
+            return ""
+        reasons = sorted(set(self.unfit.values()))
+        more = f" ({len(reasons)} reasons in all)" if len(reasons) > _TOLD else ""
+        return f"fits none of the layers: {'; '.join(reasons[:_TOLD]) or 'none is chosen'}{more}"
 
     @property
     def starts(self) -> dict[str, Start]:
@@ -184,7 +204,7 @@ def substitute(
         if id(conv) in done:  # a shared layer stays shared
             put(model, name, done[id(conv)])
             continue
-        reason = "not chosen by where"
+        reason = _NOT_CHOSEN
         if chosen(name, conv):
             reason = why_left(conv, why_not) or _why_needed(model, name)
         start = None
@@ -194,7 +214,7 @@ def substitute(
             done[id(conv)] = module.train(conv.training)
             put(model, name, module)
         changes.layers.append(Change(name, _describe(conv), reason, start))
-    if all(c.reason == "not chosen by where" for c in changes.layers):
+    if all(c.reason == _NOT_CHOSEN for c in changes.layers):
         near = unknown_name("where", str(where).strip("*"), [c.name for c in changes.layers]).remedy
         raise ConfigError(
             "where", where, "a choice that matches a convolution", near or "print(model) shows the names"

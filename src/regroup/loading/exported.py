@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from regroup.engine.frontend.onnx import OnnxModel
@@ -11,31 +12,58 @@ from regroup.loading.inputs import ImageInput, require_images
 from regroup.loading.kinds import Loaded
 
 
-def exported(model: OnnxModel, path: Path) -> Loaded | None:
-    """Return the network in an ONNX file with its classes and its input; None if the file does not say them.
+@dataclass(frozen=True)
+class Said:
+    """What an ONNX file says of its network, as far as it does.
 
-    Whether it has a score for each class is for those to say who run it.
-
-    Args:
-        model: what was read of the file.
-        path: of the file.
-
-    Raises:
-        CheckpointError: it says something else than its network takes, or nonsense.
+    Attributes:
+        network: what it is, in words.
+        classes: names of the classes. Whether there is a score for each is for those to say who run it.
+        input: how images are prepared.
     """
-    said = {name: model.about.get(f"regroup.{name}") for name in ("network", "classes", "input")}
-    if said["classes"] is None or said["input"] is None:
-        return None
-    try:
-        classes = build(parse(said["classes"]), list[str], "regroup.classes")
-        wanted = build(parse(said["input"]), ImageInput, "regroup.input")
-        name = build(parse(said["network"] or '"a network"'), str, "regroup.network")
-        require(len(classes) >= 1, "regroup.classes", classes, "one name or more")
-        require_images(wanted.shape, wanted.mean, wanted.std, wanted.part, "regroup.input.")
-    except DocumentError as error:
-        raise CheckpointError(path, f"its metadata are damaged: {error}") from None
-    takes = model.inputs[0].shape[1:]
-    fits = all(side in (None, ours) for side, ours in zip(takes, wanted.shape, strict=True))
-    if not fits:
-        raise CheckpointError(path, f"its metadata are of other images than its network takes: {takes}")
-    return Loaded(model, tuple(classes), wanted, name, "onnx", path)
+
+    network: str = "a network"
+    classes: tuple[str, ...] | None = None
+    input: ImageInput | None = None
+
+    @classmethod
+    def read(cls, model: OnnxModel, path: Path) -> Said:
+        """Return what a file says.
+
+        Args:
+            model: what was read of the file.
+            path: of the file.
+
+        Raises:
+            CheckpointError: it says something else than its network takes, or nonsense.
+        """
+        found = {name: model.about.get(f"regroup.{name}") for name in ("network", "classes", "input")}
+        said = {name: text for name, text in found.items() if text is not None}
+        try:
+            classes = _classes(said["classes"]) if "classes" in said else None
+            wanted = _input(said["input"]) if "input" in said else None
+            name = build(parse(said.get("network", '"a network"')), str, "regroup.network")
+        except DocumentError as error:
+            raise CheckpointError(path, f"its metadata are damaged: {error}") from None
+        takes = model.inputs[0].shape[1:]
+        if wanted and not all(s in (None, ours) for s, ours in zip(takes, wanted.shape, strict=True)):
+            raise CheckpointError(path, f"its metadata are of other images than its network takes: {takes}")
+        return cls(name, classes, wanted)
+
+    def loaded(self, model: OnnxModel, path: Path) -> Loaded | None:
+        """Return the network with its classes and its input; None if the file does not say both."""
+        if self.classes is None or self.input is None:
+            return None
+        return Loaded(model, self.classes, self.input, self.network, "onnx", path)
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    classes = build(parse(text), list[str], "regroup.classes")
+    require(len(classes) >= 1, "regroup.classes", classes, "one name or more")
+    return tuple(classes)
+
+
+def _input(text: str) -> ImageInput:
+    wanted = build(parse(text), ImageInput, "regroup.input")
+    require_images(wanted.shape, wanted.mean, wanted.std, wanted.part, "regroup.input.")
+    return wanted

@@ -142,7 +142,7 @@ class Trained:
             say: called with what the strategy replaced, and what became of the classifier.
 
         Raises:
-            ConfigError: both are given, or a new head and neither.
+            ConfigError: both are given, or a new head and neither; the strategy fits no layer.
             CheckpointError: they do not fit.
         """
         if weights is not None and (plain(weights) != weights or address(weights)):
@@ -166,6 +166,8 @@ class Trained:
             trained = pretrained or weights is not None
             kept: Weights = "keep" if trained else "fresh"
             changes = replace_convolutions(model, self.strategy, self.where, weights=kept)
+            if seed is not None and changes.misfit:  # else it was trained, and is what it is
+                raise ConfigError("strategy", self.strategy, "one that fits the network", changes.misfit)
             if say is not None:
                 say(str(changes))
         if run is not None and run.network.strategy is not None:
