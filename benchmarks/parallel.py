@@ -4,10 +4,11 @@ python -m benchmarks.parallel                # two processes of one thread on th
 python -m benchmarks.parallel --processes 4 --json parallel.json
 python -m benchmarks.parallel --links        # the model alone, for NVLink and Ethernet
 
-Each process measures first how long collectives of several sizes take, which gives the link's two numbers,
-and how long its share of the arithmetic takes when nothing is sent. From these and from the plan's bytes the
-model expects a step's time; then steps are done, and the table shows both. Times are medians over rounds in
-which all ways take turns.
+Each process measures first how long collectives of several kinds and sizes take, which gives the link's two
+numbers for each kind, and how long its share of the arithmetic takes when nothing is sent. From these and the
+plan's bytes the model expects a step's time; then steps are done, and the table shows both. Times are medians
+over rounds in which all ways take turns. With four processes there are three ways: four share channels, four
+share images, and pairs share channels while two pairs share images ("both").
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import argparse
 import copy
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,13 +33,21 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from regroup.networks import create_model
-from regroup.parallel import plan, shard
-from regroup.parallel.links import ETHERNET, NVLINK, Link, step_times
+from regroup.parallel import Plan, plan
+from regroup.parallel.links import ETHERNET, NVLINK, Link, mixed_bytes, mixed_time, step_times
 from regroup.parallel.sharding import share
-from regroup.parallel.wire import Wire
+from regroup.parallel.wire import GroupWire, Wire
 
-CASES = (("alexnet", 67, 8), ("alexnet", 67, 32), ("alexnet", 131, 8), ("shufflenet_v1_g4_100", 64, 8))
-"""Networks, sizes of images and batches of all processes together."""
+CASES = (
+    ("alexnet", 67, 8),
+    ("alexnet", 67, 32),
+    ("alexnet", 131, 8),
+    ("shufflenet_v1_g4_100", 64, 8),
+    ("shufflenet_v1_g4_100", 64, 32),
+)
+"""Networks, sizes of images and batches of all processes together. Four whole AlexNets, each with gradients
+and twice, are many gigabytes: its hidden layers have 1024 channels here."""
+OPTIONS = {"alexnet": {"hidden": 1024}}
 
 LARGE = (
     ("alexnet", 227),
@@ -44,8 +55,9 @@ LARGE = (
     ("shufflenet_v1_g4_100", 224),
     ("condensenet_74_g4", 224),
 )
-SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 21)
-ROUNDS = 5
+SIZES = (1 << 10, 1 << 23)
+ROUNDS = 4  # the first does not count
+PATIENCE = timedelta(seconds=60)
 RATE = 100e12  # MACs a second of a GPU with room to spare: a fifth of an H100's peak in bfloat16
 
 
@@ -62,6 +74,20 @@ class Silence(Wire):
         out.fill_(1)
 
 
+class Tokens(GroupWire):
+    """Of each collective one number is sent: what waiting for each other takes in a step, without bytes."""
+
+    def _all_to_all(self, out: torch.Tensor, *_: Any) -> None:
+        out.fill_(1)
+        self._all_reduce(torch.zeros(1), "")
+
+    def _all_gather(self, out: torch.Tensor, *_: Any) -> None:
+        self._all_to_all(out)
+
+    def _reduce_scatter(self, out: torch.Tensor, *_: Any) -> None:
+        self._all_to_all(out)
+
+
 def main() -> int:
     """Measure, or compute, and print the table."""
     parser = argparse.ArgumentParser(
@@ -69,9 +95,10 @@ def main() -> int:
     )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--links", action="store_true")
+    parser.add_argument("--cases", type=int, nargs="*", help="numbers of the cases; none: all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = expected_rows() if options.links else measured_rows(options.processes)
+    rows = expected_rows() if options.links else measured_rows(options.processes, options.cases)
     _show(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
@@ -83,21 +110,28 @@ def expected_rows() -> list[dict[str, Any]]:
     rows = []
     for name, size in LARGE:
         model = create_model(name)
-        for devices, batch in ((2, 8), (2, 64), (2, 512), (4, 64)):
+        for devices, batch in ((2, 8), (2, 64), (2, 512), (4, 8), (4, 64), (4, 512)):
             decided = plan(model, devices, torch.empty(batch, 3, size, size))
             row: dict[str, Any] = {"network": name, "devices": devices, "batch": batch}
             for called, link in (("NVLink", NVLINK), ("Ethernet", ETHERNET)):
                 channels, images = step_times(decided, link, RATE)
                 row[f"{called}: channels"] = 1e3 * channels.total
                 row[f"{called}: images"] = 1e3 * images.total
+            if devices == 4:
+                pair = plan(model, 2, torch.empty(batch // 2, 3, size, size))
+                for called, between in (("NVLink", NVLINK), ("Ethernet", ETHERNET)):
+                    row[f"{called}: both"] = 1e3 * mixed_time(pair, 2, NVLINK, between, RATE).total
+                row["MB: both"] = (pair.groups.received + mixed_bytes(pair, 2)) / 1e6
             row["MB: channels"] = decided.groups.received / 1e6
             row["MB: images"] = decided.data.received / 1e6
             rows.append(row)
     return rows
 
 
-def measured_rows(processes: int) -> list[dict[str, Any]]:
+def measured_rows(processes: int, chosen: list[int] | None = None) -> list[dict[str, Any]]:
     """Return measured and expected milliseconds of each case, from rank 0 of so many processes."""
+    cases = [CASES[number] for number in chosen] if chosen else CASES
+    plans = [(case, *_plans(*case, processes)) for case in cases]  # once, for all processes
     with tempfile.TemporaryDirectory() as directory:
         children = []
         for rank in range(processes):
@@ -105,7 +139,7 @@ def measured_rows(processes: int) -> list[dict[str, Any]]:
             if not pid:
                 code = 1
                 try:
-                    rows = _process(rank, processes, directory)
+                    rows = _process(rank, processes, directory, plans)
                     Path(directory, f"{rank}.json").write_text(json.dumps(rows))
                     code = 0
                 finally:
@@ -117,7 +151,7 @@ def measured_rows(processes: int) -> list[dict[str, Any]]:
         return json.loads(Path(directory, "0.json").read_text())
 
 
-def _process(rank: int, processes: int, directory: str) -> list[dict[str, Any]]:
+def _process(rank: int, processes: int, directory: str, plans: list) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     store = f"file://{directory}/store"
     distributed.init_process_group("gloo", store, rank=rank, world_size=processes)
@@ -125,62 +159,129 @@ def _process(rank: int, processes: int, directory: str) -> list[dict[str, Any]]:
     pairs = None
     if processes == 4:
         pairs = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "groups"))
-    link = _link(processes)
-    return [_case(name, size, batch, mesh, pairs, link) for name, size, batch in CASES]
+    own = [distributed.new_group([each]) for each in range(processes)][rank]
+    links: dict[str, Any] = {"all": _links(mesh.get_group()), "own": own}
+    if pairs is not None:
+        links |= {way: _links(pairs.get_group(way)) for way in ("groups", "data")}
+    rows = []
+    for case, *found in plans:
+        rows.append(_case(*case, mesh, pairs, links, *found))
+        if not rank:
+            print(
+                json.dumps(rows[-1]), file=sys.stderr, flush=True
+            )  # of a run that is cut off, what there is
+    return rows
 
 
-def _link(processes: int) -> Link:
-    """Measure what a collective costs: a line through the times of several sizes."""
-    times = []
-    for size in SIZES:
-        rows = torch.zeros(processes, size // 4 // processes)
-        out = torch.empty_like(rows)
-
-        def call(out: torch.Tensor = out, rows: torch.Tensor = rows) -> None:
-            distributed.all_to_all_single(out, rows)
-
-        received = rows.nbytes * (processes - 1) / processes
-        times.append((received, _seconds(call, 9)))
-    (small, first), (large, last) = times[0], times[-1]
-    slope = (last - first) / (large - small)
-    return Link(1 / slope, max(0.0, first - slope * small) / (processes - 1))
-
-
-def _case(name: str, size: int, batch: int, mesh: Any, pairs: Any, link: Link) -> dict[str, Any]:
+def _network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    devices = mesh.size()
-    model = create_model(name, num_classes=10).train()
+    return create_model(name, num_classes=10, **OPTIONS.get(name, {})).train()
+
+
+def _plans(name: str, size: int, batch: int, processes: int) -> tuple[Plan, Plan | None]:
+    """Return the plan of all processes, and with four that of a pair with half of the images."""
+    model = _network(name)
+    pair = plan(model, 2, torch.empty(batch // 2, 3, size, size)) if processes == 4 else None
+    return plan(model, processes, torch.empty(batch, 3, size, size)), pair
+
+
+def _links(group: Any) -> dict[str, Link]:
+    """Measure what each kind of collective costs in a group: a line through the times of several sizes."""
+    heard = distributed.get_world_size(group) - 1
+    found = {}
+    for kind in ("all-to-all", "all-gather", "reduce-scatter", "all-reduce"):
+        times = [_timed(kind, size, group) for size in SIZES]
+        (small, first), (large, last) = times[0], times[-1]
+        slope = max((last - first) / (large - small), 1e-12)
+        rounds = 2 * heard if kind == "all-reduce" else heard  # as the model counts them
+        found[kind] = Link(1 / slope, max(0.0, first - slope * small) / rounds)
+    return found
+
+
+def _timed(kind: str, size: int, group: Any) -> tuple[float, float]:
+    """Return the bytes that a process receives in a collective, and the seconds that it takes."""
+    devices = distributed.get_world_size(group)
+    wire = GroupWire(group, PATIENCE)
+    rows = torch.zeros(devices, size // 4 // devices)
+    part, each = rows[:1].clone(), [1] * devices
+
+    def call() -> None:
+        if kind == "all-to-all":
+            wire._all_to_all(torch.empty_like(rows), rows, each, each, "")
+        elif kind == "all-gather":
+            wire._all_gather(torch.empty_like(rows), part, "")
+        elif kind == "reduce-scatter":
+            wire._reduce_scatter(torch.empty_like(part), rows, "")
+        else:
+            wire._all_reduce(rows, "")
+
+    received = rows.nbytes * (devices - 1) / devices * (2 if kind == "all-reduce" else 1)
+    return received, _seconds(call, 5)
+
+
+def _case(
+    name: str, size: int, batch: int, mesh: Any, pairs: Any, links: Any, decided: Plan, pair: Plan | None
+) -> dict[str, Any]:
+    model, devices, rank = _network(name), mesh.size(), mesh.get_local_rank()
     images, labels = torch.randn(batch, 3, size, size), torch.arange(batch) % 10
     part = batch // devices
-    mine = slice(mesh.get_local_rank() * part, (mesh.get_local_rank() + 1) * part)
-    decided = plan(model, devices, images)
-
-    quiet = copy.deepcopy(model)  # its share of the arithmetic, with nothing sent
-    share(quiet, Silence(mesh.get_local_rank(), devices), decided)
-    quiet.shared_wire.log = None  # type: ignore[unresolved-attribute]
+    mine = slice(rank * part, (rank + 1) * part)
+    silence, tokens = Silence(rank, devices), Tokens(mesh.get_group(), PATIENCE)
+    wire = GroupWire(mesh.get_group(), PATIENCE)
     ways: dict[str, Callable[[], None]] = {
-        "alone": _step(copy.deepcopy(model), images[mine], labels[mine]),
-        "quiet": _step(quiet, images, labels),
-        "channels": _step(shard(copy.deepcopy(model), mesh, images), images, labels),
-        "images": _step(DistributedDataParallel(copy.deepcopy(model)), images[mine], labels[mine]),
+        "alone": _step(_wrapped(model, links["own"]), images[mine], labels[mine]),
+        "silent": _step(_shared(model, decided, silence), images, labels),
+        "tokens": _step(_shared(model, decided, tokens), images, labels),
+        "channels": _step(_shared(model, decided, wire), images, labels),
+        "images": _step(_wrapped(model, None), images[mine], labels[mine]),
     }
-    if pairs is not None:
+    if pairs is not None and pair is not None:
         half = slice(0, batch // 2) if pairs.get_local_rank("data") == 0 else slice(batch // 2, batch)
-        both = shard(copy.deepcopy(model), pairs, images[half])
-        both = DistributedDataParallel(both, process_group=pairs.get_group("data"))
+        silence = Silence(pairs.get_local_rank("groups"), 2)
+        wire = GroupWire(pairs.get_group("groups"), PATIENCE)
+        ways["silent pair"] = _step(_shared(model, pair, silence), images[half], labels[half])
+        both = _wrapped(_shared(model, pair, wire), pairs.get_group("data"))
         ways["both"] = _step(both, images[half], labels[half])
     found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, step in ways.items():
             found[way].append(_seconds(step, 1))
     seconds = {way: median(times[1:]) for way, times in found.items()}
-    talking = step_times(decided, link, 1e30)
+    talking = step_times(decided, links["all"], 1e30)
+    expected = {
+        "channels": seconds["silent"] + talking[0].total,
+        "images": seconds["alone"] + talking[1].total,
+    }
+    received = {"channels": decided.groups.received, "images": decided.data.received}
+    if pair is not None:
+        mixed = mixed_time(pair, 2, links["groups"], links["data"], 1e30)
+        expected["both"] = seconds["silent pair"] + mixed.total
+        received["both"] = pair.groups.received + mixed_bytes(pair, 2)
     row: dict[str, Any] = {"network": name, "image": size, "batch": batch}
-    row |= {f"{way} ms": 1e3 * s for way, s in seconds.items() if way not in ("alone", "quiet")}
-    row["channels expected"] = 1e3 * (seconds["quiet"] + talking[0].total)
-    row["images expected"] = 1e3 * (seconds["alone"] + talking[1].total)
-    row["MB channels"], row["MB images"] = decided.groups.received / 1e6, decided.data.received / 1e6
-    return row | {"link MB/s": link.bandwidth / 1e6, "link us": 1e6 * link.latency}
+    for way, wanted in expected.items():
+        row |= {f"{way} MB": received[way] / 1e6, f"{way} ms": 1e3 * seconds[way]}
+        row[f"{way} expected"] = 1e3 * wanted
+    row["silent ms"], row["collectives"] = 1e3 * seconds["silent"], len(decided.sent)
+    flying = {kind: Link(link.bandwidth, 0.0) for kind, link in links["all"].items()}
+    row["with waiting"] = 1e3 * (seconds["tokens"] + step_times(decided, flying, 1e30)[0].total)
+    return row | {
+        f"{kind} us, MB/s": [round(1e6 * link.latency), round(link.bandwidth / 1e6)]
+        for kind, link in links["all"].items()
+    }
+
+
+def _shared(model: nn.Module, decided: Plan, wire: Wire) -> nn.Module:
+    """Return a process's share of a network, whose devices talk over `wire`."""
+    own = copy.deepcopy(model)
+    share(own, wire, decided)
+    wire.log = None
+    return own
+
+
+def _wrapped(model: nn.Module, group: Any) -> nn.Module:
+    """Return a network whose gradients are summed over a group, of which a process may be the only one."""
+    own = model if hasattr(model, "shared_wire") else copy.deepcopy(model)
+    return DistributedDataParallel(own, process_group=group, gradient_as_bucket_view=True)
 
 
 def _step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
@@ -205,11 +306,15 @@ def _seconds(call: Callable[[], object], times: int) -> float:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    heads = list(rows[0])
-    text = [[f"{row[h]:.3g}" if isinstance(row[h], float) else str(row[h]) for h in heads] for row in rows]
+    heads = list({head: None for row in rows for head in row})
+    text = [[_cell(row.get(head, "")) for head in heads] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *text, strict=True)]
     for line in (heads, *text):
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

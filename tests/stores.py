@@ -8,7 +8,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-OPERATIONS = ("find", "cat_file", "get_file", "put_file", "pipe_file", "rm_file", "cp_file")
+OPERATIONS = ("find", "info", "cat_file", "get_file", "put_file", "pipe_file", "rm_file", "cp_file")
 
 
 class Crash(BaseException):

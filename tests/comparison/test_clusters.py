@@ -41,8 +41,16 @@ def test_submitit_s_jobs_give_what_is_trained_here(here, tmp_path):
     assert [asdict(row) for row in again.rows] == [asdict(row) for row in found.rows]  # seconds too
 
 
-def test_a_strategy_that_other_machines_cannot_train_is_told_as_here(tmp_path):
-    pytest.importorskip("submitit", reason="pip install torch-regroup[submitit]")
+@pytest.fixture
+def at_once(monkeypatch):
+    """An engine whose machine is this process: what goes there and back are texts all the same."""
+    monkeypatch.setattr(runner, "check_engine", lambda on: None)
+    monkeypatch.setattr(
+        runner, "results", lambda on, work, tasks, **how: ((i, work(t)) for i, t in enumerate(tasks))
+    )
+
+
+def test_a_strategy_that_other_machines_cannot_train_is_told_as_here(tmp_path, at_once):
     found, _ = compare(tmp_path, on="submitit", lr=1e30, epochs=1)
     assert all("loss became" in row.error and row.cause == "grouping" for row in found.rows)
 
@@ -96,6 +104,13 @@ def test_an_engine_that_is_not_installed_says_what_to_install(on, tmp_path, monk
     monkeypatch.setitem(sys.modules, on, None)
     with pytest.raises(ConfigError, match=rf"pip install 'torch-regroup\[{on}\]'"):
         compare(tmp_path, on=on)
+
+
+def test_other_machines_read_the_data_for_the_task(tmp_path):
+    (tmp_path / "compare.lock").touch()
+    task = {"config": {"out": str(tmp_path), "task": "segment"}, "plugins": [], "threads": 1}
+    told = json.loads(runner.work(json.dumps({**task, "strategy": "dense", "seed": 0})))
+    assert told["cause"] == "options" and "a data set for the task segment" in told["error"]
 
 
 def test_a_directory_that_machines_do_not_share_is_named(tmp_path):

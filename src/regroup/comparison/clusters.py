@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from regroup.errors import ConfigError, TrainingError, first_line
+from regroup.errors import ConfigError, TrainingError, first_line, printable
 
 Work = Callable[[str], str]
 
@@ -89,7 +89,7 @@ def _on_ray(on: str, work: Work, tasks: Sequence[str], cpus: int, gpus: float) -
         if own:
             ray.init(None if on == "ray" else on, log_to_driver=False, logging_level="error")
     except Exception as error:
-        raise TrainingError(f"Ray cannot be reached ({on}): {first_line(error)}") from error
+        raise TrainingError(f"Ray cannot be reached ({on}): {_why(error)}") from error
     try:
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(work)
         waiting = {remote.remote(task): number for number, task in enumerate(tasks)}
@@ -104,6 +104,12 @@ def _on_ray(on: str, work: Work, tasks: Sequence[str], cpus: int, gpus: float) -
     finally:
         if own:
             ray.shutdown()
+
+
+def _why(error: Exception) -> str:
+    """Return the first line of a message, or, if that only announces a traceback, its last."""
+    first = first_line(error)
+    return printable(str(error).strip().splitlines()[-1]) if first.endswith(":") else first
 
 
 def _of_ray(ray: Any, done: Any) -> str:
