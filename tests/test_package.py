@@ -70,6 +70,7 @@ def test_everything_that_is_read_at_run_time_is_in_the_wheel(archives):
     assert ours and ours <= inside, ours - inside
 
 
+@pytest.mark.timeout(900)
 def test_the_command_runs_from_the_wheel(installed, tmp_path):
     python, package = installed
     assert regroup.__version__ in run(python, "-m", "regroup", "--version", cwd=tmp_path)
@@ -103,8 +104,6 @@ assert "native" in call("compile", "run", "--json")
 assert "%" in call("run", "run", "--image", "drawn.png")
 assert "net.pt2" in call("export", "run", "--out", "net.pt2")
 assert "report" in call("compare", *photos, *brief, "--strategies", "grouped:groups=4", "--no-time")
-call("convert", "run", "--budget", "macs=0.9", "--epochs", "0", "--images", "16", "--quiet")
-call("bench", "--conv", "2,2,1,2", "--seconds", "0.0001", "--quiet")
 """
     run(python, "-c", script, cwd=tmp_path)
 

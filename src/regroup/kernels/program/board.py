@@ -13,6 +13,15 @@ yet said that it is done, for which the call waits.
   `LEFT` those of a parallel region that have come to the call's end; `BUSY` is 1 while a call has this team.
 - `ASLEEP`, beside each share, is 1 while its thread sleeps in its `LOCK`, or is about to. Who sets it back
   gives the lock back too, once, and the thread takes it once: a lock of Python's is all that it needs.
+
+On CPUs that reorder what they do in memory, as AArch64's, all of this holds by the orders of these words
+alone. What a call is about is written before `NOW` is released, and read by who has acquired that `NOW` and
+then claimed. What a chunk has computed is written before it is counted in `DONE`; the counts are one chain
+of changes, so who counts the last one has acquired them all, and releases them with the next `NOW`. Words
+that are read without an order only decide what is tried: claims are decided by compare-and-exchange. Who is
+about to sleep writes `SLEEPERS` and `ASLEEP` and then reads `NOW`, who opens a step does it the other way
+round: these are sequentially consistent, for with less each could miss the other's word, and the sleeper
+would not be waked.
 """
 
 from __future__ import annotations
