@@ -82,7 +82,8 @@ def page(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _results(claim: Claim, found: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    return [(key, result) for key, result in found.items() if key.partition(" ")[0] == claim.name]
+    own = [(key, result) for key, result in found.items() if key.partition(" ")[0] == claim.name]
+    return sorted(own, key=lambda one: int(one[0].partition(" ")[2] or 0))
 
 
 def _section(number: int, claim: Claim, results: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def main(path: str) -> None:
     PICTURE.write_text(re.sub(r"(<svg[^>]*>)", rf"\1{white}", svg, count=1))
     for page, text in (
         (PAGE, markdown(comparison)),
-        (README, table(comparison, TELLING, STORY)),
+        (README, f"{table(comparison, TELLING, STORY)}\n\n{made(comparison)}"),
     ):
         block = f"<!-- begin: regroup compare -->\n{text}\n<!-- end -->"
         page.write_text(MARKED.sub(lambda _, block=block: block, page.read_text()))
@@ -67,11 +67,17 @@ def table(comparison: Comparison, columns: Sequence[str], only: Sequence[str] = 
 
 def markdown(comparison: Comparison) -> str:
     """Return the whole table, and below it what it was measured on."""
+    return "\n".join(
+        [table(comparison, COLUMNS), "", " ".join([*summary_lines(comparison), made(comparison)])]
+    )
+
+
+def made(comparison: Comparison) -> str:
+    """Return on what it was measured."""
     m, s = comparison.machine, comparison.settings
-    made = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "
-    made += f"PyTorch {m['torch']} eager, batch {s['timed_batch']}, {m['device']}, "
-    made += f"{m['threads']} threads, {m['capability']}."
-    return "\n".join([table(comparison, COLUMNS), "", " ".join([*summary_lines(comparison), made])])
+    said = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "
+    said += f"PyTorch {m['torch']} eager, batch {s['timed_batch']}, {m['device']}, "
+    return f"{said}{m['threads']} threads, {m['capability']}."
 
 
 if __name__ == "__main__":
