@@ -58,7 +58,9 @@ async function measure(frame) {
   const boxes = Object.fromEntries(framed.map(e => [e.id, box(e)]));
   const words = [...page.querySelectorAll('figure svg text')].map(e => e.getBoundingClientRect().height);
   const scrolls = page.documentElement.scrollWidth, least = Math.min(99, ...words);
-  return {wide, scrolls, least, beyond, clipped, covered, faint, axe, boxes, paper: behind(page.body)};
+  const meanings = all.filter(e => e.matches('.meanings dd')).length;
+  return {wide, scrolls, least, meanings,
+    beyond, clipped, covered, faint, axe, boxes, paper: behind(page.body)};
 }
 addEventListener('load', async () => {
   const out = {};

@@ -48,6 +48,7 @@ def test_nothing_is_cut_off_covered_or_faint(comparison, tmp_path, dark):
     page = render(comparison).replace("<details", "<details open")
     for width, found in browser.measured(page, WIDTHS, tmp_path, dark=dark).items():
         assert found["wide"] == width
+        assert (found["meanings"] > 15) == (width <= 1000)  # where rows are cards, heads are not seen
         for fault in ("beyond", "clipped", "covered", "faint", "axe"):
             assert found[fault] == [], (width, fault)
         assert (found["paper"] == "rgb(255, 255, 255)") != dark

@@ -1,6 +1,7 @@
 """Pictures of modules: what they connect is what is connected, and everything in them can be read."""
 
 import re
+import xml.etree.ElementTree as ElementTree
 from itertools import combinations, pairwise
 
 import pytest
@@ -132,6 +133,9 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
     assert draw("grouped:groups=3", channels=6).svg == picture.svg
     assert "prefers-color-scheme" in regroup.parse_strategy("grouped:groups=3")._repr_svg_()
     assert "<table>" in regroup.profile(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 4, 4), time=False)._repr_html_()
+    assert regroup.parse_strategy("grouped:groups=7")._repr_svg_() is None  # no picture: 12 channels
+    assert ElementTree.fromstring(picture._repr_svg_()).tag.endswith("svg")
+    assert len(repr(picture)) < 200
     assert len(re.findall("aria-label=", picture.svg)) == 1 and "<script" not in picture.svg
 
 

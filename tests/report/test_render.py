@@ -106,6 +106,7 @@ def test_every_column_says_what_it_is():
     html = render(comparison())
     for name, meaning in MEANINGS.items():
         assert f"{name}<small>{meaning}</small></th>" in html
+        assert not meaning or f"<dt>{name}</dt><dd>{meaning}</dd>" in html
 
 
 def test_layers_without_a_gap_are_named_and_not_drawn():

@@ -6,7 +6,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Drawing:
     """
 
     title: str
-    diagram: Diagram
+    diagram: Diagram = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
