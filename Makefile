@@ -1,6 +1,7 @@
 # No logic here, only commands. `make demo` and `make test` need Python >= 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE    # every process would compile all sources anew: a second each
 
 .PHONY: demo test check fuzz faults arm lowest bench docs clean
 

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -22,13 +23,22 @@ import regroup
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "regroup"
 FILES = sorted(SOURCE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in FILES}
-FUNCTIONS = [
-    (path, node)
-    for path, tree in TREES.items()
-    for node in ast.walk(tree)
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-]
+
+
+@cache
+def trees():
+    """Return what is written in each file; every worker imports this file, and one needs them."""
+    return {path: ast.parse(path.read_text()) for path in FILES}
+
+
+@cache
+def functions():
+    return [
+        (path, node)
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
 
 
 def lines(node):
@@ -72,8 +82,8 @@ def test_the_median_network_file_is_short():
 
 
 def test_functions_fit_on_a_screen():
-    assert not [place(p, f) for p, f in FUNCTIONS if lines(f) > 80]
-    assert statistics.median(lines(f) for _, f in FUNCTIONS) <= 12
+    assert not [place(p, f) for p, f in functions() if lines(f) > 80]
+    assert statistics.median(lines(f) for _, f in functions()) <= 12
 
 
 def test_functions_take_few_parameters():
@@ -82,7 +92,7 @@ def test_functions_take_few_parameters():
         names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
         return len([n for n in names if n not in ("self", "cls")])
 
-    assert not [place(p, f) for p, f in FUNCTIONS if count(f) > 9]
+    assert not [place(p, f) for p, f in functions() if count(f) > 9]
 
 
 def public(tree):
@@ -98,8 +108,8 @@ def public(tree):
 
 def test_every_public_name_is_documented_and_every_module_says_what_it_is():
     """A method that overrides a documented one is documented by that, as `help` shows it."""
-    missing = [str(p.relative_to(ROOT)) for p, t in TREES.items() if not ast.get_docstring(t)]
-    for path, tree in TREES.items():
+    missing = [str(p.relative_to(ROOT)) for p, t in trees().items() if not ast.get_docstring(t)]
+    for path, tree in trees().items():
         if path.stem == "__main__":
             continue
         module = importlib.import_module(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts))
@@ -117,7 +127,7 @@ def test_every_public_name_is_documented_and_every_module_says_what_it_is():
 
 def test_every_public_function_is_typed():
     untyped = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in public(tree):
             if isinstance(node, ast.FunctionDef):
                 arguments = [a for a in node.args.args + node.args.kwonlyargs if a.arg not in ("self", "cls")]
@@ -143,7 +153,7 @@ def test_nothing_is_pickled_or_evaluated():
 def test_caches_in_memory_are_bounded():
     """What is remembered for each argument is remembered for so many: processes run for weeks."""
     unbounded = []
-    for path, function in FUNCTIONS:
+    for path, function in functions():
         arguments = function.args
         names = [a.arg for a in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
         bounded = not set(names) - {"cls"} and not arguments.vararg and not arguments.kwarg

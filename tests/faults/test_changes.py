@@ -17,6 +17,7 @@ POISON = {
 """Memory is overwritten when it is freed: PyTorch's and Python's own."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100 + CHANGES)
 def test_no_change_is_missed(tell, tried):
     seed = random.SystemRandom().randrange(10**6)

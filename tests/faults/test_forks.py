@@ -18,6 +18,7 @@ FORKS = programs.LONG or 5
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100 + 10 * FORKS)
 def test_no_child_hangs_or_is_wrong(tmp_path, tell, tried):
     seed = random.SystemRandom().randrange(10**6)

@@ -15,6 +15,7 @@ WORK = {"train:1": KILLS} | dict.fromkeys(("train:2", "compare:1", "compile:1", 
 """How often each work, in so many processes, is killed."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_what_was_killed_and_begun_again_ends_in_the_same_bits(tmp_path, tell, tried):
     seed = random.SystemRandom().randrange(10**6)

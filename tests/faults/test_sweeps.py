@@ -28,6 +28,7 @@ def turns(kind):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300 + 80 * programs.LONG)
 @pytest.mark.parametrize(
     "kinds",

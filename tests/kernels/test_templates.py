@@ -21,6 +21,7 @@ _OTHERS = 104
 _FUZZ = int(os.environ.get("REGROUP_FUZZ", "0"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0 if _FUZZ else 300)
 @pytest.mark.parametrize("family", MAKERS)
 def test_kernels_stay_within_the_rounding_bound_and_within_their_tensors(family):

@@ -73,10 +73,12 @@ def test_timms_tools_prepare_images_as_the_run_did(tmp_path):
 
 
 def test_a_fresh_process_needs_nothing_but_the_directory(tmp_path):
+    """And PyTorch; what takes as long to import again is for networks and heads of others."""
     model = saved(tmp_path / "weights", strategy="assigned:groups=2")
     code = (
         "import sys, regroup; import torch; torch.manual_seed(1)\n"
-        "print(regroup.load(sys.argv[1])(torch.rand(1, 1, 32, 32)).tolist())"
+        "print(regroup.load(sys.argv[1])(torch.rand(1, 1, 32, 32)).tolist())\n"
+        "assert not {'torchvision', 'timm'} & set(sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "weights")], capture_output=True, text=True, check=True

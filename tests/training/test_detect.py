@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 import regroup
 from regroup.cli import main
 from regroup.errors import ConfigError, NetworkError
+from regroup.interop import heads
 from regroup.interop.detectors import DETECTORS
 from regroup.loading.named import create
 from regroup.training import train
@@ -163,6 +164,10 @@ def test_a_resumed_run_ends_in_the_same_bits(head, tmp_path):
     assert equal(whole, resumed)
     assert [e.figures for e in again.epochs] == [e.figures for e in history.epochs]
     assert history.last.test_loss is None and list(history.last.figures)[:2] == ["map", "map50"]
+
+
+def test_every_detector_has_a_name():
+    assert set(heads.DETECTORS) == set(DETECTORS)
 
 
 @pytest.mark.parametrize("head", DETECTORS)

@@ -15,8 +15,12 @@ from torch import nn
 
 from regroup.errors import ConfigError, NetworkError
 from regroup.interop.decoders import DECODERS, segmenter
-from regroup.interop.detectors import DETECTORS, detector
-from regroup.interop.detectors import normalised_outside as normalised_outside
+from regroup.lazy import later
+from regroup.networks import networks
+
+# torchvision takes as long to import as PyTorch: that is for those who name a detector
+DETECTORS = ("fcos", "retinanet", "fasterrcnn", "ssdlite")
+detector = later("regroup.interop.detectors", "detector")
 
 HEADS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     **dict.fromkeys(DECODERS, ("segment", segmenter)),
@@ -39,10 +43,12 @@ def backbone_of(name: str) -> str | None:
 
 def task_of(name: str) -> str:
     """Return the task that the network of a name is for."""
-    import torchvision
-
     if backbone_of(name) is not None:
         return HEADS[name.partition(":")[0]][0]
+    if name.removeprefix("regroup:") in networks:
+        return "classify"
+    import torchvision
+
     bare = name.removeprefix("torchvision:")
     for task, module in (("segment", "segmentation"), ("detect", "detection")):
         if bare in torchvision.models.list_models(module=getattr(torchvision.models, module)):
@@ -81,6 +87,15 @@ def create(name: str, *, num_classes: int | None = None, **options: Any) -> nn.M
     if options.pop("new_head", False):
         raise NetworkError("new_head", True, "False where weights are not those of a run")
     return HEADS[head][1](head, backbone, num_classes=num_classes, **options)
+
+
+def normalised_outside(model: nn.Module) -> nn.Module:
+    """Let a network take normalised images, as all others do, if it is a whole detector of torchvision's."""
+    if getattr(model, "transform", None) is None:
+        return model
+    from regroup.interop import detectors
+
+    return detectors.normalised_outside(model)
 
 
 def backbone_state(model: nn.Module, state: dict[str, Any]) -> dict[str, Any] | None:

@@ -50,11 +50,6 @@ def create_any_model(
         ConfigError: pretrained, and weights besides.
         CheckpointError: the weights cannot be read or do not fit.
     """
-    import timm
-    import torchvision
-
-    from regroup.networks.weights import build_for
-
     source, _, bare = name.rpartition(":")
     if pretrained and weights is not None:
         raise ConfigError("pretrained", True, "False where weights are given")
@@ -62,6 +57,11 @@ def create_any_model(
         options |= {} if num_classes is None else {"num_classes": num_classes}
         more = {"pretrained": pretrained, "weights": weights, "new_head": new_head}
         return create_model(bare, in_chans=in_chans, **more, **options)
+    import timm
+    import torchvision
+
+    from regroup.networks.weights import build_for
+
     if source in ("", "timm") and timm.is_model(bare):
         make = partial(_of_timm, bare, in_chans=in_chans, pretrained=pretrained, **options)
     elif source in ("", "torchvision") and bare in torchvision.models.list_models() and in_chans == 3:
@@ -91,12 +91,12 @@ def create_any_model(
 
 def published_classes(name: str) -> int | None:
     """Return how many classes the weights that a hub has for a network tell apart; None if nobody says."""
-    import timm
-    import torchvision
-
     source, _, bare = name.rpartition(":")
     if source in ("", "regroup") and bare in networks:
         return networks[bare].config.num_classes
+    import timm
+    import torchvision
+
     if source in ("", "timm") and timm.is_model(bare):
         known = timm.get_pretrained_cfg(bare, allow_unregistered=True)
         return None if known is None else known.num_classes

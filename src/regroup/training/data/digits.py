@@ -17,11 +17,12 @@ from regroup.training.data.sources import data_sets
 def digits(image: Size | None = None) -> DataSet:
     """Return scikit-learn's digits, resized to `image` if given; shape (1, height, width)."""
     from sklearn.datasets import load_digits
-    from torchvision.transforms.v2.functional import resize
 
     pixels, target = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).reshape(-1, 8, 8).mul(255 / 16).round().to(torch.uint8)[:, None]
     if image is not None and image != (8, 8):
+        from torchvision.transforms.v2.functional import resize
+
         images = resize(images, list(image), antialias=True)
     labels = torch.from_numpy(target)
     test = held_out(labels, 0.2)
