@@ -332,6 +332,24 @@ def test_an_exception_by_a_signal_never_costs_a_team(program, x, want, monkeypat
     assert torch.equal(_run(program, x, 2), want)
 
 
+def test_an_exception_by_a_signal_leaves_no_signal_blocked(monkeypatch):
+    """Python runs a handler that is due right after it has blocked the signals."""
+    mask = signal.pthread_sigmask
+
+    def interrupted(how, signals):
+        before = mask(how, signals)
+        if how == signal.SIG_BLOCK and signals:
+            raise KeyboardInterrupt
+        return before
+
+    before = mask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        workers.start(0, 0)
+    blocked = mask(signal.SIG_SETMASK, before)
+    assert blocked == before
+
+
 def test_a_forked_process_has_threads_of_its_own(program, x, want):
     def child() -> None:
         before = len(_threads())

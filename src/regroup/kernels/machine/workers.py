@@ -32,8 +32,9 @@ def start(function: int, argument: int) -> bool:
     begin = _python("PyThread_start_new_thread", ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
     if not hasattr(signal, "pthread_sigmask"):
         return begin(function, argument) != _NO_THREAD
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:  # a handler may raise its exception right after signals are blocked
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         return begin(function, argument) != _NO_THREAD
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
