@@ -2,7 +2,9 @@
 
 import json
 import re
+import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from regroup.files.sealed import MANIFEST, write_sealed
 from regroup.loading import ImageInput, loaded
 from regroup.strategies.learning import learned_modules
 from regroup.training.data import Loader, load_data
+from tests.processes import in_fork
 
 
 def call(*argv):
@@ -199,3 +202,21 @@ def test_names_of_classes_cannot_steer_the_terminal(run, tmp_path, capsys):
     assert {line.split(maxsplit=2)[2] for line in lines} >= {r"\x1b[31mred", r"a\nb", r"\udcff", "é"}
     assert call("run", copy, "--image", tmp_path / "a.png", "--top", 10, "--json") == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)[0]["classes"]} == set(names)
+
+
+def test_the_most_pixels_that_a_run_may_say_are_a_line_where_there_is_no_memory(run, tmp_path):
+    copy = resealed(run, tmp_path / "copy", {"shape": [1, 1 << 13, 1 << 13]})
+    to_pil_image(load_data("digits").test[0][0]).save(tmp_path / "a.png")
+    torch.ones((), requires_grad=True).backward()
+
+    def little(command, *more):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + (1 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        main([command, str(copy), *more])
+
+    for command, *more in (["run", "--image", str(tmp_path / "a.png")], ["profile", "--no-time"]):
+        ended = in_fork(little, command, *more)
+        lines = ended.stderr.splitlines()
+        assert (ended.returncode, len(lines)) in {(0, 0), (1, 1)}, ended
+        assert all("memory" in line for line in lines)

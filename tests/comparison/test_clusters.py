@@ -9,8 +9,12 @@ from dataclasses import asdict
 import pytest
 
 from regroup.comparison import runner
+from regroup.comparison.keeping import LOCK
+from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError
 from regroup.training.checkpoint import list_checkpoints
+from regroup.training.data import data_sets
+from tests.training import tiny_scenes
 
 OPTIONS = {"strategies": ("grouped:groups=2",), "time": False, "cpus": 1}
 
@@ -111,6 +115,17 @@ def test_other_machines_read_the_data_for_the_task(tmp_path):
     task = {"config": {"out": str(tmp_path), "task": "segment"}, "plugins": [], "threads": 1}
     told = json.loads(runner.work(json.dumps({**task, "strategy": "dense", "seed": 0})))
     assert told["cause"] == "options" and "a data set for the task segment" in told["error"]
+
+
+def test_a_training_elsewhere_is_for_the_task_of_the_comparison(tmp_path, monkeypatch):
+    monkeypatch.setitem(data_sets._items, "small_scenes", tiny_scenes.small)
+    small = {"data": "small_scenes", "model_options": ("depths=[1,1,1]", "widths=[8,8,16]"), "epochs": 1}
+    config = CompareConfig(task="segment", out=tmp_path, **small)
+    (tmp_path / LOCK).touch()
+    task = {"config": config.elsewhere(), "plugins": [], "threads": 1, "strategy": "dense", "seed": 0}
+    told = json.loads(runner.work(json.dumps(task)))
+    assert told["cause"] == "" and "dense: seed 0: " in told["said"][-1]
+    assert list(tmp_path.glob("runs/dense/seed0-*/checkpoint-*"))
 
 
 def test_a_directory_that_machines_do_not_share_is_named(tmp_path):

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from regroup.errors import DataError
 from regroup.training import TrainConfig, evaluate, train
 from regroup.training.data import Augmentation, Loader, load_data
+from regroup.training.data.outlines import unpacked
 from regroup.training.data.scan import BadImagesError
 from regroup.training.data.targets import IGNORED
 from regroup.training.tasks.segment import palette
@@ -257,3 +258,52 @@ def test_a_detector_is_trained_and_measured_in_pixels_of_the_files(tmp_path):
 
     found = evaluate(Perfect(), data)
     assert [found.map, found.map50, found.map_small] == pytest.approx([100] * 3) and found.map_medium is None
+
+
+@pytest.mark.parametrize(
+    ("outline", "told"),
+    [
+        ([[1e30, 1, 2, 1e30, 3, 3]], "a corner is not in or near the image: 1e\\+30"),
+        ([[0, 0, 3, 0]], "three corners or more"),
+        ({"size": [10**7, 10**7], "counts": [1, 2]}, "of an image of the size"),
+        ({"size": [HEIGHT, WIDTH], "counts": [2, 3]}, "of 5 pixels, the image has 2400"),
+        ({"size": [HEIGHT, WIDTH], "counts": "52"}, "of 7 pixels, the image has 2400"),
+        ({"size": [HEIGHT, WIDTH], "counts": [-1, 2401]}, "numbers from 0 on"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\x7f\x7f"}, "in no way that COCO knows"),
+        ({"size": [HEIGHT, WIDTH], "counts": "o"}, "in the middle of one"),
+    ],
+)
+def test_outlines_that_end_pycocotools_or_are_read_as_anything_are_refused(outline, told, tmp_path):
+    def change(found):
+        found["annotations"][0]["segmentation"] = outline
+
+    with pytest.raises(BadImagesError, match=told):
+        load_data(coco(tmp_path, change), task="segment")
+
+
+def test_run_lengths_are_unpacked_as_pycocotools_packs_them():
+    chance = np.random.default_rng(0)
+    for n in range(50):
+        levels = np.asfortranarray(chance.random((7 + n, 90)) < chance.random(), np.uint8)
+        runs = unpacked(coco_mask.encode(levels)["counts"])
+        again = np.repeat(np.arange(len(runs)) % 2, runs).reshape(levels.shape, order="F")
+        assert (again == levels).all()
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "value", "told"),
+    [
+        ("images", "id", [], "an id in images is neither"),
+        ("categories", "id", {}, "an id in categories is neither"),
+        ("images", "id", 11, "two images have one id"),
+        ("annotations", "iscrowd", 10**30, "annotation 1 cannot be understood"),
+        ("annotations", "area", 1e308, "annotation 1 cannot be understood"),
+        ("annotations", "bbox", [0, 0, 10**400, 1], "annotation 1 cannot be understood"),
+    ],
+)
+def test_a_document_of_other_values_is_one_line(where, field, value, told, tmp_path):
+    def change(found):
+        found[where][0][field] = value
+
+    with pytest.raises(DataError, match=told):
+        load_data(coco(tmp_path, change), task="detect")

@@ -1,6 +1,6 @@
 """A program in which several processes meet in one directory, again and again; prints what came out as JSON.
 
-    python -m tests.faults.meetings PROCESSES TRIALS DIRECTORY SEED
+    python -m tests.faults.meetings PROCESSES TRIALS DIRECTORY SEED [KIND...]
 
 Each process is a fork of this one, so that all start at once, or nearly.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from regroup.errors import RegroupError
 from tests.faults import runs
 from tests.faults.programs import progress
-from tests.faults.trials import finished
+from tests.faults.trials import finished, results, started
 
 
 def resume(directory, number):
@@ -38,6 +39,21 @@ def refuse(directory, number):
 
 def compare(directory, number):
     return runs.compared(directory)
+
+
+def elsewhere(directory, number):
+    """Compare, with the trainings on other machines."""
+    return runs.compared_elsewhere(directory)
+
+
+def share(directory, number):
+    """Resume, each in two processes that share the network's channels."""
+    with tempfile.TemporaryDirectory() as place:
+        pids = started(runs.trained_shared, Path(place) / "of", 2, directory)
+        assert finished(pids, within=120)
+        first, second = results(Path(place) / "of", 2)
+    assert first == second
+    return first
 
 
 def compile(directory, number):
@@ -72,7 +88,7 @@ def forked(what, directory, number, delay):
         os._exit(0)
 
 
-KINDS = (resume, begin, refuse, compare, compile, convert, convert_at_once)
+KINDS = (resume, begin, refuse, compare, elsewhere, share, compile, convert, convert_at_once)
 
 
 def met(what, processes, trials, directory, chance):
@@ -92,12 +108,14 @@ def met(what, processes, trials, directory, chance):
     return {"outcomes": outcomes, "alone": alone}
 
 
-def main(processes, trials, directory, seed):
+def main(processes, trials, directory, seed, names):
     torch.set_num_threads(1)
+    torch.ones((), requires_grad=True).backward()  # later it might begin threads, which forks do not have
     chance = random.Random(seed)
-    found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in KINDS}
+    kinds = [what for what in KINDS if not names or what.__name__ in names]
+    found = {what.__name__: met(what, processes, trials, directory / what.__name__, chance) for what in kinds}
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tempfile
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,37 @@ def trained(directory, **changes):
     origin = Origin(said={"model": "tiny"}, document={"model": "tiny"})
     train(model, data(32), TrainConfig(**{**settings, "output": directory, **changes}), origin=origin, **more)
     return digest(model)
+
+
+def trained_shared(directory):
+    """The same in processes that share the network's channels."""
+    return trained(directory, devices="groups=2")
+
+
+def compared_elsewhere(directory):
+    """The same with its trainings in processes that outlive this one, as those on other machines do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "check_engine", lambda on: None)
+        patch.setattr(runner, "results", _on_machines)
+        return compared(directory, on="forks", cpus=1)
+
+
+def _on_machines(on, work, tasks, **how):
+    """Yield what each task comes to, as `regroup.comparison.clusters.results`."""
+    begun = []
+    for task in tasks:
+        read, write = os.pipe()
+        if not (pid := os.fork()):
+            with suppress(BaseException):
+                os.write(write, work(task).encode())
+            os._exit(0)
+        os.close(write)
+        begun.append((pid, read))
+    for number, (pid, read) in enumerate(begun):
+        with os.fdopen(read) as answer:
+            text = answer.read()
+        os.waitpid(pid, 0)
+        yield number, text
 
 
 def compared(directory, **changes):

@@ -29,7 +29,7 @@ from PIL import Image
 
 from regroup.cli import main as regroup_main
 from regroup.errors import RegroupError
-from tests.faults import runs, sweep_commands, sweep_made, sweep_onnx, sweep_readers, sweep_sets
+from tests.faults import runs, sweep_commands, sweep_made, sweep_onnx, sweep_readers, sweep_sets, sweep_tasks
 from tests.faults.programs import progress
 
 KINDS = {
@@ -42,6 +42,7 @@ KINDS = {
     "commands": sweep_commands.commands,
     "conversions": sweep_made.conversions,
     "sets": sweep_sets.sets,
+    "tasks": sweep_tasks.tasks,
     "onnx": sweep_onnx.files,
 }
 
@@ -79,7 +80,7 @@ class Sweep:
     @property
     def memory(self):
         """Bytes beyond those of the process before: an image of the most pixels takes most of two GB."""
-        return (2 if self.kind in ("images", "folders") else 1) << 30
+        return (2 if self.kind in ("images", "folders", "tasks") else 1) << 30
 
     def each(self, turn, restore=lambda: None):
         """Call `turn` with the numbers of all turns; `restore` puts right what a fork that died has left."""

@@ -19,8 +19,8 @@ of the damage. In each of them one file at a time is damaged, or exchanged for s
     profile, profile --reach    | run.json and weights of a run
 
 What is made of a network (conversions, exports) is in `sweep_made`, images before `run` are in
-`sweep_readers`, files of torchvision's data sets in `sweep_sets`. `models` reads no files, and a plugin is a
-program: whatever is changed in it is another one.
+`sweep_readers`, files of torchvision's data sets in `sweep_sets`, folders with boxes or masks in
+`sweep_tasks`. `models` reads no files, and a plugin is a program: whatever is changed in it is another one.
 """
 
 import json

@@ -21,6 +21,7 @@ from regroup.training.checkpoint import load_checkpoint, save_checkpoint
 from regroup.training.data import load_data
 from tests.comparison.test_result import comparison
 from tests.data.malformed import damaged, encoded, formats, picture
+from tests.data.test_annotated import coco
 from tests.faults import damage, runs
 
 TINY = ("--model", "tiny", "--data", "tiny", "--batch-size", "16")
@@ -80,7 +81,7 @@ def _images(sweep, run):
 
 
 def documents(sweep):
-    """Damaged JSON: what a run says of its network, a comparison, a profile, a checkpoint, a manifest."""
+    """Damaged JSON: of a run's network, a comparison, a profile, a checkpoint, a manifest, and COCO's."""
     run, out = trained(sweep.directory.parent / "run"), sweep.directory / "out"
     image, out_file = sweep.directory / "a.png", out / "comparison.json"
     image.write_bytes(encoded(picture("L", (8, 8)), "PNG"))
@@ -93,6 +94,13 @@ def documents(sweep):
     state = {"model": model.state_dict(), "lists": [{"a": (1, 2.0)}, {3: torch.ones(2, 2).t()}, float("inf")]}
     saved = save_checkpoint(sweep.directory / "checkpoints", {"training": state})
     parts = {p.name: p.read_bytes() for p in saved.iterdir() if p.name != MANIFEST}
+    drawn = coco(sweep.directory / "coco")
+    annotations = drawn / "annotations" / "instances_train2017.json"
+    objects = json.loads(annotations.read_text())
+
+    def shown(task):
+        data = load_data(drawn, 16, task=task, bad_images="skip")
+        data.train.fetch(torch.arange(len(data.train)))
 
     def turn(n):
         copy = resealed(run, {"network.json": damage.document(network, sweep.chance)})
@@ -108,6 +116,9 @@ def documents(sweep):
         manifest = saved / MANIFEST
         manifest.write_bytes(damage.document(json.loads(manifest.read_text()), sweep.chance))
         sweep.call("checkpoint", "its manifest", load_checkpoint, saved)
+        annotations.write_bytes(damage.document(objects, sweep.chance))
+        sweep.call("boxes", "COCO's JSON", shown, "detect")
+        sweep.call("outlines", "COCO's JSON", shown, "segment")
 
     sweep.each(turn)
 

@@ -11,7 +11,10 @@ import pytest
 from tests.faults import programs
 
 KILLS = programs.LONG or 6
-WORK = {"train:1": KILLS} | dict.fromkeys(("train:2", "compare:1", "compile:1", "convert:1"), KILLS // 2)
+WORK = {"train:1": KILLS}
+WORK |= dict.fromkeys(
+    ("train:2", "share:2", "compare:1", "elsewhere:1", "compile:1", "convert:1"), KILLS // 2
+)
 """How often each work, in so many processes, is killed."""
 
 

@@ -77,7 +77,7 @@ def meetings(request, tmp_path_factory, tell, tried):
     assert ran.returncode == 0 and "Traceback" not in ran.stderr, f"seed {seed}: {ran.stderr}"
     found = json.loads(ran.stdout.splitlines()[-1])
     ended = [outcome["ended"] for kind in found.values() for outcome in kind["outcomes"]]
-    assert all(ended) and len(ended) == len(found) * trials and len(found) == 7, (
+    assert all(ended) and len(ended) == len(found) * trials and len(found) == 9, (
         f"seed {seed}: somebody hangs"
     )
     tried(f"meetings of {request.param} processes in one directory", len(ended))
@@ -85,7 +85,7 @@ def meetings(request, tmp_path_factory, tell, tried):
 
 
 @pytest.mark.timeout(300 if not LONG else 36000)
-@pytest.mark.parametrize("kind", ["resume", "compare", "compile", "convert"])
+@pytest.mark.parametrize("kind", ["resume", "share", "compare", "elsewhere", "compile", "convert"])
 def test_who_meets_in_a_directory_ends_with_what_each_would_have_alone(kind, meetings):
     for outcome in meetings[kind]["outcomes"]:
         assert [each.get("result") for each in outcome["found"]] == meetings[kind]["alone"], outcome

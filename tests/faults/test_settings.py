@@ -4,6 +4,7 @@ import itertools
 import random
 from contextlib import contextmanager
 from dataclasses import fields
+from inspect import signature
 
 import pytest
 import torch
@@ -16,15 +17,20 @@ from regroup.comparison import runner
 from regroup.conversion import identity as conversion_identity
 from regroup.conversion.convert import ConvertConfig
 from regroup.errors import RegroupError
+from regroup.interop.detectors import DETECTORS
+from regroup.interop.heads import HEADS
 from regroup.loading.trained import Trained
 from regroup.networks import create_model
 from regroup.training import load_data
 from regroup.training import run as training_run
 from regroup.training.checkpoint import save_weights
+from regroup.training.data import data_sets
+from regroup.training.recipe import Recipe
 from tests.data.malformed import encoded, picture
 from tests.faults import runs
 from tests.faults.programs import LONG
 from tests.training.test_identity import NEUTRAL, OTHER
+from tests.training.tiny_scenes import small as small_scenes
 
 TRAIN = {name: [value] for name, value in OTHER.items()}
 TRAIN |= {
@@ -67,24 +73,17 @@ COMPARE = {
     "backbone": ["resnet_small"],
     "strategies": [("grouped:groups=4",), ("shuffled:groups=2",)],
     "where": ["3"],
-    "epochs": [4],
     "image": [10],
-    "batch_size": [8],
-    "opt": ["adamw"],
-    "lr": [0.06],
-    "weight_decay": [2e-4],
+    "warmup_epochs": [0.5],
     "model_options": [("depth=3",)],
     "pretrained": [True],
     "weights": ["RUN", "RUN/best"],
     "new_head": [True],
     "teacher": ["RUN"],
-    "amp": [True],
     "accelerate": [True],
     "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
 }
-_AS_TRAIN = ("amp_dtype", "aa", "augment", "channels_last", "clip_grad", "cutmix", "distillation_alpha")
-_AS_TRAIN = (*_AS_TRAIN, "distillation_temperature", "mixup", "momentum", "sched", "smoothing")
-COMPARE |= {name: TRAIN[name] for name in _AS_TRAIN}
+COMPARE |= {field.name: TRAIN[field.name] for field in fields(Recipe) if field.name not in COMPARE}
 """The same for `compare`, of the run of its grouping."""
 
 COMPARE_NEUTRAL = {
@@ -269,6 +268,42 @@ def test_runs_of_any_two_settings_share_nothing(name, place, monkeypatch, capsys
     for option, others in neutral.items():
         for value in others:
             assert identity(place, name, BASE[name] | {option: value}, monkeypatch) == nothing, option
+
+
+def options_of_head(head):
+    """Return options of a head with other values than their own, by looking at what takes them."""
+    if head not in DETECTORS:
+        return []
+    makers = DETECTORS[head]
+    known = {name: each for make in reversed(makers) for name, each in signature(make).parameters.items()}
+    numbers = {n: p.default for n, p in known.items() if type(p.default) in (int, float)}
+    numbers = {n: value for n, value in numbers.items() if not n.startswith(("min_", "max_"))}  # of images
+    lower = {n: max(1, value - 1) if isinstance(value, int) else 0.9 * value for n, value in numbers.items()}
+    return [f"{n}={64 if n == 'pyramid_channels' else value}" for n, value in lower.items() if value]
+
+
+@pytest.mark.parametrize("name", ["train", "compare"])
+def test_networks_of_any_task_with_any_two_options_share_nothing(name, place, monkeypatch, capsys, tried):
+    """Every head, each of its options and pairs of them: networks of other tasks are runs as all are."""
+    names = [(task, f"{head}:resnet_small") for head, (task, _) in HEADS.items()]
+    small = ("depths=[1,1,1]", "widths=[8,8,16]")
+    chosen = [(task, model, small) for task, model in names]
+    for task, model in names:
+        others = options_of_head(model.partition(":")[0])
+        more = [*itertools.combinations(others, 1), *itertools.combinations(others, 2)]
+        chosen += [(task, model, small + each) for each in more]
+    random.SystemRandom().shuffle(chosen)
+    monkeypatch.setitem(data_sets._items, "small_scenes", small_scenes)
+    found, refused = {}, 0
+    for task, model, said in chosen[: PAIRS // 3]:
+        options = {"task": task, "model" if name == "train" else "backbone": model, "model_options": said}
+        options = BASE[name] | {"data": "small_scenes", "image": 32} | options
+        one = identity(place, name, options, monkeypatch)
+        refused += one is None
+        same = found.setdefault(one, options)
+        assert one is None or same == options, "two runs share an identity"
+    assert refused < 2 * len(chosen[: PAIRS // 3]) / 3, capsys.readouterr().err[-1000:]
+    tried(f"runs of `{name}` of networks for other tasks, all compared", len(found))
 
 
 def test_a_run_is_not_resumed_with_any_option_that_decides(place, capsys, tmp_path):

@@ -4,6 +4,7 @@ Nothing ends in a traceback, hangs, or allocates more than `Sweep.memory` says; 
 damage comes to what it comes to without. `sweep_commands` has the table of commands and files.
 """
 
+import ast
 import importlib
 import json
 import random
@@ -11,20 +12,29 @@ from pathlib import Path
 
 import pytest
 
+import regroup
 from regroup.cli import commands
 from regroup.cli._misuse import options_of
-from tests.faults import programs, sweep_commands, sweep_made
+from tests.faults import programs, sweep, sweep_commands, sweep_made, sweep_tasks
 
 SHORT = {"images": 60, "documents": 60, "tensors": 60, "caches": 60}
-SHORT |= {"directories": 20, "folders": 6, "commands": 6, "conversions": 5, "sets": 30, "onnx": 100}
-"""Turns of each kind; in the long form 3,000, of commands and conversions 2,000."""
+SHORT |= {
+    "directories": 20,
+    "folders": 6,
+    "commands": 6,
+    "conversions": 5,
+    "sets": 30,
+    "tasks": 4,
+    "onnx": 100,
+}
+"""Turns of each kind; in the long form 3,000, of commands, conversions and tasks 2,000."""
 
 
 def turns(kind):
     return (
         SHORT[kind]
         if not programs.LONG
-        else (10 if kind in ("commands", "conversions") else 15) * programs.LONG
+        else (10 if kind in ("commands", "conversions", "tasks") else 15) * programs.LONG
     )
 
 
@@ -34,7 +44,7 @@ def turns(kind):
     "kinds",
     [
         ["images", "documents", "tensors", "caches"],
-        ["directories", "folders", "commands", "conversions", "sets", "onnx"],
+        ["directories", "folders", "commands", "conversions", "sets", "tasks", "onnx"],
     ],
     ids="-".join,
 )
@@ -66,7 +76,7 @@ NOT_READ += ("strategies", "strategy", "target", "task", "to", "to_options", "wh
 
 def test_whatever_a_command_reads_is_damaged_before_it():
     """Who adds a command or an option that reads files is told by name to add a row."""
-    rows = [*sweep_commands.COMMANDS, *sweep_made.COMMANDS]
+    rows = [*sweep_commands.COMMANDS, *sweep_made.COMMANDS, *sweep_tasks.COMMANDS]
     for name in commands():
         known = options_of(importlib.import_module(f"regroup.cli.{name}").Options)
         named = [option for option in known if {str, Path} & set(option.kinds)]
@@ -77,3 +87,60 @@ def test_whatever_a_command_reads_is_damaged_before_it():
             said = [row.argv for row in rows if row.argv[0] == name]
             found = [argv for argv in said if set(option.flags) & set(argv) or not option.flags]
             assert found, f"{name} {option.name}: no row of `sweep_commands` or `sweep_made`"
+
+
+READERS = {
+    "comparison/result.py": "documents",
+    "comparison/timing.py": "directories",
+    "conversion/memory.py": "conversions",
+    "conversion/packed.py": "tensors",
+    "engine/frontend/onnx/model.py": "onnx",
+    "loading/inputs.py": "images",
+    "loading/kinds.py": "documents",
+    "networks/weight_files.py": "tensors",
+    "training/checkpoint.py": "documents",
+    "training/data/annotated.py": "tasks",
+    "training/data/folder.py": "folders",
+    "training/data/images.py": "images",
+    "training/data/scan.py": "caches",
+    "training/directory.py": "directories",
+}
+"""What reads files that somebody may have damaged, and the kind of the sweep with them."""
+
+NO_FILES = {
+    "aot/sources.py",
+    "cli/_output.py",
+    "kernels/program/layout.py",
+    "networks/scalenet.py",
+    "ops/costs.py",
+    "profiling/machine.py",
+    "training/code.py",
+}
+"""What reads the package's own files, source, or the system's."""
+
+_READ = {"open_file", "read_file", "read_beginning", "read_document", "safe_open", "load_file", "open"}
+_READ |= {"read_bytes", "read_text", "fromfile", "memmap", "read_image", "read_levels"}
+_OF = {"open": {"Image", "os", "io", ""}, "load": {"torch", "onnx", "np", "json"}}
+
+
+def reads(path):
+    """Return whether a module calls what reads files."""
+    for call in ast.walk(ast.parse(path.read_text())):
+        if isinstance(call, ast.Call):
+            place = call.func.value if isinstance(call.func, ast.Attribute) else None
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            of = getattr(place, "id", "")
+            if name in _OF and of in _OF[name] and not (name == "open" and place is not None and not of):
+                return True
+            if name in _READ - _OF.keys():
+                return True
+    return False
+
+
+def test_every_module_that_reads_files_is_in_a_sweep():
+    """Who writes a reader is told by name to add it; `regroup.files` is what they all read by."""
+    home = Path(regroup.__file__).parent
+    found = {path.relative_to(home).as_posix() for path in home.rglob("*.py") if reads(path)}
+    ours = {name for name in found if not name.startswith("files/")}
+    assert ours == READERS.keys() | NO_FILES
+    assert set(READERS.values()) <= sweep.KINDS.keys() == SHORT.keys()

@@ -2,7 +2,7 @@
 
     python -m tests.faults.trials DIRECTORY SEED WORK:PROCESSES=KILLS...
 
-WORK is train, compare, convert, or compile: into an empty cache. Each run is a fork of this process, so that
+WORK is a key of `WORK`; `compile` has an empty cache. Each run is a fork of this process, so that
 it starts at once and most kills hit the work itself.
 """
 
@@ -106,6 +106,18 @@ def compared(output):
     return json.dumps([found, kept])
 
 
+def compared_elsewhere(output):
+    """The same with the trainings on other machines, which go on when this process is killed."""
+    found = runs.compared_elsewhere(output)
+    kept = {name: seen for name, seen in runs.contents(output).items() if name.endswith(".safetensors")}
+    return json.dumps([found, kept])
+
+
+def shared(output):
+    """Train in processes that share the network's channels, and return the hash of the weights."""
+    return runs.trained_shared(output)
+
+
 def compiled(output):
     """Compile with the directory as cache, and return what was computed."""
     return json.dumps(runs.compiled(output))
@@ -116,18 +128,19 @@ def converted(output):
     return json.dumps(runs.converted(output))
 
 
-WORK = {"train": trained, "compare": compared, "compile": compiled, "convert": converted}
+WORK = {"train": trained, "share": shared, "compare": compared, "elsewhere": compared_elsewhere}
+WORK |= {"compile": compiled, "convert": converted}
 
 
-def forked(work, output, environment):
-    """Start some work in a fork; it writes what came out beside `output` when it is done."""
+def forked(work, output, environment, *where):
+    """Start some work in a fork; it writes what came out beside `output`, where it works without `where`."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
         os.environ.update(environment)
-        result = work(output)
+        result = work(*(where or [output]))
         rank = environment.get("RANK", "0")
         output.with_name(f"{output.name}.rank{rank}").write_text(result)
         code = 0
@@ -137,15 +150,16 @@ def forked(work, output, environment):
         os._exit(code)
 
 
-def started(work, output, processes):
+def started(work, output, processes, *where):
     """Start one run of `processes` processes; return their process ids."""
     if processes == 1:
-        return [forked(work, output, {})]
+        return [forked(work, output, {}, *where)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    return [forked(work, output, {**common, "RANK": str(r), "LOCAL_RANK": "0"}) for r in range(processes)]
+    ranks = [{**common, "RANK": str(r), "LOCAL_RANK": "0"} for r in range(processes)]
+    return [forked(work, output, rank, *where) for rank in ranks]
 
 
 def finished(pids, within):

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError
 from regroup.training import TrainConfig
+from regroup.training.recipe import Recipe
+from tests.training.test_identity import OTHER
 
 WRONG = {
     "epochs": [0, -1, 1.5, True, "3"],
@@ -70,3 +73,11 @@ def test_what_only_concerns_how_a_run_looks_does_not_decide_its_result():
     quiet = TrainConfig(display="quiet", output=Path("a"), resume=True, workers=3, recovery_interval=5)
     assert quiet.result() == TrainConfig().result()
     assert TrainConfig(lr=0.2).result() != TrainConfig().result()
+
+
+def test_what_decides_weights_is_the_recipe_and_the_seed_and_a_comparison_has_all_of_it():
+    recipe = {field.name for field in fields(Recipe)}
+    assert TrainConfig().result().keys() == recipe | {"seed"}
+    others = {name: value for name, value in OTHER.items() if name in recipe}
+    trained = CompareConfig(**others).training(seed=1).result()
+    assert trained == TrainConfig(**OTHER).result()

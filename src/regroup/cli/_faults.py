@@ -40,7 +40,7 @@ def _reason(error: BaseException, arguments: list[str], debug: bool) -> str:
     if isinstance(error, OSError) and error.errno is not None:  # of the system: no fault of the program
         reason = printable(error.strerror or str(error))
         return f"{printable(os.fsdecode(error.filename))}: {reason}" if _names(error.filename) else reason
-    if _is_of_memory(error):
+    if is_of_memory(error):
         return f"there is not enough memory ({first_line(error) or type(error).__name__})"
     kind = f"{type(error).__name__}: {first_line(error)}"
     if debug:
@@ -54,7 +54,7 @@ def _names(filename: object) -> bool:
     return isinstance(filename, (str, bytes, os.PathLike))
 
 
-def _is_of_memory(error: BaseException) -> bool:
+def is_of_memory(error: BaseException) -> bool:
     """Tell whether there was not enough memory; PyTorch says that of the CPU's in words only."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

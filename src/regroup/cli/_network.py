@@ -142,6 +142,7 @@ class Chosen:
         """
         import torch
 
+        from regroup.cli._faults import is_of_memory
         from regroup.errors import CheckpointError, ConfigError, first_line
         from regroup.training.tasks import tasks
 
@@ -149,6 +150,8 @@ class Chosen:
             with torch.inference_mode():
                 found = self.model(images)
         except (RuntimeError, ValueError, AssertionError) as error:
+            if is_of_memory(error):
+                raise
             size = images.shape[2]
             reason = first_line(error) or type(error).__name__
             raise ConfigError("image", size, f"a size that {self.name} takes", reason) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regroup.errors import ConfigError
 from regroup.files.remote import address, plain
+from regroup.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from regroup.loading.trained import Trained
@@ -16,13 +17,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Recipe):
     """Options of `regroup compare`: without any, one grouping of each kind in a small ResNet on the digits.
+
+    Every strategy is trained by the same recipe, with seeds 0, 1, ...
 
     Raises:
         ConfigError: a value cannot work.
     """
 
+    epochs: int = 8
+    """Passes over the training images."""
+    lr: float = 0.05
+    """Learning rate after warmup."""
+    weight_decay: float = 5e-4
+    """Weight decay; biases and normalisation get none."""
+    warmup_epochs: float = 1.0
+    """Epochs in which the learning rate rises from warmup_lr to lr; at most half of all epochs."""
     task: str | None = None
     """What the networks are to say: classify, segment (pixels), detect; none: what the model is for."""
     data: str = "digits"
@@ -47,46 +58,10 @@ class CompareConfig:
     """Every variant of every strategy, where none is named."""
     where: str | None = None
     """Which convolutions to replace, as a pattern of names; none means all larger than 1x1 but the first."""
-    epochs: int = 8
-    """Passes over the training images."""
     seeds: int = 1
     """Trainings of each strategy, with seeds 0, 1, ...; with two or more the spread is told."""
     image: int | None = None
     """Height and width of the images; none means what the data set has."""
-    batch_size: int = 64
-    """Images in one training step."""
-    opt: str = "sgd"
-    """Optimiser, by timm's name."""
-    lr: float = 0.05
-    """Learning rate, after a warm-up of one epoch."""
-    momentum: float = 0.9
-    """Momentum, for optimisers that have one."""
-    weight_decay: float = 5e-4
-    """Weight decay."""
-    sched: str = "cosine"
-    """Schedule of the learning rate."""
-    smoothing: float = 0.0
-    """Label smoothing."""
-    mixup: float = 0.0
-    """Mixup alpha; 0: none."""
-    cutmix: float = 0.0
-    """CutMix alpha; 0: none."""
-    augment: bool = True
-    """Vary the training images, in the way that suits the data."""
-    aa: str | None = None
-    """timm's automatic augmentation for photographs, such as rand-m9-mstd0.5."""
-    clip_grad: float | None = None
-    """Largest gradient norm; None: not clipped."""
-    distillation_alpha: float = 0.5
-    """Weight of the teacher's loss; the labels' gets the rest. Used when there is a teacher."""
-    distillation_temperature: float = 4.0
-    """Temperature that softens both sets of scores for the teacher's loss."""
-    amp: bool = False
-    """Train in amp_dtype where that is safe."""
-    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
-    """Type used by amp; float16 with a scaled loss."""
-    channels_last: bool = False
-    """Keep images and weights in NHWC order in memory."""
     accelerate: bool = False
     """Train narrow groups by regroup's own kernels: quicker on CPUs, other rounding, compiled once."""
     device: str | None = None
@@ -115,9 +90,9 @@ class CompareConfig:
     """Wait while another process uses that directory; else end with a line that says which."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise ConfigError(name, getattr(self, name), f"an int of at least {least}")
+        super().__post_init__()
+        for name, least in (("seeds", 1), ("batch_size", 2)):
+            self._check_int(name, least)
         from regroup.interop import heads
 
         if self.cpus is not None and self.cpus < 1:
@@ -161,9 +136,9 @@ class CompareConfig:
 
         names = {f.name for f in fields(self)} & {f.name for f in fields(TrainConfig)}
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        warmup = min(1.0, self.epochs / 2)
+        given["warmup_epochs"] = min(self.warmup_epochs, self.epochs / 2)
         kept: dict[str, Any] = {"resume": True, "checkpoint_hist": 1, "display": "quiet"}
-        return TrainConfig(**given, **kept, warmup_epochs=warmup, seed=seed)
+        return TrainConfig(**given, **kept, seed=seed)
 
     def network(self, data: DataSet) -> Trained:
         """Return the backbone for these images, as it is before a strategy is put into it."""

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regroup.errors import DataError, first_line, needed
+from regroup.errors import DataError, first_line
 from regroup.files.documents import DocumentError, parse
 from regroup.files.reading import read_file
 from regroup.spec import Size
 from regroup.training.data.augmentation import Augmentation
 from regroup.training.data.dataset import IMAGENET_MEAN, IMAGENET_STD, BadImages, DataSet, digest_of
 from regroup.training.data.images import SUFFIXES, fit, read_image, read_levels
+from regroup.training.data.outlines import levels_of
 from regroup.training.data.scan import BadImagesError, scan
 from regroup.training.data.targets import IGNORED, Target, TargetSplit
 
@@ -161,18 +162,8 @@ def _corners(box: Sequence[float], size: Size) -> tuple[float, float, float, flo
 
 
 def _levels(root: Path, shown: Shown, size: Size) -> np.ndarray:
-    """Return the class of each pixel, uint8 (height, width); smaller objects lie on larger ones."""
-    if shown.mask:
-        return read_levels(root / shown.mask)
-    masks = needed("pycocotools.mask", "see")
-    found = np.zeros(size, np.uint8)
-    for each in sorted(shown.objects, key=lambda row: -row["area"]):
-        outline = each["segmentation"]
-        whole = outline if isinstance(outline, dict) and isinstance(outline["counts"], (str, bytes)) else None
-        encoded = whole or masks.frPyObjects(outline, *size)
-        decoded = masks.decode(masks.merge(encoded) if isinstance(encoded, list) else encoded)
-        found[decoded.astype(bool)] = IGNORED if each["iscrowd"] else each["label"]
-    return found
+    """Return the class of each pixel, uint8 (height, width)."""
+    return read_levels(root / shown.mask) if shown.mask else levels_of(shown.objects, size)
 
 
 def _usable(
@@ -227,7 +218,7 @@ def _problem(root: Path, shown: Shown, size: Size, classes: list[str], task: str
     except DataError as error:
         return f"its mask: {error.reason}"
     except Exception as error:  # pycocotools raises whatever an outline makes it trip over
-        return f"has an outline that cannot be read ({type(error).__name__}: {first_line(error)})"
+        return f"has an outline that cannot be read: {first_line(error)}"
     if levels.shape != size:
         return f"its mask has {levels.shape[1]} x {levels.shape[0]} pixels, it has {size[1]} x {size[0]}"
     unknown = sorted(set(np.unique(levels).tolist()) - set(range(len(classes))) - {IGNORED})
@@ -283,7 +274,8 @@ def _coco_files(root: Path) -> list[Path]:
 
 def _of_coco(root: Path, documents: Sequence[Path]) -> tuple[list[list[Shown]], list[str]]:
     read = [_document(path) for path in documents]
-    categories = sorted({(row["id"], str(row["name"])) for found in read for row in found["categories"]})
+    named = {(row["id"], str(row["name"])) for found in read for row in found["categories"]}
+    categories = sorted(named, key=lambda pair: (isinstance(pair[0], str), pair))
     labels = {number: label for label, (number, _) in enumerate(categories, 1)}
     if len(labels) < len(categories):
         raise DataError(documents[1], f"has other names of categories than {documents[0].name}")
@@ -303,6 +295,11 @@ def _document(path: Path) -> dict[str, Any]:
                 key not in row for row in found[name] for key in keys
             ):
                 raise DocumentError(f"{name} is no list of objects with {', '.join(keys) or 'fields'}")
+            numbers = [row["id"] for row in found[name]] if keys else []
+            if not all(type(number) in (int, str) for number in numbers):
+                raise DocumentError(f"an id in {name} is neither a whole number nor a text")
+            if name == "images" and len(set(numbers)) < len(numbers):
+                raise DocumentError("two images have one id")
         return found
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
@@ -315,7 +312,7 @@ def _shown(root: Path, path: Path, found: dict[str, Any], labels: Mapping[Any, i
     for number, row in enumerate(found["annotations"], 1):
         try:
             objects[row["image_id"]].append(_object(row, labels))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise DataError(path, f"annotation {number} cannot be understood: {error!r}") from error
     split = path.parent if path.parent.name != "annotations" else root / path.stem.rpartition("_")[2]
     places = (split, root / "images" / split.name, root / "images", root)
@@ -335,10 +332,13 @@ def _shown(root: Path, path: Path, found: dict[str, Any], labels: Mapping[Any, i
 
 def _object(row: Mapping[str, Any], labels: Mapping[Any, int]) -> dict[str, Any]:
     left, top, width, height = (float(value) for value in row["bbox"])
+    crowd, area = row.get("iscrowd", 0), float(row.get("area", width * height))
+    if crowd not in (0, 1) or not 0 <= area < 1 << 53:
+        raise ValueError(f"iscrowd is {crowd!r} and area {area!r}")
     return {
         "bbox": [left, top, width, height],
         "label": labels.get(row["category_id"]),
-        "iscrowd": int(row.get("iscrowd", 0)),
-        "area": float(row.get("area", width * height)),
+        "iscrowd": int(crowd),
+        "area": area,
         "segmentation": row.get("segmentation", []),
     }
