@@ -327,9 +327,9 @@ def test_an_exception_by_a_signal_never_costs_a_team(program, x, want, monkeypat
     finally:
         signal.signal(signal.SIGALRM, before)
     assert raised
+    assert torch.equal(_run(program, x, 2), want)  # on a slow machine no call has come so far until now
     (teams,) = region._teams.values()
     assert len(teams.boards) == 1 and not teams.are_busy()
-    assert torch.equal(_run(program, x, 2), want)
 
 
 def test_an_exception_by_a_signal_leaves_no_signal_blocked(monkeypatch):
@@ -388,9 +388,10 @@ def test_where_there_is_no_openmp_threads_of_our_own_do_the_work(program, x, wan
     assert len(_threads()) == before + 2
 
     def child() -> None:
-        print(len(_threads()), _calls(program, x, want, count=50), len(_threads()))
+        before = len(_threads())  # an emulator has one of its own
+        print(_calls(program, x, want, count=50), len(_threads()) - before)
 
-    assert in_fork(child).stdout == "1 True 3\n"
+    assert in_fork(child).stdout == "True 2\n"
 
 
 def test_who_wakes_sleepers_gives_each_lock_back_once(drowsy):
