@@ -5,6 +5,10 @@
 
 What follows the file goes to pytest. Layers that learn or look at values have no TorchScript: their networks
 fail in that one test, with the error that says so. Tests that download weights find none of ours to download.
+
+Run whole once, with timm 1.0's file and all 179 names: of 1,820 tests 1,793 passed, 3 were skipped; 10 failed
+for such layers (five networks, scripted and by torch.fx), and 14 for they want networks and weights of timm's
+own. Networks as deep as oct_resnetv2_200 take TorchScript longer than the two minutes that timm gives a test.
 """
 
 from __future__ import annotations

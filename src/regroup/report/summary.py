@@ -57,7 +57,7 @@ def _recommendation(comparison: Comparison, evidence: Evidence) -> Iterator[str]
         yield f"{first} is the most accurate of {len(rows)} networks, with {_SURE} confidence ({trainings})."
     else:
         yield (
-            f"{first} {_how_fast(rows[first], way)} of the {many} networks, among {len(rows)}, whose "
+            f"{first} {_how_fast(rows[first], way)} of the {_of(many, len(rows))} whose "
             f"accuracy cannot be told from that of the most accurate here, {leader} "
             f"({rows[leader].accuracy:.2f} %)."
         )
@@ -70,6 +70,10 @@ def _recommendation(comparison: Comparison, evidence: Evidence) -> Iterator[str]
     if many > 1:
         yield _runners_up(order[1:4], rows, way, rows[first])
         yield _what_decides(comparison, evidence, list(dict.fromkeys([*order[:3], leader])))
+
+
+def _of(many: int, there_are: int) -> str:
+    return f"{many} networks" if many == there_are else f"{many} networks, among {there_are},"
 
 
 def _how_fast(row: Row, way: str) -> str:
