@@ -166,6 +166,8 @@ class Parts:
 
     def _call(self, module: nn.Module, eagerly: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run a module that was called by its stand-in."""
+        if not hasattr(self._local, "prepare"):  # kept by the model, or called in a thread of its own
+            return module(*args, **kwargs)
         if module is self._model:
             return eagerly(*args, **kwargs)
         part = self._parts.get(id(module))
@@ -194,17 +196,18 @@ class Parts:
 
     def _how(self, part: Part, inputs: Inputs) -> Prepared | bool:
         """Return how a call is run."""
-        how = part.forms.get(inputs.key)
+        key = inputs.key, tuple(x.dtype for x in inputs.tensors)
+        how = part.forms.get(key)
         if how is None:
             if not self._may_prepare(part):
                 return part.is_opened
             with part.lock:
-                how = part.forms.get(inputs.key)
+                how = part.forms.get(key)
                 if how is None:
                     part.made += 1
                     how = self._decided(part, inputs)
                     kept = list(part.forms.items())[len(part.forms) + 1 - _MOST_FORMS :]
-                    part.forms = dict([*kept, (inputs.key, how)])
+                    part.forms = dict([*kept, (key, how)])
         if isinstance(how, bool) or how.known(len(inputs.tensors[0])) or self._may_prepare(part):
             return how
         return part.is_opened

@@ -124,8 +124,8 @@ class Prepared:
         self._watch = watch
 
     def _part(self, module: nn.Module, examples: Sequence[Tensor]) -> Prepared:
-        """Prepare a module of the model's."""
-        options = {"frozen": self._frozen, "complain": lambda text: None, "in_parts": False}
+        """Prepare a module of the model's, which its code may change even where nobody else can."""
+        options = {"frozen": False, "complain": lambda text: None, "in_parts": False}
         return Prepared(module, examples, self._progress, **options)
 
     def _run_model(self, plan: Plan, inputs: Sequence[Tensor], threads: int | None) -> Any:

@@ -22,7 +22,8 @@ from __future__ import annotations
 import dis
 import types
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, Generic
 
@@ -58,7 +59,7 @@ class StandIns:
     def of(self, module: nn.Module) -> nn.Module:
         """Return the stand-in of a module; the module itself where it cannot have one."""
         found = self._of.get(id(module))
-        if found is not None:
+        if found is not None and found.__class__ is type(module):  # parametrizations give it another class
             return found
         if not can_be_stood_in_for(module):
             return module
@@ -68,7 +69,8 @@ class StandIns:
         made = object.__new__(kind)
         kind._stands_for.__set__(made, (module, self))  # type: ignore[attr-defined]  # held, so its id stays its own
         object.__setattr__(made, "__dict__", vars(module))
-        return self._of.setdefault(id(module), made)
+        self._of[id(module)] = made
+        return made
 
 
 def can_be_stood_in_for(module: nn.Module) -> bool:
@@ -76,6 +78,10 @@ def can_be_stood_in_for(module: nn.Module) -> bool:
     kind = type(module)
     if isinstance(module, (torch.jit.ScriptModule, NotScripted)) or not _can_be_derived(kind):
         return False
+    if _compares(kind) and any(
+        _is_or_has_module(value) for name, value in vars(module).items() if name != "_modules"
+    ):
+        return False  # such are no stand-ins, and would be compared with some
     return all(map(is_followed, (*module._forward_hooks.values(), *module._forward_pre_hooks.values())))
 
 
@@ -86,13 +92,20 @@ def _can_be_derived(kind: type) -> bool:
         return False
     if any({"__init_subclass__", "__getattribute__"} & vars(one).keys() for one in own):
         return False
-    codes = (
-        f.__code__
-        for one in own
-        if not one.__module__.startswith("torch.nn.")
-        for f in _functions(vars(one).values())
-    )
-    return not any(map(_compares_types, codes))
+    return not any(_compares_types(code) or "id" in code.co_names for code in _codes(own))
+
+
+@lru_cache(maxsize=1000)
+def _compares(kind: type) -> bool:
+    return any(map(_compares_objects, _codes(kind.__mro__)))
+
+
+def _codes(classes: Iterable[type]) -> Iterator[types.CodeType]:
+    """Yield the code of classes, but not PyTorch's and what has run already."""
+    for one in classes:
+        if one not in (object, Generic) and not one.__module__.startswith("torch.nn."):
+            made = (value for name, value in vars(one).items() if name != "__init__")
+            yield from (function.__code__ for function in _functions(made))
 
 
 def _functions(values: Any) -> Iterator[types.FunctionType]:
@@ -111,6 +124,23 @@ def _compares_types(code: types.CodeType) -> bool:
             if "IS_OP" in after and any(name.startswith("CALL") for name in after[: after.index("IS_OP")]):
                 return True
     return any(_compares_types(one) for one in code.co_consts if isinstance(one, types.CodeType))
+
+
+def _compares_objects(code: types.CodeType) -> bool:
+    """Tell whether code asks if something is some object (`layer is self.last`), other than a constant."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN]
+    asks = (i for i, step in enumerate(steps) if step.opname == "IS_OP")
+    if any(steps[i - 1].opname != "LOAD_CONST" for i in asks):
+        return True
+    return any(_compares_objects(one) for one in code.co_consts if isinstance(one, types.CodeType))
+
+
+def _is_or_has_module(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    return isinstance(value, nn.Module) or (
+        isinstance(value, (list, tuple, set)) and any(isinstance(one, nn.Module) for one in value)
+    )
 
 
 class _Children(MutableMapping):
@@ -183,6 +213,10 @@ def _kind(of: type) -> type:
         @property
         def _modules(self) -> _Children:
             return _Children(vars(self)["_modules"], self._stands_for[1])
+
+        @_modules.setter
+        def _modules(self, held: Mapping[str, nn.Module | None]) -> None:  # `del` of a list's entry does that
+            self.__dict__["_modules"] = OrderedDict((name, _itself(module)) for name, module in held.items())
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             module, stand_ins = self._stands_for
