@@ -81,6 +81,16 @@ def test_modules_of_a_network_that_looks_at_numbers_are_native() -> None:
     assert "conv" in fast.code(0)
 
 
+def test_a_callers_autocast_changes_nothing() -> None:
+    model = Chooses().eval()
+    with torch.no_grad():
+        want = model(X)
+        fast = compile(model, X)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(fast(X), want)
+        assert native(fast) == ["body", "head"]
+
+
 def test_other_sizes_and_threads_are_right() -> None:
     model = Chooses().eval()
     fast = compile(model, X)

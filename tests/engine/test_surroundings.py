@@ -57,6 +57,24 @@ def test_a_mode_changes_nothing(model, fast, x, mode):
     assert [type(s) for s in compiled_here._prepared.plan(2).segments] == [NativeSegment]
 
 
+def test_what_pytorch_runs_in_between_is_float32_too(x):
+    class Between(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.weight = nn.Conv2d(3, 4, 3, padding=1), nn.Parameter(torch.randn(12, 5))
+
+        def forward(self, x):
+            return self.conv(x).transpose(0, 1) @ self.weight
+
+    model = Between().eval()
+    fast = compile(model, x)
+    assert any(not isinstance(segment, NativeSegment) for segment in fast._prepared.plan(2).segments)
+    want = fast(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = fast(x)
+    assert got.dtype == torch.float32 and torch.equal(got, want)
+
+
 def test_forward_mode_derivatives_are_those_of_the_model(model, fast, x):
     tangents = []
     for network in (model, fast):

@@ -31,9 +31,6 @@ _LEAST_MACS = 1_000_000
 _MOST_FORMS = 8
 """Of calls of a module that are kept; the oldest goes."""
 
-_MOST_VECTORS = 8
-"""For more, PyTorch's product of matrices is faster than as many of a matrix and a vector."""
-
 _FIRST, _SHARE = 16, 32
 """A module is prepared so often, and once more for so many calls; PyTorch runs what else is new.
 
@@ -234,12 +231,15 @@ class Parts:
 
 
 def _is_of_vectors(plan: Any) -> bool:
-    """Tell whether it is mostly a product of many vectors and a matrix, which is read again for each here."""
+    """Tell whether it is mostly products of a vector and a matrix, which is read again for each vector here.
+
+    PyTorch reads it once for all; and how many there are, such as boxes, another image may change.
+    """
     steps = (
         problem for segment in plan.segments for work in getattr(segment, "work", ()) for _, problem in work
     )
     vectors = sum(problem.macs for problem in steps if isinstance(problem, Linear))
-    return plan.batch > _MOST_VECTORS and 2 * vectors * plan.batch > plan.native_macs
+    return 2 * vectors * plan.batch > plan.native_macs
 
 
 def _has_weights(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +138,11 @@ class TorchSegment:
         return self.graph.evaluate(inputs)
 
 
+def _in_float32() -> AbstractContextManager[object]:
+    """Return a context in which PyTorch computes as native code does, whatever the caller's autocast says."""
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
+
+
 def _nothing(inputs: Sequence[Tensor], threads: int | None) -> None:
     raise AssertionError("a plan without segments has a model to fall back to")
 
@@ -198,7 +204,7 @@ class Plan:
 
     def run(self, inputs: Sequence[Tensor], threads: int | None = None) -> Any:
         """Return what the model returns; native code runs on `threads`, or on as many as PyTorch does."""
-        with torch.no_grad(), within_fork():
+        with torch.no_grad(), within_fork(), _in_float32():
             if self.capture is None:
                 say_one_thread()
                 return self.fallback(inputs, threads)
