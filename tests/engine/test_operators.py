@@ -42,6 +42,7 @@ FUNCTIONS = {
     "celu",
     "mish",
     "softplus",
+    "glu",
     "_safe_softmax",
     "_scaled_dot_product_flash_attention_for_cpu",
     *NORMS,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_scores = torch.rand(2, 30, 30)
+_scores, _queries = torch.rand(2, 30, 30), torch.rand(1, 2, 30, 6)
 _qkv, _out, _vector = torch.rand(36, 12) / 4, torch.rand(12, 12), torch.rand(12)
 _token, _positions = torch.rand(1, 1, 12), torch.rand(1, 31, 12)
 _hidden = torch.rand(30, 30) < 0.3
@@ -116,6 +116,11 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
         F.linear(tokens(x), _out.to(x)).flatten(0, 1), _vector.to(x), _vector.to(x), eps=0.1
     ),
     "linear of heads": lambda x: F.linear(tokens(x).unflatten(2, (3, 4)), _out[:5, :4].to(x)),
+    "gated channels": lambda x: F.glu(x, 1),
+    "gated tokens": lambda x: F.glu(tokens(x), -1),
+    "attention of a query of the model's": lambda x: together(
+        F.scaled_dot_product_attention(_queries.to(x).expand(len(x), -1, -1, -1), *apart(tokens(x))[1:])
+    ),
     "pixels as channels": lambda x: F.linear(x.flatten(2), _scores[0].to(x)),
     "products of images": lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2),
     "products with another image's": lambda x: x.flatten(2).flip(0).transpose(1, 2) @ x.flatten(2),

@@ -1,5 +1,6 @@
 """A directory that is kept below a URL: worked on here, and published step by step as it becomes whole.
 
+>>> from regroup.files.disk import write_file
 >>> with staged("memory://regroup-example/staged", "run.lock") as place:
 ...     write_file(place / "run.json", b"{}")
 >>> [found.name for found in Store("memory://regroup-example/staged").objects()]

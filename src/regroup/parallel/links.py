@@ -75,6 +75,7 @@ def step_times(plan: Plan, links: Links, macs_per_second: float) -> tuple[StepTi
 def mixed_time(plan: Plan, copies: int, links: Links, between: Links, macs_per_second: float) -> StepTime:
     """Return the time of a step when groups of devices share channels, and several such groups share images.
 
+    >>> from regroup.parallel import plan
     >>> both = plan(regroup.create_model("alexnet", num_classes=10), 2, torch.empty(64, 3, 227, 227))
     >>> time = mixed_time(both, 2, NVLINK, ETHERNET, macs_per_second=50e12)  # 128 images on 4 devices
     >>> time.talking > step_times(both, NVLINK, 50e12)[0].talking

@@ -79,6 +79,8 @@ def _attention(walker: Walker, node: Node) -> bool:
     mask, scale = kwargs.get("attn_mask"), kwargs.get("scale")
     if dropout or causal or not known(mask) or walker.reads(node.outputs[1:]):
         return False
+    if any(known(x) for x in (q, k, v)):  # a tensor of the model's own
+        return False
     tensors = [walker.arranged(node.inputs[ref.index], repeated=True) for ref in (q, k, v)]
     if any(x is None or len(x.dims) != 4 for x in tensors):
         return False

@@ -73,7 +73,7 @@ def _pad(walker: Walker, node: Node) -> bool:
 @follows("glu")
 def _glu(walker: Walker, node: Node) -> bool:
     """Half of the channels, times the sigmoid of the others."""
-    x, (dim,) = walker.known.get(node.inputs[0]), node.op.args[1:] or (-1,)
+    x, (dim,) = walker.arranged(node.inputs[0]), node.op.args[1:] or (-1,)
     place = 0 if x is None else dim % len(x.dims)
     if x is None or not x.dims[place] or any(axis.kind != "channels" for axis in x.dims[place]):
         return False
