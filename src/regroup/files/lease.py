@@ -27,6 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from regroup.errors import CheckpointError, LockedError
+from regroup.files.lock import Held, in_words, signature
 from regroup.files.remote import Store
 
 LEASE, RENEWED = 60.0, 15.0
@@ -36,7 +37,7 @@ _POLL = 1.0
 _MOST = 4096
 
 
-class Lease:
+class Lease(Held):
     """A lease that is held while it is entered, or from an `attempt` that succeeds to its `release`.
 
     Args:
@@ -60,23 +61,10 @@ class Lease:
         say: Callable[[str], object] | None = None,
     ) -> None:
         self.store, self.name, self._wait, self._say = store, name, wait, say
-        self._own = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "token": secrets.token_hex(8),
-        }
+        self._own = signature() | {"token": secrets.token_hex(8)}
         self._seen: tuple[bytes, float] | None = None
         self._waiting, self._ended = False, threading.Event()
         self._renewing: threading.Thread | None = None
-
-    def __enter__(self) -> Lease:
-        while not self.attempt():
-            pass
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.release()
 
     def attempt(self) -> bool:
         """Try to take the lease; return whether it is had now. Where it is not, a moment has passed.
@@ -181,12 +169,7 @@ def _said(found: bytes) -> dict[str, Any]:
 
 
 def _holder(found: bytes) -> str:
-    said = _said(found)
-    try:
-        pid, host, since = int(said["pid"]), str(said["host"])[:100], str(said["since"])[:40]
-    except (KeyError, TypeError, ValueError):
-        return "another process"
-    return f"process {pid} on {host} since {since}".encode("ascii", "replace").decode()
+    return in_words(_said(found))
 
 
 def _is_of_dead(found: bytes) -> bool:

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Self
 
 from regroup.errors import LockedError
 from regroup.files.reading import read_beginning
@@ -32,7 +33,47 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _OPEN: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
-class Lock:
+class Held:
+    """What is taken by attempts, and held while it is entered."""
+
+    def __enter__(self) -> Self:
+        while not self.attempt():
+            pass
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def attempt(self) -> bool:
+        """Try to take it; return whether it is had now. Where it is not, a moment has passed."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Give it back, if this process has it."""
+        raise NotImplementedError
+
+
+def signature() -> dict[str, Any]:
+    """Return what a holder says of itself: its process, its machine, the time."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def in_words(said: Any, *, but: str = "") -> str:
+    """Return who signed so, in words; his machine is not named if it is `but`.
+
+    >>> in_words({"pid": 12, "host": "there", "since": "noon"}), in_words(None)
+    ('process 12 on there since noon', 'another process')
+    """
+    try:
+        pid, host, since = int(said["pid"]), str(said["host"])[:100], str(said["since"])[:40]
+    except (KeyError, TypeError, ValueError):
+        return _SOMEBODY
+    where = "" if host == but else f" on {host}"
+    return f"process {pid}{where} since {since}".encode("ascii", "replace").decode()
+
+
+class Lock(Held):
     """A lock that is held while it is entered. Threads of one process exclude each other too.
 
     Args:
@@ -57,14 +98,6 @@ class Lock:
         self.path, self._of, self._wait, self._say = path, of or path.parent, wait, say
         self._handle: int | None = None
         self._waiting, self._looks = False, 0
-
-    def __enter__(self) -> Lock:
-        while not self.attempt():
-            pass
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.release()
 
     def attempt(self) -> bool:
         """Try to take the lock; return whether it is had now. Where it is not, a moment has passed.
@@ -121,11 +154,9 @@ class Lock:
         """Return who has the lock, in words, as far as the file says."""
         try:
             said = json.loads(read_beginning(self.path, 4096))
-            pid, host, since = int(said["pid"]), str(said["host"])[:100], str(said["since"])[:40]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return _SOMEBODY
-        where = "" if host == socket.gethostname() else f" on {host}"
-        return f"process {pid}{where} since {since}".encode("ascii", "replace").decode()
+        return in_words(said, but=socket.gethostname())
 
     def remove(self) -> None:
         """Remove the file, while the lock is held: who waits for it finds that, and makes it anew."""
@@ -147,8 +178,7 @@ class Lock:
             return False
 
     def _sign(self, handle: int) -> None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        said = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+        said = signature()
         with suppress(OSError):  # of a full disk; the lock holds all the same
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps(said).encode(), 0) if hasattr(os, "pwrite") else None

@@ -49,7 +49,7 @@ class Prepared:
         complain: Callable[[str], None],
         in_parts: bool = True,
     ) -> None:
-        self._model, self._frozen = model, frozen
+        self._model = model
         self._examples, self._progress = tuple(examples), progress
         self._lock, self._complain = Lock(), complain
         self._watch = None if frozen else Watch(model)

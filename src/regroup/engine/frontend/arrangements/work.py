@@ -289,13 +289,8 @@ def _part(walker: Walker, x: Arranged | Tensor, place: int, over: str, first: Ar
         return tuple(b for a in ours.kind(kind) for b, c in pairs.items() if c is a)
 
     if over == "channels":
-        rows, columns = (
-            tuple(b for a in ours.kind(kind) for b, c in pairs.items() if c is a)
-            for kind in ("rows", "columns")
-        )
-        return walker.laid(theirs, x.dims[place], rows, columns)
-    channels = tuple(b for a in ours.kind("channels") for b, c in pairs.items() if c is a)
-    return walker.laid(theirs, channels, (), x.dims[place])
+        return walker.laid(theirs, x.dims[place], partners("rows"), partners("columns"))
+    return walker.laid(theirs, partners("channels"), (), x.dims[place])
 
 
 def _constant_part(walker: Walker, part: Tensor, place: int, over: str, first: Arranged) -> Value | None:
