@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+BEGAN = time.time()
+"""When the package was imported: what is changed in it later may be another than is loaded."""
 
 
 def later(module: str, name: str) -> Callable[..., Any]:

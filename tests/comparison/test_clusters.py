@@ -12,7 +12,9 @@ from regroup.comparison import runner
 from regroup.comparison.keeping import LOCK
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError
+from regroup.loading.plugins import load_plugins
 from regroup.training.checkpoint import list_checkpoints
+from regroup.training.code import sources
 from regroup.training.data import data_sets
 from tests.training import tiny_scenes
 
@@ -112,7 +114,7 @@ def test_an_engine_that_is_not_installed_says_what_to_install(on, tmp_path, monk
 
 def test_other_machines_read_the_data_for_the_task(tmp_path):
     (tmp_path / "compare.lock").touch()
-    task = {"config": {"out": str(tmp_path), "task": "segment"}, "plugins": [], "threads": 1}
+    task = {"config": {"out": str(tmp_path), "task": "segment"}, "plugins": [], "sources": {}, "threads": 1}
     told = json.loads(runner.work(json.dumps({**task, "strategy": "dense", "seed": 0})))
     assert told["cause"] == "options" and "a data set for the task segment" in told["error"]
 
@@ -122,7 +124,8 @@ def test_a_training_elsewhere_is_for_the_task_of_the_comparison(tmp_path, monkey
     small = {"data": "small_scenes", "model_options": ("depths=[1,1,1]", "widths=[8,8,16]"), "epochs": 1}
     config = CompareConfig(task="segment", out=tmp_path, **small)
     (tmp_path / LOCK).touch()
-    task = {"config": config.elsewhere(), "plugins": [], "threads": 1, "strategy": "dense", "seed": 0}
+    task = {"config": config.elsewhere(), "plugins": [], "sources": {}, "threads": 1}
+    task |= {"strategy": "dense", "seed": 0}
     told = json.loads(runner.work(json.dumps(task)))
     assert told["cause"] == "" and "dense: seed 0: " in told["said"][-1]
     assert list(tmp_path.glob("runs/dense/seed0-*/checkpoint-*"))
@@ -132,3 +135,15 @@ def test_a_directory_that_machines_do_not_share_is_named(tmp_path):
     task = {"config": {"out": str(tmp_path / "elsewhere")}, "plugins": [], "threads": 1}
     told = json.loads(runner.work(json.dumps({**task, "strategy": "dense", "seed": 0})))
     assert told["cause"] == "options" and "a directory of all machines" in told["error"]
+
+
+def test_a_plugin_that_was_changed_since_the_comparison_began_is_refused_elsewhere(tmp_path):
+    """Its rows would be of another text than those before, and of another than the comparison says."""
+    (tmp_path / LOCK).touch()
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text("FACTOR = 2\n")
+    task = {"config": {"out": str(tmp_path)}, "plugins": [str(plugin)], "threads": 1}
+    task |= {"sources": sources(load_plugins([plugin])), "strategy": "dense", "seed": 0}
+    plugin.write_text("FACTOR = 3\n")
+    told = json.loads(runner.work(json.dumps(task)))
+    assert told["cause"] == "options" and "as it was when the comparison began" in told["error"]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -196,7 +197,10 @@ def test_the_source_of_what_the_user_wrote_counts_and_so_does_what_it_imports(tm
     edited = sources([plugin(tmp_path, "own.py", text.replace("double(x)", "double(-x)")).Own])
     assert edited["own.py"] != before["own.py"] and edited["helping.py"] == before["helping.py"]
     (tmp_path / "helping.py").write_text("def double(x):\n    return 3 * x\n")
+    assert sources([plugin(tmp_path, "own.py", text).Own]) == before, "Python has imported it already"
+    del sys.modules["helping"]
     assert sources([plugin(tmp_path, "own.py", text).Own])["helping.py"] != before["helping.py"]
+    del sys.modules["helping"]
     assert sources([nn.Linear, Identity, pytest.Module, json.dumps]) == {}
 
 

@@ -47,6 +47,7 @@ from regroup.ops.counting import count
 from regroup.strategies import Strategy, parse_strategy
 from regroup.strategies.learning import deploy, groupings
 from regroup.training import DataSet, History, load_data, train
+from regroup.training.code import sources
 from regroup.training.identity import Origin, digest_of_state, identify
 from regroup.training.processes import find_device
 from regroup.training.tasks import tasks
@@ -159,6 +160,7 @@ def _elsewhere(
     assert config.on is not None
     threads = config.cpus or torch.get_num_threads()
     common = {"config": config.elsewhere(), "plugins": files_of(code), "threads": threads}
+    common["sources"] = sources(code)
     which = [(s, seed) for s in fit for seed in range(config.seeds)]
     tasks = [json.dumps({**common, "strategy": s.label, "seed": seed}) for s, seed in which]
     kept, failed = kept_answers(home), {}
@@ -197,6 +199,8 @@ def _worked(config: CompareConfig, given: dict[str, Any], say: Say) -> Run | Row
         remedy = f"{platform.node()} does not see it; give one that all machines share"
         raise ConfigError("out", str(config.out), "a directory of all machines", remedy)
     code = load_plugins(map(Path, given["plugins"]))
+    if sources(code) != given["sources"]:
+        raise ConfigError("plugin", given["plugins"], "as it was when the comparison began", "compare anew")
     strategy = parse_strategy(given["strategy"])
     data = _data(config)
     job = _Job(config, data, _teacher(config, data), {}, {})

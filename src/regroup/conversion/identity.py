@@ -23,7 +23,7 @@ from regroup.conversion.convert import ConvertConfig
 from regroup.profiling.machine import machine
 from regroup.training import DataSet
 from regroup.training.code import ENGINE, own_digest, packages, sources
-from regroup.training.identity import Identity, classes_of, describe_data, digest_of_state, structure
+from regroup.training.identity import Identity, code_of, describe_data, digest_of_state, structure
 
 _LATER = ("blocks", "training")
 """Fields of the config that decide only what is done once it is known what each layer is to become."""
@@ -45,7 +45,7 @@ def identify(
         config: how.
         code: modules whose source decides it, such as those of plugins, besides the classes of the network's.
     """
-    roots = [*classes_of(model, data=data), *code]
+    roots = [*code_of(model, data=data), *code]
     fields = {
         "budget": dict(budget),
         "config": {name: value for name, value in asdict(config).items() if name not in _LATER},

@@ -7,9 +7,9 @@
 False
 
 Covered are what the caller says of the model (name, options, strategy, ...), its modules with attributes and
-shapes, the source of the code that its user wrote and the releases of the packages, the images, the
-training settings, the teacher, and the first weights if they come from outside. Not covered: hooks, code that
-changes other modules while it runs, files that such code reads, and the machine, whose rounding may differ.
+shapes, the code that its user wrote, as it is loaded, and the releases of the packages, the images, the
+training settings, the teacher, and the first weights if they come from outside. What is not
+covered is said in `docs/runs.md`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from regroup.training.code import canonical, packages, sources
+from regroup.training.canonical import canonical, name_of
+from regroup.training.code import packages, sources
 
 if TYPE_CHECKING:
     from regroup.training.config import TrainConfig
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 MISSING = "nothing"
 """What a difference shows where one side does not have the field."""
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 _PREFIXES = {
     "network": "",
@@ -112,7 +115,7 @@ def identify(
     """Return the identity of the run that `train` makes of these; arguments as there, before training."""
     origin = origin or Origin()
     models = (model,) if teacher is None else (model, teacher)
-    code = [*classes_of(*models, data=data), *origin.code]
+    code = [*code_of(*models, data=data), *origin.code]
     fields = {
         "network": dict(origin.said),
         "config": config.result(),
@@ -131,7 +134,7 @@ def structure(model: nn.Module) -> dict[str, str]:
     """Return a hash for each class of a model's modules: of their names, attributes and tensors' shapes."""
     seen: dict[str, Any] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        entry = [name, _attributes(module), _tensors(module)]
+        entry = [name, name_of(type(module)), _attributes(module), _tensors(module)]
         seen.setdefault(type(module).__qualname__, hashlib.sha256()).update(json.dumps(entry).encode())
     return {name: digest.hexdigest()[:12] for name, digest in sorted(seen.items())}
 
@@ -145,17 +148,24 @@ def digest_of_state(model: nn.Module) -> str:
     return seen.hexdigest()[:32]
 
 
-def classes_of(*models: nn.Module, data: DataSet) -> list[type]:
-    """Return the classes by whose code networks and a data set's splits are made."""
+def code_of(*models: nn.Module, data: DataSet) -> list[Any]:
+    """Return the classes by whose code networks and a data set's splits are made, and what modules hold."""
     found = {type(data.train), type(data.test)}
     found |= {cls for model in models for module in model.modules() for cls in type(module).__mro__}
-    return sorted(found, key=lambda c: (c.__module__, c.__qualname__))
+    classes = sorted(found, key=lambda c: (c.__module__, c.__qualname__))
+    modules = (module for model in models for module in model.modules())
+    return [*classes, *(value for module in modules for _, value in _held(module))]
+
+
+def _held(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return a module's hooks and attributes, but for those that every module has, and the modules in it."""
+    inner = {*vars(nn.Module()), *vars(module)["_modules"]}
+    found = [(name, value) for name, value in sorted(vars(module).items()) if name not in inner]
+    return found + [(name, [*hooks.values()]) for name in _HOOKS if (hooks := vars(module).get(name))]
 
 
 def _attributes(module: nn.Module) -> list[Any]:
-    """Return what a module's attributes are, but for those that every module has, and the modules in it."""
-    inner = {*vars(nn.Module()), *vars(module)["_modules"]}
-    return [[name, canonical(value)] for name, value in sorted(vars(module).items()) if name not in inner]
+    return [[name, canonical(value)] for name, value in _held(module)]
 
 
 def _tensors(module: nn.Module) -> list[Any]:
