@@ -30,9 +30,10 @@ class Draw(Directive):
     required_arguments = 1
     final_argument_whitespace = True
     option_spec: ClassVar[dict[str, Any]] = {
-        **dict.fromkeys(("channels", "layers", "image", "most"), int),
+        **dict.fromkeys(("channels", "outputs", "kernel", "layers", "image", "most"), int),
         "block": directives.unchanged,
         "progress": float,
+        "stages": lambda _: True,
     }
 
     def run(self) -> list[nodes.Node]:

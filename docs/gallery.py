@@ -21,6 +21,7 @@ from regroup.ops.reach import fill
 from regroup.profiling.machine import Machine
 from regroup.report import text
 from regroup.strategies import Strategy, strategies
+from regroup.strategies.condensing import Condensing
 from regroup.strategies.described import EXAMPLE, SIZE, Description, describe
 
 FEATURED = {
@@ -182,10 +183,10 @@ def _strategy(cls: type[Strategy], speeds: dict[str, Any], times: dict[str, Any]
     yield "## What it looks like"
     yield ""
     yield from _drawn(shown.label)
-    if found.kind == "learned" and hasattr(shown, "lasso"):
-        yield "Half way through the condensing, some connections are left to be dropped:"
+    if isinstance(shown, Condensing):
+        yield "It learns in stages, each of which drops some of the connections that are left:"
         yield ""
-        yield from _drawn(shown.label, progress=0.3, layers=1)
+        yield from _drawn(shown.label, stages="")
     yield "## What it costs and connects"
     yield ""
     yield (

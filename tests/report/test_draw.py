@@ -10,14 +10,16 @@ from torch import nn
 
 import regroup
 from regroup.cli import main
-from regroup.errors import ConfigError, StrategyError, UnknownNameError
+from regroup.errors import ConfigError, SpecError, StrategyError, UnknownNameError
 from regroup.ops.reach import measured_reach
 from regroup.profiling.reach import reach
 from regroup.profiling.schematic import schematic
 from regroup.profiling.thinning import thinned
 from regroup.profiling.wiring import wiring
 from regroup.report.colouring import colours
+from regroup.report.diagram import diagram
 from regroup.report.draw import draw
+from regroup.report.stages import by_group
 from regroup.spec import ConvSpec
 from regroup.strategies import strategies
 
@@ -147,6 +149,13 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
         ({"what": "grouped", "most": 1}, ConfigError, "most=1"),
         ({"what": "grouped", "block": "stage1"}, ConfigError, "left out for a strategy"),
         ({"what": "grouped", "image": 32}, ConfigError, "left out for a strategy"),
+        ({"what": "grouped", "outputs": 8, "layers": 2}, ConfigError, "layers=2"),
+        ({"what": "grouped", "stages": True}, ConfigError, "does not learn in stages"),
+        ({"what": "condensed", "stages": True, "layers": 2}, ConfigError, "layers=2"),
+        ({"what": "condensed", "stages": True, "channels": 64}, ConfigError, "channels=64"),
+        ({"what": "condensed", "kernel": 0}, SpecError, "kernel_size"),
+        ({"what": "resnet20", "stages": True}, ConfigError, "left out for a network"),
+        ({"what": "resnet20", "outputs": 8}, ConfigError, "left out for a network"),
         ({"what": "resnet20", "layers": 2}, ConfigError, "layers=2: must be left out for a network"),
         ({"what": "resnet20", "progress": 0.5}, ConfigError, "progress=0.5: must be left out for a network"),
         ({"what": "resnet20", "block": "stage9.0"}, UnknownNameError, "stages.0.0"),
@@ -183,3 +192,38 @@ def test_what_a_learned_gather_picks_has_the_colour_of_the_group_that_reads_it()
         readers[source].add(target // 8)
     assert of[id(inputs)] == [min(own) if len(own) == 1 else None for own in readers]
     assert {len(own) for own in readers} >= {0, 1, 2}
+
+
+def test_condensing_is_drawn_stage_by_stage():
+    """CondenseNet's figure 3, G = C = 3: a third of the inputs goes after each stage, the least important."""
+    spec = ConvSpec(12, 6, 1)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        weight = regroup.parse_strategy("condensed:groups=3").build(spec).conv.weight.detach()[:, :, 0, 0]
+    importance = torch.stack([weight[g::3].abs().sum(0) for g in range(3)])
+    ranks = importance.argsort(1, descending=True).argsort(1)
+    picture = draw("condensed:groups=3", spec=spec, stages=True)
+    said = [words.text for words in picture.diagram.words]
+    stages = ["condensing stage 1", "condensing stage 2", "optimization stage"]
+    assert [text for text in said if "stage" in text] == stages
+    assert [text for text in said if "reads" in text] == [f"an output reads {n} inputs" for n in (12, 8, 4)]
+    assert not list(crowded(picture.diagram))
+
+    module, link = regroup.parse_strategy("condensed:groups=3").build(spec), None
+    module.conv.weight.data[:, :, 0, 0] = weight
+    lost, before = [], None
+    for (progress, _), left in zip(module.stages(), (12, 8, 4), strict=True):
+        module.set_progress(progress)
+        link = schematic(wiring(module, torch.zeros(1, 12, 8, 8))).rows[1][0].links[0]
+        assert torch.equal(link.matrix, (ranks < left).repeat(2, 1))
+        lost += [] if before is None else [before & ~link.matrix]
+        before = link.matrix
+    grouped = by_group(link, lost, module)
+    (shown,) = grouped.rows[1][0].links
+    assert grouped.rows[1][0].channels == [0, 3, 1, 4, 2, 5]
+    assert [int(table.sum()) for table in (shown.matrix, *shown.lost)] == [24, 24, 24]
+    lines = diagram(grouped, labelled=False).lines
+    widths = sorted({line.width for line in lines})
+    assert [sum(line.width == w for line in lines) for w in widths] == [24, 24, 24]  # thinner, longer ago
+    ends = {(line.start, line.end) for line in lines}
+    assert len(ends) == 72  # all connections of the dense layer, each once

@@ -21,6 +21,7 @@ MOST_SIDE = 1 << 13
 
 
 MOST = {"image": MOST_SIDE, "channels": 1024, "batch": 1 << 20, "batch_size": 1 << 20, "threads": 1024}
+MOST |= {"outputs": 1024, "kernel": 49}
 """The largest numbers that options of such names may have: PyTorch would trip over more."""
 
 

@@ -18,6 +18,10 @@ class Options:
     """File to write, .svg or .png; none: an SVG here, called like what is drawn."""
     channels: int | None = None
     """Of a strategy: channels of its convolution, none: 12. Of a network: channels of the input image."""
+    outputs: int | None = None
+    """Of a strategy: output channels of its convolution; none: as many as channels."""
+    kernel: int | None = None
+    """Of a strategy: height and width of its kernel; none: 3."""
     layers: int | None = None
     """Of a strategy: layers one after the other; none: 2 where one does not connect everything, else 1."""
     block: str | None = None
@@ -26,6 +30,8 @@ class Options:
     """Height and width of the network's input image; none: what it expects."""
     progress: float = 1.0
     """Of a strategy that learns: how far its training is, from 0 to 1 (as deployed)."""
+    stages: bool = False
+    """Of a strategy that learns in stages (condensed, reactivated): a picture of each, side by side."""
     most: int = 24
     """Channels to draw in a row; of more, some that show every way between groups."""
     plugin: tuple[Path, ...] = ()
@@ -47,15 +53,19 @@ def run(options: Options) -> int:
         check_form(options.out)
     load_plugins(options.plugin)
     check_number("channels", options.channels)
-    check_number("image", options.image)
+    for name in ("image", "outputs", "kernel"):
+        check_number(name, getattr(options, name))
     known = options.what.partition(":")[0] in strategies
     found = draw(
         parse_strategy(options.what) if known else choose(options.what, channels=options.channels).model,
         channels=options.channels,
+        outputs=options.outputs,
+        kernel=options.kernel,
         layers=options.layers,
         block=options.block,
         image=options.image,
         progress=options.progress,
+        stages=options.stages,
         most=options.most,
         name=options.what,
     )

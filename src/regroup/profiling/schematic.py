@@ -37,12 +37,14 @@ class Link:
         matrix: bool (channels of the target, channels of the source).
         label: what is done on the way.
         step: number of the operator; links of one belong together.
+        lost: bool as the matrix, a table for each stage that is over: what training has dropped there.
     """
 
     source: Part
     matrix: Tensor
     label: str
     step: int
+    lost: list[Tensor] = field(default_factory=list)
 
     @property
     def single(self) -> bool:
@@ -73,6 +75,7 @@ class Part:
         links: what they come from.
         row: counted from the inputs.
         whole: how many channels the tensor has, of which these are all or some.
+        groups: of each channel, where something else than its connections says it; None: of several.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class Part:
     links: list[Link] = field(default_factory=list)
     row: int = 0
     whole: int = 0
+    groups: list[int | None] | None = None
 
     def __post_init__(self) -> None:
         self.whole = self.whole or len(self.channels)

@@ -28,10 +28,17 @@ def colours(found: Schematic) -> Colours:
     result = Colours()
     for row in found.rows:
         for part in row:
+            if part.groups is not None:
+                result.of[id(part)] = part.groups
+                continue
             own = _ahead(part, found) if _gathers(part) else []
             own = own if any(c is not None for c in own) else _behind(part, row, result)
             result.of[id(part)] = own if any(c is not None for c in own) else _ahead(part, found)
     for part in found.parts:
+        if part.groups is not None:
+            runs = part.groups == sorted(part.groups, key=lambda group: -1 if group is None else group)
+            result.blocks[id(part)] = [(group,) if runs else () for group in part.groups]
+            continue
         result.blocks[id(part)] = _blocks(part, found)
         several = {*result.of[id(part)]}
         if part.row == 0 and 1 < len(several) < len(part.channels):

@@ -9,96 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from regroup.profiling.schematic import Link, Part, Schematic, steps_of
 from regroup.report.colouring import colours
+from regroup.report.shapes import SMALL, Diagram, Dot, Line, Rail, Words, width_of
 
-FONT, SMALL = 12.0, 10.5
-"""Heights of letters."""
-_PITCH, _GAP, _APART, _MARGIN = 17.0, 9.0, 26.0, 16.0
-"""From dot to dot, more between groups, more between parts, and around everything."""
-_LETTER = 0.6
-"""Width of a letter, as a share of its height: of a wide font, so that others have room too."""
+_PITCH, _GAP, _APART = 17.0, 9.0, 26.0
+"""From dot to dot, more between groups, and more between parts."""
 
 
-def width_of(text: str, size: float = FONT) -> float:
-    """Return at most how wide a text is."""
-    return _LETTER * size * len(text)
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A channel; `radius` goes with its resolution, and one that only passes through is `small`."""
-
-    x: float
-    y: float
-    radius: float
-    colour: int | None
-    title: str
-    passing: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """From a channel to one that is made of it; bent where each only changes its place."""
-
-    start: tuple[float, float]
-    end: tuple[float, float]
-    colour: int | None
-    opacity: float
-    bent: bool
-
-
-@dataclass(frozen=True)
-class Rail:
-    """A shortcut around what lies between: points of a line with round corners; `sum`: it is added there."""
-
-    points: tuple[tuple[float, float], ...]
-    added: bool
-
-
-@dataclass(frozen=True)
-class Words:
-    """Text around a point: `anchor` says which end of it stands there; `boxed` text lies on lines."""
-
-    x: float
-    y: float
-    text: str
-    anchor: str = "middle"
-    size: float = FONT
-    soft: bool = False
-    boxed: bool = False
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom."""
-        width = width_of(self.text, self.size)
-        left = self.x - {"start": 0.0, "middle": width / 2, "end": width}[self.anchor]
-        return left, self.y - 0.65 * self.size, left + width, self.y + 0.65 * self.size
-
-
-@dataclass
-class Diagram:
-    """Everything in a picture, and how large it is."""
-
-    dots: list[Dot] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
-    rails: list[Rail] = field(default_factory=list)
-    words: list[Words] = field(default_factory=list)
-    width: float = 0.0
-    height: float = 0.0
-
-
-def diagram(found: Schematic, title: str = "", notes: Sequence[str] = ()) -> Diagram:
+def diagram(found: Schematic, labelled: bool = True) -> Diagram:
     """Return the picture of a schematic.
 
     Args:
         found: what to draw.
-        title: above it.
-        notes: lines below it.
+        labelled: with words at its sides: what is done, and how many channels there are.
     """
-    return _Layout(found).drawn(title, notes)
+    return _Layout(found).drawn(labelled)
 
 
 class _Layout:
@@ -191,19 +118,21 @@ class _Layout:
             x += _PITCH
         return xs
 
-    def drawn(self, title: str, notes: Sequence[str]) -> Diagram:
-        """Return the picture, moved so that nothing is left of or above zero."""
+    def drawn(self, labelled: bool) -> Diagram:
+        """Return the picture, with or without words at its sides."""
         result = Diagram()
         for part in self.found.parts:
             result.dots += self._dots(part)
             for link in part.links:
                 if (part, link) not in self.rails:
                     result.lines += self._lines(part, link)
-        result.words = list(self._labels())
+        if labelled:
+            result.words = list(self._labels())
         for number, (part, link) in enumerate(self.rails):
             self._rail(result, part, link, number)
-        self._beside(result)
-        return _framed(result, title, notes)
+        if labelled:
+            self._beside(result)
+        return result
 
     def _dots(self, part: Part) -> Iterator[Dot]:
         share = math.prod(part.size) / self.largest if part.size else 1.0
@@ -222,6 +151,10 @@ class _Layout:
         opacity = 0.95 if link.single else min(0.8, max(0.2, 6 / lines**0.6))
         xs, above = self.x[id(part)], self.x[id(link.source)]
         own, made = self.colours.of[id(link.source)], self.colours.of[id(part)]
+        for ago, table in enumerate(reversed(link.lost), 1):
+            for target, source in table.nonzero().tolist():
+                start = above[source], self.y[link.source.row]
+                yield Line(start, (xs[target], self.y[part.row]), None, 0.7 / 2**ago, False, 1.2 / 2**ago)
         for target, source in pairs:
             start = above[source], self.y[link.source.row]
             colour = made[target] if own[source] is None else own[source]
@@ -343,37 +276,3 @@ def _middle(xs: Sequence[float]) -> float:
 
 def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] + 4 and b[0] < a[2] + 4 and a[1] < b[3] + 2 and b[1] < a[3] + 2
-
-
-def _framed(result: Diagram, title: str, notes: Sequence[str]) -> Diagram:
-    """Add title and notes, and move all so that it begins at the margin."""
-    boxes = [words.box for words in result.words]
-    boxes += [(d.x - d.radius, d.y - d.radius, d.x + d.radius, d.y + d.radius) for d in result.dots]
-    boxes += [(x - 8, y, x + 8, y) for rail in result.rails for x, y in rail.points]
-    left, right = min(b[0] for b in boxes), max(b[2] for b in boxes)
-    top, bottom = min(b[1] for b in boxes), max(b[3] for b in boxes)
-    middle = (left + right) / 2
-    above = [Words(middle, top - 24, title, size=FONT + 2)] if title else []
-    below = [Words(middle, bottom + 26 + 17 * i, note, size=SMALL, soft=True) for i, note in enumerate(notes)]
-    result.words += above + below
-    boxes += [words.box for words in above + below]
-    left, right = min(b[0] for b in boxes) - _MARGIN, max(b[2] for b in boxes) + _MARGIN
-    top, bottom = min(b[1] for b in boxes) - _MARGIN, max(b[3] for b in boxes) + _MARGIN
-    result.width, result.height = right - left, bottom - top
-    return _moved(result, -left, -top)
-
-
-def _moved(found: Diagram, dx: float, dy: float) -> Diagram:
-    from dataclasses import replace
-
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        return point[0] + dx, point[1] + dy
-
-    return Diagram(
-        [replace(dot, x=dot.x + dx, y=dot.y + dy) for dot in found.dots],
-        [replace(line, start=at(line.start), end=at(line.end)) for line in found.lines],
-        [replace(rail, points=tuple(map(at, rail.points))) for rail in found.rails],
-        [replace(words, x=words.x + dx, y=words.y + dy) for words in found.words],
-        found.width,
-        found.height,
-    )

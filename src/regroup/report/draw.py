@@ -30,10 +30,11 @@ from regroup.profiling.wiring import wiring
 from regroup.report import text
 from regroup.report.diagram import diagram
 from regroup.report.picture import Drawing
+from regroup.report.stages import panels
 from regroup.spec import ConvSpec
 from regroup.strategies import Strategy, parse_strategy, strategies
 from regroup.strategies.described import SIZE
-from regroup.strategies.learning import deploy, learned_modules, set_progress
+from regroup.strategies.learning import Learned, deploy, learned_modules, set_progress
 
 CHANNELS, MOST = (12, 16, 24, 32, 48, 64, 128), 24
 """Channels of a strategy's picture, the first that it takes; and of a row, beyond which some are left out."""
@@ -45,11 +46,14 @@ def draw(
     what: str | Strategy | nn.Module,
     *,
     channels: int | None = None,
+    outputs: int | None = None,
+    kernel: int | None = None,
     spec: ConvSpec | None = None,
     layers: int | None = None,
     block: str | None = None,
     image: int | None = None,
     progress: float = 1.0,
+    stages: bool = False,
     most: int = MOST,
     name: str = "",
 ) -> Drawing:
@@ -63,7 +67,9 @@ def draw(
         what: a strategy or its text; a network or its name.
         channels: of the strategy's convolution, a 3x3 one, 12 by default if it takes so many; of a network's
             images.
-        spec: of the strategy's convolution, where it is another.
+        outputs: of the strategy's convolution; as many as `channels` if none are given.
+        kernel: height and width of its kernel, 3 by default.
+        spec: the strategy's convolution itself, instead of these three.
         layers: how many of the strategy's layers follow each other; None: as many as it takes until every
             output depends on every input, at most 2.
         block: module of the network: a name of `model.named_modules()`, or "stage2.0" for the first block of
@@ -71,6 +77,8 @@ def draw(
         image: height and width of the network's images; None: what it expects.
         progress: of what learns: how far its training is; 1: as deployed, with the groups that the weights
             choose with which it begins.
+        stages: of what learns in stages (CondenseNet): a picture of each, side by side, with what it has
+            dropped in thinner lines, and one of what is deployed.
         most: channels that are drawn in a row.
         name: of a network that is given as a module.
 
@@ -86,8 +94,13 @@ def draw(
         for option, value in (("block", block), ("image", image)):
             if value is not None:
                 raise ConfigError(option, value, "left out for a strategy, which has none")
-        return _of_strategy(what, spec or _spec(what, channels), layers, progress, most)
-    for option, value, unset in (("layers", layers, None), ("progress", progress, 1.0), ("spec", spec, None)):
+        spec = spec or _spec(what, channels, outputs, kernel)
+        if stages:
+            return _of_stages(what, spec, {"layers": layers, "progress": progress}, most)
+        return _of_strategy(what, spec, layers, progress, most)
+    of_strategies = ("layers", layers, None), ("progress", progress, 1.0), ("stages", stages, False)
+    of_strategies += ("spec", spec, None), ("outputs", outputs, None), ("kernel", kernel, None)
+    for option, value, unset in of_strategies:
         if value != unset:
             raise ConfigError(option, value, "left out for a network: it is of a strategy")
     if isinstance(what, str):
@@ -95,10 +108,10 @@ def draw(
     return _of_block(name or type(what).__name__, what, block, channels, image, most)
 
 
-def _spec(strategy: Strategy, channels: int | None) -> ConvSpec:
-    """Return a 3x3 convolution of so many channels, or of as many as the strategy takes."""
-    widths = CHANNELS if channels is None else (channels,)
-    specs = [ConvSpec(width, width, 3, padding=1) for width in widths]
+def _spec(strategy: Strategy, channels: int | None, outputs: int | None, kernel: int | None) -> ConvSpec:
+    """Return a convolution of so many channels, or of as many as the strategy takes."""
+    widths, side = CHANNELS if channels is None else (channels,), 3 if kernel is None else kernel
+    specs = [ConvSpec(width, outputs or width, side, padding=side // 2) for width in widths]
     return next((spec for spec in specs if strategy.why_not(spec) is None), specs[0])
 
 
@@ -107,14 +120,36 @@ def _of_strategy(
 ) -> Drawing:
     strategy.check(spec)
     found = {1: _stacked(strategy, spec, 1, progress)}
+    alike = spec.in_channels == spec.out_channels
     if layers is None:
-        layers = 1 if bool(found[1].reach().all()) else 2
+        layers = 1 if bool(found[1].reach().all()) or not alike else 2
     if layers < 1:
         raise ConfigError("layers", layers, "an int of at least 1")
+    if layers > 1 and not alike:
+        raise ConfigError("layers", layers, "1 where there are not as many outputs as inputs")
     if layers > 1:
         found[layers] = _stacked(strategy, spec, layers, progress)
     notes = tuple(_notes(strategy, spec, {n: each.reach() for n, each in found.items()}, progress))
-    return Drawing(strategy.label, diagram(thinned(found[layers], most), strategy.label, notes), notes)
+    picture = diagram(thinned(found[layers], most)).framed(strategy.label, notes)
+    return Drawing(strategy.label, picture, notes)
+
+
+def _of_stages(strategy: Strategy, spec: ConvSpec, others: dict[str, Any], most: int) -> Drawing:
+    strategy.check(spec)
+    for option, value in others.items():
+        if value not in (None, 1):
+            raise ConfigError(option, value, "left out where stages are drawn")
+    if max(spec.in_channels, spec.out_channels) > most:
+        raise ConfigError("channels", max(spec.in_channels, spec.out_channels), f"at most {most} for stages")
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        module = strategy.build(spec)
+    if not isinstance(module, Learned) or not module.stages():
+        raise ConfigError("stages", True, f"left out: {strategy.label} does not learn in stages")
+    picture = panels(module, torch.zeros(1, spec.in_channels, *SIZE[: spec.dims]))
+    shares, decided = _notes(strategy, spec, {}, 1)
+    notes = (f"{shares}, once it has learned", "thin: dropped, the thinner the longer ago", decided)
+    return Drawing(strategy.label, picture.framed(strategy.label, notes), notes)
 
 
 def _stacked(strategy: Strategy, spec: ConvSpec, layers: int, progress: float) -> Schematic:
@@ -135,9 +170,10 @@ def _notes(strategy: Strategy, spec: ConvSpec, reaches: dict[int, Tensor], progr
     shares = text.percent(cost.parameters / dense.parameters), text.percent(cost.macs / dense.macs)
     then = "" if progress == 1 else ", once it has learned"
     yield f"{shares[0]} of the parameters and {shares[1]} of the MACs of a dense one{then}"
-    (_, first), *more = sorted(reaches.items())
-    said = f"an output depends on {_inputs(first)} of {first.shape[1]} inputs"
-    yield said + "".join(f" after one layer, on {_inputs(reach)} after {n}" for n, reach in more)
+    if reaches:
+        (_, first), *more = sorted(reaches.items())
+        said = f"an output depends on {_inputs(first)} of {first.shape[1]} inputs"
+        yield said + "".join(f" after one layer, on {_inputs(reach)} after {n}" for n, reach in more)
     if learned_modules(strategy.build(spec)):
         when = "" if progress == 1 else f", {text.percent(progress)} of the way"
         yield f"groups as the weights choose them with which it begins{when}: training decides"
@@ -165,7 +201,7 @@ def _of_block(
         f"an output depends on {_inputs(reach)} of {reach.shape[1]} inputs",
     )
     title = f"{name}, {chosen}"
-    return Drawing(title, diagram(thinned(found, most), title, notes), notes)
+    return Drawing(title, diagram(thinned(found, most)).framed(title, notes), notes)
 
 
 def _block(model: nn.Module, block: str | None) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from regroup.errors import ConfigError, ReportError
 from regroup.files.disk import make_directories, write_file
 from regroup.report.charts import drawing
-from regroup.report.diagram import Diagram, Line, Rail, Words
 from regroup.report.looks import COLOURS, INK, SOFT
+from regroup.report.shapes import Diagram, Line, Rail, Words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,14 +127,14 @@ def _colour(number: int | None) -> str:
 
 
 def _lines(axes: Axes, lines: Iterable[Line]) -> None:
-    """Draw all lines of one colour as one path."""
+    """Draw all lines that look alike as one path."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
-    looks: dict[tuple[int | None, float], list[Line]] = {}
+    looks: dict[tuple[int | None, float, float], list[Line]] = {}
     for line in lines:
-        looks.setdefault((line.colour, line.opacity), []).append(line)
-    for (colour, opacity), alike in looks.items():
+        looks.setdefault((line.colour, line.opacity, line.width), []).append(line)
+    for (colour, opacity, width), alike in looks.items():
         points, codes = [], []
         for (x0, y0), (x1, y1), bent in ((line.start, line.end, line.bent) for line in alike):
             bend = 0.35 * (y1 - y0)
@@ -145,7 +145,7 @@ def _lines(axes: Axes, lines: Iterable[Line]) -> None:
             points += [(x0, y0), (x0, y0 + bend), (x1, y1 - bend), (x1, y1)]
             codes += [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4]
         path = Outline(points, codes)
-        look = {"edgecolor": _colour(colour), "alpha": opacity, "linewidth": 1.2}
+        look = {"edgecolor": _colour(colour), "alpha": opacity, "linewidth": width}
         axes.add_patch(PathPatch(path, facecolor="none", capstyle="round", **look))
 
 

@@ -132,6 +132,12 @@ class CondensingConv(Learned):
         best = importance.argsort(dim=1, descending=True, stable=True)[:, :number]
         self.kept &= torch.zeros_like(self.kept).scatter(1, best, True)
 
+    def stages(self) -> tuple[tuple[float, str], ...]:
+        """Return the paper's: factor - 1 in which it condenses, and one in which what is left is trained."""
+        over = [k / (2 * (self.factor - 1)) for k in range(self.factor - 1)]
+        names = [f"condensing stage {k}" for k in range(1, self.factor)]
+        return (*zip(over, names, strict=True), (0.5, "optimization stage")) if over else ()
+
     def penalty(self) -> Tensor:
         """Return lasso * sum over groups g and channels c of sqrt(sum of W_gc^2); 0 once condensing is over.
 

@@ -55,6 +55,13 @@ class Learned(NotScriptable, nn.Module):
         short run ends in the same complete grouping.
         """
 
+    def stages(self) -> tuple[tuple[float, str], ...]:
+        """Return the progress at which each stage of its training begins, and the stage's name.
+
+        None, if what it connects does not change from stage to stage.
+        """
+        return ()
+
     def penalty(self) -> Tensor:
         """Return what this module adds to the loss now: a scalar, already weighted."""
         return next(self.parameters()).new_zeros(())
