@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import generate
+from docs import generate, times
 
 from regroup.networks import SOURCES, Network, networks
 from regroup.ops.reach import fill
-from regroup.profiling.machine import Machine
 from regroup.report import text
 from regroup.strategies import Strategy, strategies
 from regroup.strategies.condensing import Condensing
@@ -46,14 +45,14 @@ ADDRESS = "https://arxiv.org/abs/"
 def write(folder: Path) -> None:
     """Write all pages; what is as it was is left alone, so that Sphinx does not read it again."""
     pages = {"index": _index()}
-    speeds, times, counts = _speeds(), _times(), generate.load()["networks"]
+    speeds, taken, counts = _speeds(), times.load(), generate.load()["networks"]
     for name in strategies:
-        pages[f"strategies/{name}"] = "\n".join(_strategy(strategies[name], speeds, times))
+        pages[f"strategies/{name}"] = "\n".join(_strategy(strategies[name], speeds, taken))
     kinds = families()
     for name, members in kinds.items():
-        pages[f"networks/{name}"] = "\n".join(_family(name, members, times, counts))
+        pages[f"networks/{name}"] = "\n".join(_family(name, members, taken, counts))
     pages["strategies/index"] = "\n".join(_strategies(speeds))
-    pages["networks/index"] = "\n".join(_networks(kinds, times))
+    pages["networks/index"] = "\n".join(_networks(kinds, taken))
     for name, said in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,33 +69,14 @@ def _speeds() -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def _times() -> dict[str, dict[str, float]]:
-    """Return the seconds of an image by network: in PyTorch, compiled by regroup; all of one machine."""
-    kept = generate.load()
-    found = {
-        name: {"PyTorch": e["seconds"]["median"]} for name, e in kept["networks"].items() if e["seconds"]
-    }
-    floors, engine = (json.loads((DOCS / f"{name}.json").read_text()) for name in ("floor", "engine"))
-    if floors["machine"] == kept["machine"]:
-        for row in floors["rows"]:
-            found.setdefault(row["network"], {})["regroup"] = row["seconds"]
-    if engine["machine"] == kept["machine"]:
-        for row in engine["rows"]:
-            if row["batch"] == 1:
-                found.setdefault(row["network"], {})["regroup"] = row["seconds"]["regroup, frozen"][1]
-    return found
-
-
-def _timed(name: str) -> str:
+def _timed(name: str, taken: dict[str, Any]) -> str:
     """Return what `docs.times` measured of a network, in a sentence."""
-    kept = json.loads((DOCS / "times.json").read_text())
-    both = kept["networks"].get(name)
-    if both is None:
+    entry = taken["networks"].get(name, {})
+    if not all(way in entry for way in times.WAYS):
         return f"`{name}` has not been timed: `python -m docs.times`, on a quiet machine."
-    ms = {who: text.milliseconds(1e3 * time["seconds"]) for who, time in both.items()}
-    noisy = any(time["verdict"] != "quiet" for time in both.values())
-    said = f"`{name}` takes {ms['PyTorch']} for an image in PyTorch and {ms['regroup']} compiled (frozen)"
-    return f"{said}, {'as far as a noisy clock says, ' if noisy else ''}on {Machine(**kept['machine'])}."
+    eager, compiled = (entry[way]["seconds"] for way in times.WAYS)
+    said = f"Compiled, `{name}` takes {text.milliseconds(1e3 * compiled)} for an image, where PyTorch takes "
+    return f"{said}{text.milliseconds(1e3 * eager)}: {text.times(eager / compiled)}."
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Iterator[str]:
@@ -170,7 +150,7 @@ def _figures(variant: Strategy, speeds: dict[str, Any], link: bool = False) -> l
     return cells
 
 
-def _strategy(cls: type[Strategy], speeds: dict[str, Any], times: dict[str, Any]) -> Iterator[str]:
+def _strategy(cls: type[Strategy], speeds: dict[str, Any], taken: dict[str, Any]) -> Iterator[str]:
     found = describe(cls)
     yield f"# {found.name}"
     yield ""
@@ -196,7 +176,7 @@ def _strategy(cls: type[Strategy], speeds: dict[str, Any], times: dict[str, Any]
     yield ""
     yield from table(_COLUMNS, [_figures(v, speeds) for v in cls.variants() if v.why_not(EXAMPLE) is None])
     yield from _options(found)
-    yield from _with(cls, times)
+    yield from _with(cls, taken)
     yield "## Using it"
     yield ""
     yield f"""```python
@@ -220,13 +200,13 @@ def _options(found: Description) -> Iterator[str]:
     yield from table(("option", "what it is", "allowed", "if not given"), rows, words=4)
 
 
-def _with(cls: type[Strategy], times: dict[str, Any]) -> Iterator[str]:
+def _with(cls: type[Strategy], taken: dict[str, Any]) -> Iterator[str]:
     """Yield the networks of a strategy's paper: published figures, and ours."""
     yield "## Published networks"
     yield ""
     numbers = set(_NUMBER.findall(cls.paper))
     rows = [
-        _published(network, times, f"../networks/{family}.md")
+        _published(network, taken, f"../networks/{family}.md")
         for family, members in families().items()
         for network in members
         if numbers & set(_NUMBER.findall(network.paper))
@@ -279,28 +259,27 @@ def shown(family: str, members: Sequence[Network]) -> tuple[str, str]:
     return FEATURED.get(family, (smallest.name, ""))
 
 
-def _networks(kinds: dict[str, list[Network]], times: dict[str, Any]) -> Iterator[str]:
+def _networks(kinds: dict[str, list[Network]], taken: dict[str, Any]) -> Iterator[str]:
     yield "# Networks"
     yield ""
     yield (
         "Published figures, and ours; letters say where the published ones "
-        "come from. Milliseconds for one image; `-`: not measured."
+        "come from. Times are of one image, in PyTorch and compiled by regroup (frozen)."
     )
-    yield f"Measured on {Machine(**generate.load()['machine'])};"
-    yield "each family's page also has a time of another machine."
+    yield from times.told(taken, list(networks))
     yield ""
     yield from (f"- {letter}: {meaning}" for letter, meaning in SOURCES.items())
     yield ""
     rows = []
     for name, members in kinds.items():
         for network in members:
-            first, *figures = _published(network, times, f"{name}.md")
+            first, *figures = _published(network, taken, f"{name}.md")
             rows.append([first, paper_of(network.paper), *figures])
     yield from table(("network", "paper", *_PUBLISHED), rows, words=2)
     yield from _tree(list(kinds))
 
 
-_PUBLISHED = ("image", "parameters", "M MACs", "top-1 error", "top-5 error", "PyTorch, ms", "regroup, ms")
+_PUBLISHED = ("image", "parameters", "M MACs", "top-1 error", "top-5 error", *times.WAYS)
 _COUNTED = ("image", "parameters", "MACs", "if dense", "bytes", "rearranged", "depth", "to mix")
 _COUNTED_HOW = """Counted on the modules themselves, for one image ([all](../../networks.md)). *If dense*: how
 many times as many MACs with every convolution ungrouped; *rearranged*: the bytes that are moved and
@@ -308,8 +287,8 @@ compute nothing; *to mix*: layers, from the grouped one where it takes longest, 
 every channel that entered (1: no groups)."""
 
 
-def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
-    claims, own = network.claims, times.get(network.name, {})
+def _published(network: Network, taken: dict[str, Any], link: str) -> list[str]:
+    claims = network.claims
     errors = [
         f"{e:.2f} % {claims.stated}" if e is not None else "-" for e in (claims.top1_error, claims.top5_error)
     ]
@@ -319,16 +298,16 @@ def _published(network: Network, times: dict[str, Any], link: str) -> list[str]:
         f"{claims.parameters:,}",
         f"{claims.mega_macs:,.1f} {claims.counted}",
     ]
-    return [*cells, *errors, *(f"{1e3 * own[n]:.2f}" if n in own else "-" for n in ("PyTorch", "regroup"))]
+    return [*cells, *errors, *times.cells(taken, network.name)]
 
 
 def _counted(network: Network, counts: dict[str, Any]) -> list[str]:
-    found = dict(zip(generate.COLUMNS[1:], generate.cells(counts[network.name]), strict=True))
+    found = dict(zip(generate.COUNTED, generate.cells(counts[network.name]), strict=True))
     return [f"`{network.name}`", *(found[column] for column in _COUNTED)]
 
 
 def _family(
-    name: str, members: Sequence[Network], times: dict[str, Any], counts: dict[str, Any]
+    name: str, members: Sequence[Network], taken: dict[str, Any], counts: dict[str, Any]
 ) -> Iterator[str]:
     module = importlib.import_module(members[0].build.__module__)
     summary, _, rest = (module.__doc__ or name).partition("\n")
@@ -353,8 +332,9 @@ def _family(
     yield ""
     yield "Letters: " + "; ".join(f"{k}: {v}" for k, v in SOURCES.items()) + "."
     yield ""
-    yield from table(("network", *_PUBLISHED), [_published(n, times, "") for n in members])
-    yield _timed(drawn)
+    yield from table(("network", *_PUBLISHED), [_published(n, taken, "") for n in members])
+    yield _timed(drawn, taken)
+    yield from times.told(taken, [network.name for network in members])
     yield ""
     yield "## What they cost and connect"
     yield ""
