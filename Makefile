@@ -36,11 +36,11 @@ bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machin
 	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
-docs: .venv/.installed-dev          ## the site: build/site/index.html
+docs: .venv/.installed-dev          ## the site: build/site/index.html; LINKS=--outside: other sites are asked too
 	$(BIN)/pip install -q -e ".[docs]"
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/site
-	$(BIN)/python -m docs.links build/site
+	$(BIN)/python -m docs.links build/site $(LINKS)
 
 clean:
 	rm -rf .venv .lowest .arm build report runs

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import generate, times
+from docs.papers import NUMBER, cited, short
 
 from regroup.networks import SOURCES, Network, networks
 from regroup.ops.reach import fill
@@ -38,8 +39,6 @@ FEATURED = {
 """Family -> network and block that its page shows; of others the smallest network's first with groups."""
 
 DOCS = Path(__file__).parent
-_NUMBER = re.compile(r"arXiv:(\d+\.\d+)")
-ADDRESS = "https://arxiv.org/abs/"
 
 
 def write(folder: Path) -> None:
@@ -86,11 +85,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1)
     for row in rows:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
     yield ""
-
-
-def paper_of(paper: str) -> str:
-    """Return a paper, with its address if it has a number at arXiv."""
-    return re.sub(r"arXiv:(\d+\.\d+)", rf"[arXiv:\1]({ADDRESS}\1)", paper)
 
 
 def _index() -> str:
@@ -157,7 +151,7 @@ def _strategy(cls: type[Strategy], speeds: dict[str, Any], taken: dict[str, Any]
     yield found.form
     yield ""
     yield from _prose(found.text)
-    yield f"*{found.kind.capitalize()}.* Paper: {paper_of(found.paper)}."
+    yield f"*{found.kind.capitalize()}.* Paper: {cited(found.paper)}."
     yield ""
     shown = cls.representative()
     yield "## What it looks like"
@@ -204,12 +198,12 @@ def _with(cls: type[Strategy], taken: dict[str, Any]) -> Iterator[str]:
     """Yield the networks of a strategy's paper: published figures, and ours."""
     yield "## Published networks"
     yield ""
-    numbers = set(_NUMBER.findall(cls.paper))
+    numbers = set(NUMBER.findall(cls.paper))
     rows = [
         _published(network, taken, f"../networks/{family}.md")
         for family, members in families().items()
         for network in members
-        if numbers & set(_NUMBER.findall(network.paper))
+        if numbers & set(NUMBER.findall(network.paper))
     ]
     if rows:
         yield "Those of the same paper; letters say where published figures come from"
@@ -274,7 +268,7 @@ def _networks(kinds: dict[str, list[Network]], taken: dict[str, Any]) -> Iterato
     for name, members in kinds.items():
         for network in members:
             first, *figures = _published(network, taken, f"{name}.md")
-            rows.append([first, paper_of(network.paper), *figures])
+            rows.append([first, short(network.paper), *figures])
     yield from table(("network", "paper", *_PUBLISHED), rows, words=2)
     yield from _tree(list(kinds))
 
@@ -318,11 +312,11 @@ def _family(
         yield f"{said[0].upper()}{said[1:]}."
         yield ""
     yield from _prose(rest)
-    papers = dict.fromkeys(paper_of(network.paper) for network in members)
+    papers = dict.fromkeys(cited(network.paper) for network in members)
     sources = dict.fromkeys(
         f"[{n.source}](https://github.com/{n.source})" for n in members if "/" in n.source
     )
-    yield f"Paper: {', '.join(papers)}. Followed: {', '.join(sources) or members[0].source}."
+    yield f"Paper: {'; '.join(papers)}. Followed: {', '.join(sources) or members[0].source}."
     yield ""
     drawn, block = shown(name, members)
     yield "## A block"

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.strategies import rows_of
 from docs import api, gallery, links
 from docs.drawn import Draw
+from docs.papers import ADDRESS, NUMBER, PAPERS
 
 import regroup
 from regroup.networks import networks
@@ -155,6 +156,24 @@ def test_links_of_a_site_are_checked(tmp_path):
     ]
     assert links.outside(tmp_path) == ["https://x.y/z"]
     assert list(links.needed(tmp_path)) == []
+
+
+def test_addresses_elsewhere_are_of_known_kinds(tmp_path):
+    good = ["https://arxiv.org/abs/1711.09224", "https://github.com/ShichenLiu/CondenseNet"]
+    wrong = ["http://arxiv.org/abs/1711.09224", "https://arxiv.org/abs/1711.09225", "https://x.y/z"]
+    page = "".join(f'<a href="{address}">there</a>' for address in [*good, *wrong])
+    (tmp_path / "a.html").write_text(page)
+    assert [line.rpartition(": ")[0] for line in links.odd(tmp_path)] == sorted(wrong)
+
+
+def test_every_paper_is_cited_with_its_title(written):
+    named = {cls.paper for cls in map(strategies.__getitem__, strategies)}
+    named |= {networks[name].paper for name in networks}
+    numbers = {number for paper in named for number in NUMBER.findall(paper)}
+    assert numbers == set(PAPERS)
+    pages = "".join(path.read_text() for path in written.rglob("gallery/*/*.md"))
+    for number, (authors, title, where) in PAPERS.items():
+        assert f"{authors}, *{title}*, {where}, [arXiv:{number}]({ADDRESS}{number})" in pages
 
 
 def test_what_a_page_would_load_from_elsewhere_is_found(tmp_path):

@@ -1,0 +1,30 @@
+"""The papers of the groupings and networks: who, what, where; by their numbers at arXiv."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ADDRESS = "https://arxiv.org/abs/"
+NUMBER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+PAPERS: dict[str, tuple[str, str, str]] = {
+    number: tuple(said)
+    for number, said in json.loads(Path(__file__).with_name("papers.json").read_text()).items()
+}
+"""Number -> authors, title, where it was published."""
+
+
+def short(paper: str) -> str:
+    """Return a paper's authors and place with its address, in Markdown; others as they are."""
+    return NUMBER.sub(lambda found: f"[{', '.join(PAPERS[found[1]][::2])}]({ADDRESS}{found[1]})", paper)
+
+
+def cited(paper: str) -> str:
+    """Return a paper with authors, title and place, in Markdown."""
+
+    def full(found: re.Match) -> str:
+        authors, title, where = PAPERS[found[1]]
+        return f"{authors}, *{title}*, {where}, [{found[0]}]({ADDRESS}{found[1]})"
+
+    return NUMBER.sub(full, paper)
