@@ -255,7 +255,8 @@ def fits_small_machines(_: Setting) -> dict[str, Any]:
         "yes for flash and MACs, with exceptions; no for working memory",
         f"Weights shrink with the groups (not those of {heavy or 'none'}), and MACs do. The largest map "
         f"between layers, which the working memory must hold, does not (it grows with {wide or 'none'}): "
-        "only fewer channels, a lower resolution or fused layers make it smaller. Time is claim 7.",
+        "only fewer channels, a lower resolution or fused layers make it smaller. Counted, not run: what "
+        "microcontrollers execute is told in [A network as object code](object.md).",
     )
 
 
@@ -285,9 +286,14 @@ def clock_keeps_promise(_: Setting) -> dict[str, Any]:
         ("in a ResNet-18 at 112x112", "promised by MACs", "measured, compiled", "kept"), cells,
         "partly",
         f"Where MACs promise more than 1.1x, from {least:.0%} (`{worst}`) to {most:.0%} (`{best}`) of it is "
-        "kept: memory, orders and branches take time that MACs do not count. "
-        "`python -m benchmarks.strategies` measures it.",
+        "kept: memory, orders and branches take time that MACs do not count. On two threads, groups are only "
+        "one way to share out the work; what they give devices of their own is told in "
+        "[One network on several devices](parallel.md). `python -m benchmarks.strategies` measures this.",
     )  # fmt: skip
+
+
+def _yes(holds: Sequence[bool]) -> str:
+    return "yes" if all(holds) else "sometimes" if any(holds) else "no"
 
 
 @claim(8, "So a ResNeXt block is more efficient than an Inception module")
@@ -302,15 +308,17 @@ def resnext_against_inception(_: Setting) -> dict[str, Any]:
         if r["network"] in ("resnext50_32x4d", "googlenet_bn", "resnet50") and r["batch"] in (1, 16):
             macs = networks[r["network"]].claims.mega_macs
             times = [r["seconds"][who][1] for who in ("PyTorch", "regroup, frozen")]
-            per[r["network"], r["batch"]] = times[0] / macs
+            per[r["network"], r["batch"]] = [time / macs for time in times]
             cells.append(
                 [f"`{r['network']}`", r["batch"], f"{macs:,.0f}", *(f"{1e6 * t / macs:.2f}" for t in times)]
             )
-    better = [per["resnext50_32x4d", b] < per["googlenet_bn", b] for b in (1, 16)]
+    better = [
+        [per["resnext50_32x4d", b][way] < per["googlenet_bn", b][way] for b in (1, 16)] for way in (0, 1)
+    ]
     return found_out(
         ("network", "batch", "M MACs", "PyTorch, ns a k MAC", "regroup, ns a k MAC"), cells,
-        "yes in PyTorch, for inference" if all(better) else "no",
-        "Nanoseconds for a thousand multiply-adds; forward only, on two CPU "
-        "threads. Inception's many small branches cost "
-        "PyTorch calls; compiled, where calls cost nothing, see the last column.",
+        f"{_yes(better[0])} in PyTorch, {_yes(better[1])} when compiled",
+        "Nanoseconds for a thousand multiply-adds of whole networks, which are not of one size; forward "
+        "only, on two CPU threads. Inception's many small branches cost PyTorch calls; compiled, calls cost "
+        "nothing.",
     )  # fmt: skip
