@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE    # every process would compile all sources anew: a second each
 
-.PHONY: demo test check fuzz faults arm lowest bench docs clean
+.PHONY: demo test check fuzz faults arm lowest bench figures docs clean
 
 demo: .venv/.installed-user         ## install, then compare groupings of every kind on the digits: report/index.html
 	$(BIN)/regroup compare
@@ -35,6 +35,12 @@ lowest: .venv/.installed-dev        ## the tests with the oldest release allowed
 bench: .venv/.installed-dev         ## every benchmark; run it on a quiet machine
 	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python -m benchmarks
+
+figures: .venv/.installed-dev       ## what pages and README say of time, measured here: on a quiet machine; goes on if cut off
+	$(BIN)/python -m docs.times
+	$(BIN)/regroup compare --all --seeds 3 --out build/compare
+	$(BIN)/python -m docs.comparison build/compare/comparison.json
+	$(BIN)/python -m docs.generate
 
 docs: .venv/.installed-dev          ## the site: build/site/index.html; LINKS=--outside: other sites are asked too
 	$(BIN)/pip install -q -e ".[docs]"

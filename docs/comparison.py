@@ -1,7 +1,7 @@
 """Put a comparison into the README (ten rows), docs/compare.md (all of them) and docs/compare.svg.
 
-regroup compare --all
-python -m docs.comparison report/comparison.json
+regroup compare --all --seeds 3 --out build/compare
+python -m docs.comparison build/compare/comparison.json
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from regroup.comparison.evidence import Evidence
 from regroup.comparison.result import Comparison
 from regroup.report import charts
 from regroup.report.summary import summary_lines
-from regroup.report.table import COLUMNS, cells
+from regroup.report.table import COLUMNS, cells, headed
 
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).with_name("compare.md")
@@ -66,10 +66,10 @@ def table(comparison: Comparison, columns: Sequence[str], only: Sequence[str] = 
 
 
 def markdown(comparison: Comparison) -> str:
-    """Return the whole table, and below it what it was measured on."""
-    return "\n".join(
-        [table(comparison, COLUMNS), "", " ".join([*summary_lines(comparison), made(comparison)])]
-    )
+    """Return the whole table; below it what it shows, what it was measured on, and what its columns are."""
+    said = " ".join([*summary_lines(comparison), made(comparison)])
+    meanings = [f"- *{name}*: {meaning}" for name, meaning in headed(comparison).items()]
+    return "\n".join([table(comparison, COLUMNS), "", said, "", *meanings])
 
 
 def made(comparison: Comparison) -> str:
@@ -77,7 +77,7 @@ def made(comparison: Comparison) -> str:
     m, s = comparison.machine, comparison.settings
     said = f"{s['backbone']} on {s['data']}, {s['epochs']} epochs, {len(s['seeds'])} seed(s); "
     said += f"PyTorch {m['torch']} eager, batch {s['timed_batch']}, {m['device']}, "
-    return f"{said}{m['threads']} threads, {m['capability']}."
+    return f"{said}{m['threads']} threads, {m['capability']}, {m['date']}."
 
 
 if __name__ == "__main__":
