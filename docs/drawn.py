@@ -17,7 +17,8 @@ from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 
 import regroup
-from regroup.report.draw import draw
+from regroup.report.draw import draw, spec_for
+from regroup.strategies import parse_strategy
 
 _LEGIBLE = 0.9
 """Scale at which the smallest words of a picture, of 10.5 units, are still read."""
@@ -32,8 +33,7 @@ class Draw(Directive):
     option_spec: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("channels", "outputs", "kernel", "layers", "image", "most"), int),
         "block": directives.unchanged,
-        "progress": float,
-        "stages": lambda _: True,
+        "progress": lambda said: said if said == "stages" else float(said),
     }
 
     def run(self) -> list[nodes.Node]:
@@ -58,7 +58,11 @@ def _drawn(what: str, options: dict[str, Any]) -> str:
     path = CACHE / f"{key[:32]}.svg"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(draw(what, **options).svg)
+        more = {name: options[name] for name in ("outputs", "kernel") if name in options}
+        others = {name: value for name, value in options.items() if name not in more}
+        if more:
+            others["spec"] = spec_for(parse_strategy(what), options.get("channels"), **more)
+        path.write_text(draw(what, **others).svg)
     return path.read_text()
 
 

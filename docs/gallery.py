@@ -160,7 +160,7 @@ def _strategy(cls: type[Strategy], speeds: dict[str, Any], taken: dict[str, Any]
     if isinstance(shown, Condensing):
         yield "It learns in stages, each of which drops some of the connections that are left:"
         yield ""
-        yield from _drawn(shown.label, stages="")
+        yield from _drawn(shown.label, progress="stages")
     yield "## What it costs and connects"
     yield ""
     yield (

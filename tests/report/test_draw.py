@@ -10,7 +10,7 @@ from torch import nn
 
 import regroup
 from regroup.cli import main
-from regroup.errors import ConfigError, SpecError, StrategyError, UnknownNameError
+from regroup.errors import ConfigError, StrategyError, UnknownNameError
 from regroup.ops.reach import measured_reach
 from regroup.profiling.reach import reach
 from regroup.profiling.schematic import schematic
@@ -149,13 +149,11 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
         ({"what": "grouped", "most": 1}, ConfigError, "most=1"),
         ({"what": "grouped", "block": "stage1"}, ConfigError, "left out for a strategy"),
         ({"what": "grouped", "image": 32}, ConfigError, "left out for a strategy"),
-        ({"what": "grouped", "outputs": 8, "layers": 2}, ConfigError, "layers=2"),
-        ({"what": "grouped", "stages": True}, ConfigError, "does not learn in stages"),
-        ({"what": "condensed", "stages": True, "layers": 2}, ConfigError, "layers=2"),
-        ({"what": "condensed", "stages": True, "channels": 64}, ConfigError, "channels=64"),
-        ({"what": "condensed", "kernel": 0}, SpecError, "kernel_size"),
-        ({"what": "resnet20", "stages": True}, ConfigError, "left out for a network"),
-        ({"what": "resnet20", "outputs": 8}, ConfigError, "left out for a network"),
+        ({"what": "grouped", "spec": ConvSpec(16, 8, 3), "layers": 2}, ConfigError, "layers=2"),
+        ({"what": "grouped", "progress": "stages"}, ConfigError, "does not learn in stages"),
+        ({"what": "condensed", "progress": "stages", "layers": 2}, ConfigError, "layers=2"),
+        ({"what": "condensed", "progress": "stages", "channels": 64}, ConfigError, "channels=64"),
+        ({"what": "resnet20", "progress": "stages"}, ConfigError, "left out for a network"),
         ({"what": "resnet20", "layers": 2}, ConfigError, "layers=2: must be left out for a network"),
         ({"what": "resnet20", "progress": 0.5}, ConfigError, "progress=0.5: must be left out for a network"),
         ({"what": "resnet20", "block": "stage9.0"}, UnknownNameError, "stages.0.0"),
@@ -179,6 +177,12 @@ def test_the_command_says_what_it_drew(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["draw", "resnet20", "--channels", "1", "--block", "stem", "--out", "grey.svg"])
     assert not ended.value.code and "depends on 1 of 1 inputs" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["draw", "condensed:groups=3", "--outputs", "6", "--kernel", "1", "--progress", "stages"])
+    assert not ended.value.code and "thinner the longer ago" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["draw", "resnet20", "--kernel", "1"])
+    assert ended.value.code == 2 and "kernel=1: must be left out for a network" in capsys.readouterr().err
 
 
 def test_what_a_learned_gather_picks_has_the_colour_of_the_group_that_reads_it():
@@ -202,7 +206,7 @@ def test_condensing_is_drawn_stage_by_stage():
         weight = regroup.parse_strategy("condensed:groups=3").build(spec).conv.weight.detach()[:, :, 0, 0]
     importance = torch.stack([weight[g::3].abs().sum(0) for g in range(3)])
     ranks = importance.argsort(1, descending=True).argsort(1)
-    picture = draw("condensed:groups=3", spec=spec, stages=True)
+    picture = draw("condensed:groups=3", spec=spec, progress="stages")
     said = [words.text for words in picture.diagram.words]
     stages = ["condensing stage 1", "condensing stage 2", "optimization stage"]
     assert [text for text in said if "stage" in text] == stages

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from regroup.spec import ConvSpec
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,9 @@ class Options:
     """Of a network: which module, such as stages.1.0 or stage2.0; none: the first block with groups."""
     image: int | None = None
     """Height and width of the network's input image; none: what it expects."""
-    progress: float = 1.0
-    """Of a strategy that learns: how far its training is, from 0 to 1 (as deployed)."""
-    stages: bool = False
-    """Of a strategy that learns in stages (condensed, reactivated): a picture of each, side by side."""
+    progress: float | Literal["stages"] = 1.0
+    """Of a strategy that learns: how far its training is, from 0 to 1 (as deployed); stages: a picture of
+    each stage, side by side, of one that learns in stages (condensed, reactivated)."""
     most: int = 24
     """Channels to draw in a row; of more, some that show every way between groups."""
     plugin: tuple[Path, ...] = ()
@@ -59,13 +62,11 @@ def run(options: Options) -> int:
     found = draw(
         parse_strategy(options.what) if known else choose(options.what, channels=options.channels).model,
         channels=options.channels,
-        outputs=options.outputs,
-        kernel=options.kernel,
+        spec=_spec(options, known),
         layers=options.layers,
         block=options.block,
         image=options.image,
         progress=options.progress,
-        stages=options.stages,
         most=options.most,
         name=options.what,
     )
@@ -74,3 +75,16 @@ def run(options: Options) -> int:
     say(f"{found.title}: {'; '.join(found.notes)}")
     say(f"drawn: {path}")
     return 0
+
+
+def _spec(options: Options, known: bool) -> ConvSpec | None:
+    """Return the convolution that the options describe, if they say more of it than its channels."""
+    from regroup.errors import ConfigError
+    from regroup.report.draw import spec_for
+    from regroup.strategies import parse_strategy
+
+    given = {n: v for n in ("outputs", "kernel") if (v := getattr(options, n)) is not None}
+    for name, value in given.items():
+        if not known:
+            raise ConfigError(name, value, "left out for a network: it is of a strategy")
+    return spec_for(parse_strategy(options.what), options.channels, **given) if given else None

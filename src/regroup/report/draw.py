@@ -13,7 +13,7 @@ In a notebook a picture shows itself; `picture.save("shuffled.svg")` writes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +46,11 @@ def draw(
     what: str | Strategy | nn.Module,
     *,
     channels: int | None = None,
-    outputs: int | None = None,
-    kernel: int | None = None,
     spec: ConvSpec | None = None,
     layers: int | None = None,
     block: str | None = None,
     image: int | None = None,
-    progress: float = 1.0,
-    stages: bool = False,
+    progress: float | Literal["stages"] = 1.0,
     most: int = MOST,
     name: str = "",
 ) -> Drawing:
@@ -67,18 +64,15 @@ def draw(
         what: a strategy or its text; a network or its name.
         channels: of the strategy's convolution, a 3x3 one, 12 by default if it takes so many; of a network's
             images.
-        outputs: of the strategy's convolution; as many as `channels` if none are given.
-        kernel: height and width of its kernel, 3 by default.
-        spec: the strategy's convolution itself, instead of these three.
+        spec: of the strategy's convolution, where it is another.
         layers: how many of the strategy's layers follow each other; None: as many as it takes until every
             output depends on every input, at most 2.
         block: module of the network: a name of `model.named_modules()`, or "stage2.0" for the first block of
             the second stage; None: the first block with groups.
         image: height and width of the network's images; None: what it expects.
         progress: of what learns: how far its training is; 1: as deployed, with the groups that the weights
-            choose with which it begins.
-        stages: of what learns in stages (CondenseNet): a picture of each, side by side, with what it has
-            dropped in thinner lines, and one of what is deployed.
+            choose with which it begins. "stages", of what learns in stages (CondenseNet): a picture of each,
+            side by side, with what it has dropped in thinner lines, and one of what is deployed.
         most: channels that are drawn in a row.
         name: of a network that is given as a module.
 
@@ -94,13 +88,11 @@ def draw(
         for option, value in (("block", block), ("image", image)):
             if value is not None:
                 raise ConfigError(option, value, "left out for a strategy, which has none")
-        spec = spec or _spec(what, channels, outputs, kernel)
-        if stages:
-            return _of_stages(what, spec, {"layers": layers, "progress": progress}, most)
+        spec = spec or spec_for(what, channels)
+        if progress == "stages":
+            return _of_stages(what, spec, layers, most)
         return _of_strategy(what, spec, layers, progress, most)
-    of_strategies = ("layers", layers, None), ("progress", progress, 1.0), ("stages", stages, False)
-    of_strategies += ("spec", spec, None), ("outputs", outputs, None), ("kernel", kernel, None)
-    for option, value, unset in of_strategies:
+    for option, value, unset in (("layers", layers, None), ("progress", progress, 1.0), ("spec", spec, None)):
         if value != unset:
             raise ConfigError(option, value, "left out for a network: it is of a strategy")
     if isinstance(what, str):
@@ -108,10 +100,12 @@ def draw(
     return _of_block(name or type(what).__name__, what, block, channels, image, most)
 
 
-def _spec(strategy: Strategy, channels: int | None, outputs: int | None, kernel: int | None) -> ConvSpec:
+def spec_for(
+    strategy: Strategy, channels: int | None = None, outputs: int | None = None, kernel: int = 3
+) -> ConvSpec:
     """Return a convolution of so many channels, or of as many as the strategy takes."""
-    widths, side = CHANNELS if channels is None else (channels,), 3 if kernel is None else kernel
-    specs = [ConvSpec(width, outputs or width, side, padding=side // 2) for width in widths]
+    widths = CHANNELS if channels is None else (channels,)
+    specs = [ConvSpec(width, outputs or width, kernel, padding=kernel // 2) for width in widths]
     return next((spec for spec in specs if strategy.why_not(spec) is None), specs[0])
 
 
@@ -134,18 +128,17 @@ def _of_strategy(
     return Drawing(strategy.label, picture, notes)
 
 
-def _of_stages(strategy: Strategy, spec: ConvSpec, others: dict[str, Any], most: int) -> Drawing:
+def _of_stages(strategy: Strategy, spec: ConvSpec, layers: int | None, most: int) -> Drawing:
     strategy.check(spec)
-    for option, value in others.items():
-        if value not in (None, 1):
-            raise ConfigError(option, value, "left out where stages are drawn")
+    if layers not in (None, 1):
+        raise ConfigError("layers", layers, "1, or left out, where stages are drawn")
     if max(spec.in_channels, spec.out_channels) > most:
         raise ConfigError("channels", max(spec.in_channels, spec.out_channels), f"at most {most} for stages")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         module = strategy.build(spec)
     if not isinstance(module, Learned) or not module.stages():
-        raise ConfigError("stages", True, f"left out: {strategy.label} does not learn in stages")
+        raise ConfigError("progress", "stages", f"a number: {strategy.label} does not learn in stages")
     picture = panels(module, torch.zeros(1, spec.in_channels, *SIZE[: spec.dims]))
     shares, decided = _notes(strategy, spec, {}, 1)
     notes = (f"{shares}, once it has learned", "thin: dropped, the thinner the longer ago", decided)
