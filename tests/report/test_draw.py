@@ -137,6 +137,11 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
     assert "<table>" in regroup.profile(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 4, 4), time=False)._repr_html_()
     assert regroup.parse_strategy("grouped:groups=7")._repr_svg_() is None  # no picture: 12 channels
     assert ElementTree.fromstring(picture._repr_svg_()).tag.endswith("svg")
+    (style,) = re.findall("<style>(.+?)</style><defs>", picture._repr_svg_())
+    assert not re.search(r"(^|[ {}])svg\b", style), (
+        "of this picture alone, not of its neighbours in a notebook"
+    )
+    assert "max-width: 100%" in style
     assert len(repr(picture)) < 200
     assert len(re.findall("aria-label=", picture.svg)) == 1 and "<script" not in picture.svg
 

@@ -109,6 +109,10 @@ class Changes:
                 parts.append(f"{len(alike)} {how}" + (f" (error {spread})" if spread else ""))
         return f"weights: {', '.join(parts)}" if parts else ""
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show in a notebook what `print` shows."""
+        printer.text(str(self))
+
     def __str__(self) -> str:
         """Say it in words, a line a layer, and at the end what became of the weights."""
         lines = [f"replaced {len(self.replaced)} of {len(self.layers)} {self.kind} by {self.strategy}"]

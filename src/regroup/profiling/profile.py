@@ -124,6 +124,10 @@ class Profile:
         """Show the table of the upper layers in a notebook."""
         return as_html(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the same table as `print` does where a notebook shows no HTML."""
+        printer.text(str(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the profile as JSON's types: units are MACs, bytes and seconds."""
         return asdict(self)

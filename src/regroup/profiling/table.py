@@ -57,7 +57,7 @@ def as_html(found: Any, depth: int | None = 2) -> str:
     lines = [_html_row("th", [name for name, _ in heads], heads)]
     lines += [_html_row("td", cells, heads) for cells in rows(found, depth)]
     said = "<br>".join(map(html.escape, summary(found)))
-    return f"<table>{''.join(lines)}</table><p>{said}</p>"
+    return f'<div style="overflow-x:auto"><table>{"".join(lines)}</table></div><p>{said}</p>'
 
 
 def _html_row(kind: str, cells: list[str], heads: list[tuple[str, bool]]) -> str:

@@ -183,7 +183,8 @@ def _of_block(
 ) -> Drawing:
     chosen = _block(model, block)
     module = model.get_submodule(chosen)
-    shape = ImageInput.of(model, None).shape
+    said = getattr(model, "pretrained_cfg", {}) if isinstance(model, Backbone) else {}
+    shape = said.get("input_size") or ImageInput.of(model).shape  # which takes the import of timm
     size = (channels or shape[0], image or shape[1], image or shape[2])
     arguments, scale = _smaller(_given(model, module, chosen, torch.zeros(1, *size)))
     found = schematic(wiring(module, *arguments), scale)

@@ -29,9 +29,11 @@ _SHARP = 2 * _POINTS
 _PAPER = "#ffffff"
 FORMS = (".svg", ".png")
 _ALONE = (
-    "svg { background: #ffffff } @media (prefers-color-scheme: dark) "
-    "{ svg { background: #0d1117; --ink: #e6edf3; --soft: #a8b1bb; --faint: #3d444d; --paper: #0d1117 } }"
+    ".regroup-drawing { background: #ffffff; max-width: 100%; height: auto } "
+    "@media (prefers-color-scheme: dark) { .regroup-drawing "
+    "{ background: #0d1117; --ink: #e6edf3; --soft: #a8b1bb; --faint: #3d444d; --paper: #0d1117 } }"
 )
+"""For a picture in a file, or among others in a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,9 @@ class Drawing:
 
     @property
     def alone(self) -> str:
-        """As SVG for a file: dark where whoever looks at it has it dark."""
-        return self.svg.replace("<defs>", f"<style>{_ALONE}</style><defs>", 1)
+        """As SVG for a file: dark where whoever looks at it has it dark, and no wider than there is room."""
+        named = self.svg.replace("<svg ", '<svg class="regroup-drawing" ', 1)
+        return named.replace("<defs>", f"<style>{_ALONE}</style><defs>", 1)
 
     @property
     def png(self) -> bytes:
