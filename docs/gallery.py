@@ -268,7 +268,7 @@ def _networks(kinds: dict[str, list[Network]], taken: dict[str, Any]) -> Iterato
     for name, members in kinds.items():
         for network in members:
             first, *figures = _published(network, taken, f"{name}.md")
-            rows.append([first, short(network.paper), *figures])
+            rows.append([first, short(network.paper).replace(" ", "\N{NO-BREAK SPACE}"), *figures])
     yield from table(("network", "paper", *_PUBLISHED), rows, words=2)
     yield from _tree(list(kinds))
 
@@ -305,6 +305,7 @@ def _family(
 ) -> Iterator[str]:
     module = importlib.import_module(members[0].build.__module__)
     summary, _, rest = (module.__doc__ or name).partition("\n")
+    summary = re.sub(r" ?\(\)", "", NUMBER.sub("", summary).replace("(, ", "("))  # the paper is cited below
     title, _, said = summary.rstrip(".").partition(": ")
     yield f"# {title}"
     yield ""

@@ -32,7 +32,6 @@ KNOWN = (
     rf"{re.escape(ADDRESS)}({'|'.join(map(re.escape, PAPERS))})",
     r"https://github\.com/[\w.-]+/[\w.-]+",
     r"https://docs\.ray\.io|https://filesystem-spec\.readthedocs\.io",
-    r"https://(www\.)?(python|pytorch|sphinx-doc)\.org(/.*)?|https://pradyunsg\.me|https://docs\.pytorch\.org(/.*)?",
 )
 """Addresses elsewhere that the site may lead to: papers that `docs.papers` names, repositories, and a few."""
 

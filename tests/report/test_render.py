@@ -78,6 +78,8 @@ def test_every_row_and_every_figure_is_there():
     for figure in FIGURES:
         part = html[html.index(f'<figure id="{figure}">') :].partition("</figure>")[0]
         assert part.count("<svg") == 2, figure  # for wide windows and for narrow ones
+    named = html[html.index('<figure id="accuracy-compiled-named" class="wide">') :].partition("</figure>")[0]
+    assert all(f">{row.strategy}</text>" in named for row in result.rows), "all names, in one of them"
     for tiles in ("reach", "correlation"):
         part = html[html.index(f'<div class="tiles" id="{tiles}">') :].partition("</div>")[0]
         assert part.count("<img") == len(result.rows), tiles

@@ -1,7 +1,8 @@
 """Figures of a comparison as SVG text, to be placed inside an HTML page.
 
 Text stays text (searchable, in the page's font), nothing carries a date, and equal data gives equal SVG. Each
-figure comes in two shapes: wide, and narrow for telephones. Ink follows the page, where that says how it is.
+figure comes in several shapes: wide, narrow for telephones, or to stand beside a table. Ink follows the page,
+where that says how it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from regroup.comparison.result import Comparison, Row
 from regroup.report import text
@@ -32,17 +33,23 @@ _INKS = {INK: "ink", FAINT: "faint", SOFT: "soft", "#ffffff": "paper"}
 """Colours that a page may set by its variables of these names."""
 
 
-def tradeoff(comparison: Comparison, cost: str, narrow: bool = False) -> str:
+Shape = Literal["wide", "beside", "narrow"]
+_SHAPES: dict[str, tuple[float, float]] = {"wide": (10.4, 5.6), "beside": (5.6, 4.6), "narrow": (3.7, 5.0)}
+"""Width and height in inches."""
+
+
+def tradeoff(comparison: Comparison, cost: str, shape: Shape = "wide") -> str:
     """Draw accuracy against MACs or time: a point a strategy, a line along the Pareto front.
 
     Args:
         comparison: what to draw.
         cost: "macs", "eager" or "compiled".
-        narrow: for a telephone; then only the names of the front are written.
+        shape: wide; or narrow, for a telephone, or beside a table: then only the names of the front are
+            written.
     """
     rows = [r for r in comparison.rows if r.accuracy is not None and (cost == "macs" or cost in r.times)]
-    size = (3.7, 5.0) if narrow else (10.4, 5.6)
-    with drawing(*size, f"tradeoff-{cost}{'-narrow' * narrow}") as (figure, texts):
+    few = shape != "wide"
+    with drawing(*_SHAPES[shape], f"tradeoff-{cost}-{shape}") as (figure, texts):
         axes = figure.add_subplot()
         found = looks(row.strategy for row in comparison.rows)
         front = comparison.pareto(cost)
@@ -54,11 +61,11 @@ def tradeoff(comparison: Comparison, cost: str, narrow: bool = False) -> str:
             texts[name] = f"{row.strategy}: {row.accuracy:.2f} %, {_cost_text(row, cost)}"
         axes.set_xscale("log")
         axes.margins(x=0.1, y=0.08)
-        plain_log_ticks(axes, 5 if narrow else 9)
+        plain_log_ticks(axes, 5 if few else 9)
         axes.set_xlabel(_COSTS[cost])
         axes.set_ylabel(text.measured(comparison))
         labels = [Label(_x(r, cost), r.accuracy or 0.0, r.strategy, r in front) for r in rows]
-        write_labels(figure, axes, [label for label in labels if label.important or not narrow])
+        write_labels(figure, axes, [label for label in labels if label.important or not few])
     return figure.svg  # type: ignore[attr-defined]
 
 

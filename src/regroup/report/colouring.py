@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -41,7 +42,8 @@ def colours(found: Schematic) -> Colours:
             continue
         result.blocks[id(part)] = _blocks(part, found)
         several = {*result.of[id(part)]}
-        if part.row == 0 and 1 < len(several) < len(part.channels):
+        runs = sum(a != b for a, b in pairwise(result.of[id(part)])) + 1
+        if part.row == 0 and 1 < len(several) < len(part.channels) and runs == len(several):
             result.blocks[id(part)] = [(colour,) for colour in result.of[id(part)]]
     return result
 

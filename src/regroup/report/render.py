@@ -27,9 +27,7 @@ _FEW = 10
 _TELLING = (
     "strategy",
     "accuracy",
-    "interval",
     "against dense",
-    "params",
     "MACs",
     "promised",
     "compiled",
@@ -82,7 +80,7 @@ def render(comparison: Comparison) -> str:
         few_columns=headed(comparison, _TELLING),
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
-        summary=" ".join(lines[1:]),
+        summary=lines[1:],
         seeds=max((len(r.runs) for r in good), default=0),
         columns=headed(comparison),
         rows=list(look_of.values()),
@@ -90,7 +88,7 @@ def render(comparison: Comparison) -> str:
         left=[{"strategy": r.strategy, "layers": _left(r)} for r in good if r.left],
         costs={"macs": "MACs", **ways},
         curves={"test_accuracy": text.measured(comparison), "train_loss": "training loss"},
-        draw_tradeoff=lambda cost, narrow: charts.tradeoff(comparison, cost, narrow),
+        draw_tradeoff=lambda cost, shape: charts.tradeoff(comparison, cost, shape),
         draw_curves=lambda name, label, narrow: charts.curves(comparison, name, label, narrow),
         reach=_tiles([r for r in good if not _is_whole(r)], "reach", "Blues"),
         whole=[r.strategy for r in good if _is_whole(r)],
@@ -113,7 +111,7 @@ def _page() -> Template:
 
     loader = PackageLoader("regroup.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"svg": Markup, "breakable": _breakable}
+    environment.filters |= {"svg": Markup, "breakable": _breakable, "coded": _coded}
     return environment.get_template("page.html")
 
 
@@ -123,6 +121,13 @@ def _breakable(words: str) -> Markup:
 
     unit = re.compile(r"(?<=\d) (?=[%a-zA-Z])|(?<=±) | (?=±)")
     return Markup(re.sub(r"(?<=[,:+])", "<wbr>", str(escape(unit.sub("\N{NO-BREAK SPACE}", words)))))
+
+
+def _coded(words: str) -> Markup:
+    """Return a sentence as HTML in which what stands between backquotes is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(words))))
 
 
 def _ways(rows: Sequence[Row]) -> dict[str, str]:
@@ -158,9 +163,10 @@ def _few(comparison: Comparison, evidence: Evidence, cost: str) -> list[str]:
 
 def _subtitle(comparison: Comparison) -> str:
     s = comparison.settings
+    seeds = s.get("seeds", [])
     return (
         f"{s.get('backbone', '?')}, {len(comparison.rows)} strategies, {s.get('epochs', '?')} epochs, "
-        f"seeds {', '.join(map(str, s.get('seeds', [])))}; {comparison.machine.get('date', '')}"
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; {comparison.machine.get('date', '')}"
     )
 
 

@@ -130,6 +130,7 @@ def _command(comparison: Comparison, strategies: list[str], seeds: int) -> str:
     settings = comparison.settings
     for option in fields(CompareConfig):
         value = settings.get(option.name, option.default)
+        value = tuple(value) if isinstance(value, list) and isinstance(option.default, tuple) else value
         known = (option.default, [], *(["classify"] if option.name == "task" else []))
         if option.name in ("strategies", "seeds", "out", "wait", "retime", "time") or value in known:
             continue
