@@ -49,6 +49,15 @@ def _entry(name: str) -> list[str]:
     return [f"## {name}", "", "```{eval-rst}", f".. auto{kind}:: regroup.{name}", *members, "```", ""]
 
 
+def prose(_app: Any, what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
+    """Keep what stands before a colon from being taken for a type: of an attribute, of what is returned."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "\\")
+    for i in [i for i, line in enumerate(lines) if re.fullmatch(r"\s*(Returns|Yields):", line)][::-1]:
+        indent = re.match(r"\s*", lines[i + 1])[0]  # type: ignore[index]
+        lines.insert(i + 1, f"{indent}\\")
+
+
 def plain(_app: Any, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
     """Let reStructuredText take prose as it is written: one backquote is code, a star a star."""
     session = False

@@ -23,6 +23,7 @@ exclude_patterns = ["learned_text.md", "_static/*"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # quotes and ellipses; two dashes begin an option
 html_theme = "furo"
 html_title = "regroup"
 html_static_path = ["_static"]
@@ -44,4 +45,5 @@ def setup(app: Any) -> None:
 
     app.connect("builder-inited", lambda app: gallery.write(Path(app.srcdir) / "gallery"))
     app.connect("builder-inited", lambda app: api.write(Path(app.srcdir) / "api"))
+    app.connect("autodoc-process-docstring", api.prose, priority=100)  # before Napoleon reads it
     app.connect("autodoc-process-docstring", api.plain)

@@ -20,7 +20,7 @@ import regroup
 from regroup.report.draw import draw, spec_for
 from regroup.strategies import parse_strategy
 
-_LEGIBLE = 0.9
+_LEGIBLE = 0.82
 """Scale at which the smallest words of a picture, of 10.5 units, are still read."""
 CACHE = Path(__file__).parents[1] / "build" / "drawings"
 

@@ -102,6 +102,18 @@ def test_every_public_name_is_in_the_api(written):
     assert all(f":: regroup.{name}\n" in said for name in regroup._HOME)
 
 
+def test_prose_before_a_colon_is_no_type():
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    said = ["Another one: it is like this.", ""]
+    api.prose(None, "attribute", "x", None, None, said)
+    assert ":type:" not in str(GoogleDocstring(said, Config(), what="attribute", name="x"))
+    said = ["Do it.", "", "Returns:", "    What was done: nothing, mostly.", ""]
+    api.prose(None, "function", "f", None, None, said)
+    found = str(GoogleDocstring(said, Config(), what="function", name="f"))
+    assert ":rtype:" not in found and "What was done: nothing, mostly." in found
+
+
 def test_written_again_nothing_is_touched(written):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*.md")}
     api.write(written / "api")

@@ -17,7 +17,7 @@ from regroup.strategies.learning import Learned
 
 _WIDTH = 780.0
 """Of pictures side by side."""
-_NUMBER = 9.0
+_NUMBER = 10.0
 """Height of the numbers of channels."""
 
 
