@@ -138,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
             _keep(options.out, name, found)
         said = found.get("error") or ", ".join(f"{way} {_ms(found[way])}" for way in WAYS)
         print(f"{number} of {len(left)}, {time.monotonic() - begun:.0f} s: {name}: {said}", flush=True)
+    if failed:
+        print(f"{failed} could not be measured: the same command tries them again", flush=True)
     return failed
 
 
