@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,20 +42,27 @@ from regroup.parallel.wire import GroupWire, Wire
 CASES = (
     ("alexnet", 67, 8),
     ("alexnet", 67, 32),
+    ("alexnet", 67, 128),
     ("alexnet", 131, 8),
+    ("alexnet", 131, 32),
+    ("alexnet", 195, 8),
     ("shufflenet_v1_g4_100", 64, 8),
     ("shufflenet_v1_g4_100", 64, 32),
+    ("shufflenet_v1_g4_100", 64, 128),
+    ("shufflenet_v1_g4_100", 128, 8),
+    ("shufflenet_v1_g4_100", 128, 32),
 )
 """Networks, sizes of images and batches of all processes together. Four whole AlexNets, each with gradients
 and twice, are many gigabytes: its hidden layers have 1024 channels here."""
 OPTIONS = {"alexnet": {"hidden": 1024}}
 
 LARGE = (
-    ("alexnet", 227),
-    ("resnext50_32x4d", 224),
-    ("shufflenet_v1_g4_100", 224),
-    ("condensenet_74_g4", 224),
+    ("alexnet", (131, 227)),
+    ("resnext50_32x4d", (112, 224)),
+    ("shufflenet_v1_g4_100", (112, 224)),
+    ("condensenet_74_g4", (112, 224)),
 )
+BATCHES = (8, 64, 512)
 SIZES = (1 << 10, 1 << 23)
 ROUNDS = 4  # the first does not count
 PATIENCE = timedelta(seconds=60)
@@ -76,6 +84,10 @@ class Silence(Wire):
 
 class Tokens(GroupWire):
     """Of each collective one number is sent: what waiting for each other takes in a step, without bytes."""
+
+    def numbers(self, mine: int, device: torch.device) -> list[int]:
+        self._all_reduce(torch.zeros(1), "")
+        return [mine] * self.devices
 
     def _all_to_all(self, out: torch.Tensor, *_: Any) -> None:
         out.fill_(1)
@@ -108,24 +120,25 @@ def main() -> int:
 def expected_rows() -> list[dict[str, Any]]:
     """Return what the model expects of GPUs: milliseconds of a step, as batch and devices grow."""
     rows = []
-    for name, size in LARGE:
+    for name, sizes in LARGE:
         model = create_model(name)
-        for devices, batch in ((2, 8), (2, 64), (2, 512), (4, 8), (4, 64), (4, 512)):
-            decided = plan(model, devices, torch.empty(batch, 3, size, size))
-            row: dict[str, Any] = {"network": name, "devices": devices, "batch": batch}
-            for called, link in (("NVLink", NVLINK), ("Ethernet", ETHERNET)):
-                channels, images = step_times(decided, link, RATE)
-                row[f"{called}: channels"] = 1e3 * channels.total
-                row[f"{called}: images"] = 1e3 * images.total
-            if devices == 4:
-                pair = plan(model, 2, torch.empty(batch // 2, 3, size, size))
-                for called, between in (("NVLink", NVLINK), ("Ethernet", ETHERNET)):
-                    row[f"{called}: both"] = 1e3 * mixed_time(pair, 2, NVLINK, between, RATE).total
-                row["MB: both"] = (pair.groups.received + mixed_bytes(pair, 2)) / 1e6
-            row["MB: channels"] = decided.groups.received / 1e6
-            row["MB: images"] = decided.data.received / 1e6
-            rows.append(row)
+        rows += [_expected(model, name, *each) for each in product((2, 4), sizes, BATCHES)]
     return rows
+
+
+def _expected(model: nn.Module, name: str, devices: int, size: int, batch: int) -> dict[str, Any]:
+    decided = plan(model, devices, torch.empty(batch, 3, size, size))
+    row: dict[str, Any] = {"network": name, "devices": devices, "image": size, "batch": batch}
+    row |= {"MB: channels": decided.groups.received / 1e6, "MB: images": decided.data.received / 1e6}
+    pair = plan(model, 2, torch.empty(batch // 2, 3, size, size)) if devices == 4 else None
+    if pair is not None:
+        row["MB: both"] = (pair.groups.received + mixed_bytes(pair, 2)) / 1e6
+    for called, link in (("NVLink", NVLINK), ("Ethernet", ETHERNET)):
+        channels, images = step_times(decided, link, RATE)
+        row[f"{called}: channels"], row[f"{called}: images"] = 1e3 * channels.total, 1e3 * images.total
+        if pair is not None:
+            row[f"{called}: both"] = 1e3 * mixed_time(pair, 2, NVLINK, link, RATE).total
+    return row
 
 
 def measured_rows(processes: int, chosen: list[int] | None = None) -> list[dict[str, Any]]:

@@ -25,20 +25,21 @@ class _Summed(nn.Module):
         return self.area * self.pool(x)
 
 
-def _absolute(module):
+def absolute(module):
+    """Put in place of activations and maxima what bounds them, and their gradients, from above."""
     for name, child in module.named_children():
         if isinstance(child, (nn.ReLU, nn.ReLU6)):
             setattr(module, name, nn.Identity())
         elif isinstance(child, nn.MaxPool2d):
             setattr(module, name, _Summed(child))
         else:
-            _absolute(child)
+            absolute(child)
     return module
 
 
 def magnitude(model, x, weights):
     """Return outputs and gradients of the absolute network for the loss (output * weights).sum()."""
-    twin = _absolute(copy.deepcopy(model).eval())
+    twin = absolute(copy.deepcopy(model).eval())
     with torch.no_grad():
         for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
             if tensor.is_floating_point():

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo  # DistributedDataParallel imports it: once here, not in every process
-from safetensors.torch import load_file, save_file
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -25,12 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 import regroup.networks
 from regroup.errors import ConfigError, ParallelError
 from regroup.parallel import gathered, gathered_optimizer, scattered, scattered_optimizer, shard
+from tests.parallel.layerwise import LR, MOMENTUM, Layerwise
 from tests.parallel.magnitude import digits
 from tests.parallel.networks import SIZES, alexnet, batch, condensenet, shufflenet, started
 from tests.parallel.training import trained
 from tests.stores import SharedFileSystem as SharedFileSystem  # shared://
 
 WORLD = 4
+BATCH = {}
+"""Images of a step, of those networks that get others than 8."""
 PATIENCE = timedelta(seconds=600 if "full" in sys.argv else 60)  # the long run gets what others leave
 NAMES = {
     "all_to_all_single",
@@ -59,6 +61,8 @@ class Counted:
 
     def _counting(self, name):
         def call(out, *args, group, async_op):
+            if not out.is_floating_point():  # whether they are at one, on the first call
+                return self._real[name](out, *args, group=group, async_op=async_op)
             world, here = distributed.get_world_size(group), distributed.get_rank(group)
             if name == "all_to_all_single":
                 _, receive, _ = args
@@ -95,29 +99,21 @@ def alike(found, wanted):
     )
 
 
-def alone(make, steps):
-    """Train on one device; return the weights by name, and the last outputs under ""."""
-    model, (images, labels) = started(make).double().train(), batch(make, 8)
-    out, _ = train(model, images.double(), labels, steps)
-    return {**model.state_dict(), "": out}
-
-
-def compared(mesh, make, steps, wanted=None):
-    """Train on several devices and on one, or as `wanted` was: outputs, weights, and bytes received."""
-    model, (images, labels) = started(make).double().train(), batch(make, 8)
-    images = images.double()
+def watched(mesh, make, steps):
+    """Train on several devices, each layer of each step beside that of one; count the bytes received."""
+    model, (images, labels) = started(make).double().train(), batch(make, BATCH.get(make, 8))
+    whole, images = copy.deepcopy(model), images.double()
     shard(model, mesh, images, timeout=PATIENCE)
-    with Counted() as counted:
-        out, _ = train(model, images, labels, steps)
-    model.zero_grad()
-    wanted = wanted or alone(make, steps)
-    rank = mesh.get_local_rank("groups")
-    return {
-        "outputs": digits(out, wanted[""]),
-        "weights": alike(gathered(model), wanted),
-        "received": [counted.received, steps * model.shared_plan.received(rank)],
-        "calls": counted.calls,
-    }
+    optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM)
+    layers, worst, received, calls = Layerwise(model, whole, optimizer, images), {}, 0, {}
+    for step in range(steps):
+        counted = Counted()
+        for kind, found in layers.step(images, labels, step, counted).items():
+            worst[kind] = max(worst.get(kind, found), found)
+        received += counted.received
+        calls = {name: calls.get(name, 0) + n for name, n in counted.calls.items()}
+    planned = steps * model.shared_plan.received(mesh.get_local_rank("groups"))
+    return {"worst": worst, "layers": len(layers.passed), "received": [received, planned], "calls": calls}
 
 
 def elsewhere(mesh, make):
@@ -159,14 +155,50 @@ def mixed(mesh):
     return {"weights": alike(gathered(model), alone.state_dict())}
 
 
+def small(seed=0, width=8):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, width, 1), nn.Conv2d(width, width, 1, groups=4), nn.Dropout(), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(4 * width, 4))
+
+
 def refused(mesh):
-    """Process 3 has another network."""
-    model = started(alexnet) if distributed.get_rank() < 3 else started(alexnet, norm="none")
-    try:
-        shard(model, mesh, batch(alexnet)[0][: 4 if distributed.get_rank() else 2], timeout=PATIENCE)
-    except ParallelError as error:
-        return str(error)
-    return "nothing"
+    """Return what each process is told where process 3 does otherwise than the rest."""
+    odd = distributed.get_rank() == 3
+    images = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def shared(seed=0, width=8, images=images):
+        model = shard(small(seed, width), mesh, images, timeout=PATIENCE)
+        torch.manual_seed(0)
+        return model
+
+    def later():
+        model = shared()
+        model(images)
+        model(images[: 1 if odd else 2])
+
+    def chance():
+        model = shared()
+        torch.manual_seed(int(odd))
+        model(images)
+
+    cases = {
+        "plan": lambda: shared(width=16 if odd else 8),
+        "size": lambda: shared(images=images[: 1 if odd else 2]),
+        "groups": lambda: shard(small() if odd else nn.Conv2d(3, 9, 1, groups=3), mesh, images),
+        "weights": lambda: shared(seed=int(odd)),
+        "images": lambda: shared()(images + int(odd)),
+        "mode": lambda: shared().train(odd)(images),
+        "later": later,
+        "chance": chance,
+    }
+    told = {}
+    for name, case in cases.items():
+        try:
+            case()
+            told[name] = "nothing"
+        except ParallelError as error:
+            told[name] = str(error)
+    return told
 
 
 def trainings(directory):
@@ -212,25 +244,18 @@ FULL = {
     "igcv3_100": 2,
 }
 """Networks, and how many of the meshes of 2 and of 4 processes they are tried on."""
+STEPS = 20
 
 
 def published(name):
-    """Return what makes a published network, for small images."""
+    """Return what makes a published network, for few small images: what is shared does not depend on them."""
 
     def make():
         return regroup.networks.create_model(name, num_classes=5)
 
-    side = {"alexnet": 67, "resnext29_8x64d": 8}.get(name, 32)  # what is shared does not depend on it
-    SIZES[make] = (3, side, side)
+    side = {"alexnet": 67, "resnext29_8x64d": 8}.get(name, 32)
+    SIZES[make], BATCH[make] = (3, side, side), 4
     return make
-
-
-def _steps(name):
-    """Return how many steps rounding leaves half of the digits: batch norms over few numbers enlarge it.
-
-    ShuffleNet trained in one process, from weights that differ in the last bit, keeps an eighth after five.
-    """
-    return 20 if name == "alexnet" else 2
 
 
 def _chosen():
@@ -238,11 +263,11 @@ def _chosen():
     return [name for name in FULL if name in sys.argv] or list(FULL)
 
 
-def _published(mesh, name, directory):
+def _published(mesh, name):
     begun = time.monotonic()
-    found = compared(mesh, published(name), _steps(name), load_file(Path(directory, name)))
+    found = watched(mesh, published(name), STEPS)
     if not distributed.get_rank():
-        told = {key: found[key] for key in ("outputs", "weights", "received")}
+        told = {key: found[key] for key in ("worst", "layers", "received")}
         seconds = f"{time.monotonic() - begun:.0f} s"
         print(name, mesh["groups"].size(), told, seconds, file=sys.stderr, flush=True)
     return found
@@ -257,13 +282,13 @@ def process(rank, directory, full):
         found = {}
         for name in _chosen():
             if pairs.get_local_rank("data") == 0:  # the other pair would do the same
-                found[f"{name}, 2 processes"] = _published(pairs, name, directory)
+                found[f"{name}, 2 processes"] = _published(pairs, name)
             if FULL[name] > 1:
-                found[f"{name}, 4 processes"] = _published(four, name, directory)
+                found[f"{name}, 4 processes"] = _published(four, name)
         return found
-    found = {"towers": compared(pairs, alexnet, 20)}
-    found["shufflenet"] = compared(four, shufflenet, 3)
-    found["condensenet"] = compared(four, condensenet, 3)
+    found = {"towers": watched(pairs, alexnet, 20)}
+    found["shufflenet"] = watched(four, shufflenet, 3)
+    found["condensenet"] = watched(four, condensenet, 3)
     found["elsewhere"] = elsewhere(four, condensenet)
     found["mixed"] = mixed(pairs)
     found["refused"] = refused(four)
@@ -275,9 +300,6 @@ def process(rank, directory, full):
 def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
-        for name in _chosen() if "full" in sys.argv else ():  # once: all processes read it
-            save_file(alone(published(name), _steps(name)), Path(directory, name))
-            print(name, "alone", file=sys.stderr, flush=True)
         children = []
         for rank in range(WORLD):
             pid = os.fork()

@@ -50,9 +50,8 @@ def left(found):
 
 @pytest.mark.parametrize("case", ["towers", "shufflenet", "condensenet"])
 def test_they_train_as_one_process_does_with_dropout_and_batch_norm(found, case):
-    for result in left(found):
-        assert result[case]["outputs"] > 0.5
-        assert result[case]["weights"] > 0.5
+    (worst,) = filter(None, (result[case]["worst"] for result in left(found)))
+    assert max(worst.values())[0] <= 1, worst
 
 
 @pytest.mark.parametrize("case", ["towers", "shufflenet", "condensenet"])
@@ -119,8 +118,21 @@ def test_pairs_that_share_channels_share_images_with_other_pairs(found):
     assert all(result["mixed"]["weights"] > 0.5 for result in left(found))
 
 
-def test_processes_that_are_not_at_one_all_say_so(found):
-    assert all("do not share one plan" in result["refused"] for result in left(found))
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ("plan", "do not share one plan"),
+        ("size", "do not share one plan"),
+        ("groups", "process 0: ConfigError: devices=4"),
+        ("weights", "0.weight has other numbers in process 3 than in process 0"),
+        ("images", "process 3 with float32 (2, 3, 2, 2), but other numbers: give all of a group the same"),
+        ("mode", "process 3 trains, or computes gradients, where process 0 does not, or the reverse"),
+        ("later", "process 0 with float32 (2, 3, 2, 2), process 3 with float32 (1, 3, 2, 2)"),
+        ("chance", "set one seed in all processes of a group"),
+    ],
+)
+def test_processes_that_are_not_at_one_all_say_so(found, case, told):
+    assert all(told in result["refused"][case] for result in left(found))
 
 
 def test_a_process_that_ends_is_an_error_in_all_others_and_soon(found):
@@ -136,5 +148,5 @@ def test_published_networks_train_as_in_one_process():
     results = run("full")["results"]
     for result in results:
         for name, case in result.items():
-            assert min(case["outputs"], case["weights"]) > 0.5, name
-            assert case["received"][0] == case["received"][1], name
+            assert all(share <= 1 for share, _ in case["worst"].values()), (name, case["worst"])
+            assert case["received"][0] == case["received"][1] > 0, name

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from regroup.errors import ConfigError, ParallelError
 from regroup.ops.counting import Counter
@@ -227,6 +228,39 @@ def grown(model, x):
 def test_what_would_change_another_tensor_in_place_is_refused(then):
     with pytest.raises(ParallelError, match="in place has no rule"):
         plan(Between(then), 2, torch.randn(2, 3, 4, 4))
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2
+
+
+def checkpointed(model, x):
+    return checkpoint(model.convs[1], x, use_reentrant=False)
+
+
+def checkpointed_as_ever(model, x):
+    return checkpoint(torch.relu, x, use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        (lambda m, x: x + Doubled.apply(x), "the autograd function Doubled has no rule"),
+        (checkpointed, "activation checkpointing"),
+        (checkpointed_as_ever, "checkpointing: switch it off"),
+        (lambda m, x: F.batch_norm(x[:1].mean((2, 3), True), None, None, training=True), "more images"),
+    ],
+)
+def test_what_would_lose_gradients_or_has_too_few_images_is_refused(then, told):
+    with pytest.raises(ParallelError, match=told):
+        plan(Between(then), 2, torch.randn(2, 3, 4, 4))
+    assert Doubled.apply(torch.ones(1)) == 2  # elsewhere they are what they were
 
 
 REST = {

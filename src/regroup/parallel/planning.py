@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import regroup.parallel.rules  # noqa: F401 (registers them)
-from regroup.errors import ConfigError, ParallelError, first_line
+from regroup.errors import ConfigError, ParallelError
 from regroup.parallel.divided import Divided
 from regroup.parallel.picture import draw
 from regroup.parallel.places import places
+from regroup.parallel.refusing import functions_refused, why_not
 from regroup.parallel.running import Running, Split, WholeError
 from regroup.parallel.text import table
 from regroup.parallel.wire import Sent, Wire
@@ -235,24 +236,8 @@ def _on_paper(
             if training and isinstance(total, Tensor):
                 total.backward()
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-            raise ParallelError(_why(error)) from error
+            raise ParallelError(why_not(error)) from error
     return run, found
-
-
-def _why(error: Exception) -> str:
-    """Say why a network did not run without numbers, and what to do about it."""
-    said = f"{type(error).__name__}: {first_line(error)}"
-    if isinstance(error, NotImplementedError) or "on meta tensors" in said:
-        return (
-            "the network cannot be shared among devices: what it does depends on the numbers that it "
-            "computes, as a detector's does, so that nobody can plan it"
-        )
-    if "expected device meta" in said:
-        return (
-            "the network cannot be planned: it changes in place a tensor that forward makes on another "
-            "device than its inputs': make it with device=x.device"
-        )
-    return f"the network cannot run without numbers: {said}"
 
 
 def _forward(
@@ -273,7 +258,7 @@ def _forward(
     def call(*args: Any) -> list[Tensor]:
         run = Running(wire, model, splits, whole)
         held.append(run)
-        with run, places(model, run, found.shapes):
+        with run, places(model, run, found.shapes), functions_refused(run):
             outputs = model(*args)
         return [
             run.whole(t) if isinstance(t, Divided) else t

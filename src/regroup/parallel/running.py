@@ -101,6 +101,8 @@ class Running(TorchFunctionMode):
         super().__init__()
         self.wire, self.splits, self.deciding = wire, splits, deciding
         self.layer = ""
+        self.ended = False
+        """Whether forward has returned: who computes with divided tensors then, has kept them."""
         self.notes: dict[str, str] = {}
         """What had no rule, by layer."""
         self.macs: dict[str, list[float]] = {}
@@ -165,12 +167,22 @@ class Running(TorchFunctionMode):
         """Return the channels that this device has of `x` when it is divided like this."""
         return x.block.at(division, self.wire, self.layer)
 
+    def __exit__(self, *error: Any) -> None:
+        """End the run."""
+        super().__exit__(*error)
+        self.ended = True
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do what a rule says, or the function itself."""
         return self.call(func, args, kwargs or {})
 
     def call(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """Do what a rule says, or the function itself on whole tensors."""
+        if self.ended:
+            raise ParallelError(
+                "layers run again after forward, as activation checkpointing has it, which is not possible in "
+                "a network that devices share: switch it off"
+            )
         name = getattr(func, "__name__", "")
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         divided = [t for t in tensors if isinstance(t, Divided)]

@@ -14,7 +14,6 @@ over which `DistributedDataParallel` averages gradients as ever.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from regroup.errors import ConfigError, ParallelError, RegroupError
+from regroup.parallel.agreement import Called, agree_on_plan
 from regroup.parallel.planning import Plan, plan
 from regroup.parallel.state import Shared, own_part
 from regroup.parallel.wire import GroupWire, Wire
@@ -51,7 +51,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, *inputs: Any, timeout: timedelta =
 
     Raises:
         ConfigError: the mesh has no such dimension, or its size fits the groups of no convolution.
-        ParallelError: the processes are not at one about model, inputs or mesh; the model is shared already.
+        ParallelError: the processes are not at one about model, weights, inputs or mesh, or one is not there;
+            the model is shared already.
     """
     if isinstance(model, Shared):
         raise ParallelError("the network is shared among devices already")
@@ -62,7 +63,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, *inputs: Any, timeout: timedelta =
         found = plan(model, wire.devices, *inputs)
     except RegroupError as error:
         found = error
-    _agree(model, wire, found)
+    agree_on_plan(model, wire, found)
     if isinstance(found, RegroupError):
         raise found
     share(model, wire, found)
@@ -78,7 +79,8 @@ def share(model: nn.Module, wire: Wire, decided: Plan) -> None:
                 tensor.grad = None
     cls = type(model)
     model.__class__ = type(cls.__name__, (Shared, cls), {"__module__": cls.__module__})
-    model.shared_plan, model.shared_wire = decided, wire  # type: ignore[unresolved-attribute]
+    made: Any = model
+    made.shared_plan, made.shared_wire, made.shared_calls = decided, wire, Called()
 
 
 def _group(mesh: DeviceMesh) -> distributed.ProcessGroup:
@@ -88,21 +90,3 @@ def _group(mesh: DeviceMesh) -> distributed.ProcessGroup:
     if names is None or GROUPS not in names:
         raise ConfigError("mesh", names, f"one dimension, or one that is named {GROUPS!r}")
     return mesh.get_group(GROUPS)
-
-
-def _agree(model: nn.Module, wire: GroupWire, found: Plan | RegroupError) -> None:
-    """Make sure that all processes are about to do the same; otherwise all of them say so."""
-    if isinstance(found, Plan):
-        parts = [(n, tuple(t.shape), str(t.dtype)) for n, t in model.state_dict().items()]
-        text = repr((parts, [(n, s.dim, s.division.key) for n, s in found.splits.items()], found.sent))
-        mine = hashlib.sha256(text.encode()).hexdigest()
-    else:
-        mine = f"{type(found).__name__}: {found}"
-    answers: list[Any] = [None] * wire.devices
-    distributed.all_gather_object(answers, mine, group=wire.group)
-    if len(set(answers)) > 1:
-        said = "; ".join(f"process {i}: {a}" for i, a in enumerate(answers) if ":" in a)
-        raise ParallelError(
-            "the processes of the mesh do not share one plan: give all of them one model, inputs of one size "
-            f"and one mesh{f' ({said})' if said else ''}"
-        )

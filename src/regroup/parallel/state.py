@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from regroup.parallel.agreement import Called
 from regroup.parallel.divided import Divided
 from regroup.parallel.places import places
 from regroup.parallel.running import Running, Split
@@ -21,18 +22,21 @@ class Shared(nn.Module):
     Attributes:
         shared_plan: what is where.
         shared_wire: to the other devices.
+        shared_calls: those in which they made sure to be at one.
     """
 
     shared_plan: Any
     shared_wire: Wire
+    shared_calls: Called
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network's own code on divided tensors; return whole ones."""
         run = Running(self.shared_wire, self, self.shared_plan.splits)
-        with run, places(self, run):
-            outputs = super().forward(*args, **kwargs)
-        run.layer = ""
-        return tree_map_only(Divided, run.whole, outputs)
+        with self.shared_calls.asking(self.shared_wire, self.training, (args, kwargs)):
+            with run, places(self, run):
+                outputs = super().forward(*args, **kwargs)
+            run.layer = ""
+            return tree_map_only(Divided, run.whole, outputs)
 
 
 def shared(model: nn.Module) -> Shared | None:
@@ -88,7 +92,7 @@ def unshard(model: nn.Module) -> None:
             tensor.data = gather_part(tensor.data, splits[name], wire)
             tensor.grad = None
     model.__class__ = type(model).__mro__[2]
-    del model.shared_plan, model.shared_wire
+    del model.shared_plan, model.shared_wire, model.shared_calls
 
 
 @torch.no_grad()

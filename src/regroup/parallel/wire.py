@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from regroup.errors import ParallelError, first_line
 from regroup.ops.tags import Ints
@@ -116,6 +117,14 @@ class Wire:
         self._all_reduce(result, layer)
         return result
 
+    def numbers(self, mine: int, device: torch.device) -> list[int]:
+        """Return the number that each device gives; not counted, for nothing of the network is in it."""
+        return [mine] * self.devices
+
+    def told(self, text: str, device: torch.device) -> list[str]:
+        """Return what each device says."""
+        return [text] * self.devices
+
     def _all_to_all(
         self, out: Tensor, rows: Tensor, receive: list[int], send: list[int], layer: str
     ) -> None: ...
@@ -143,6 +152,20 @@ class GroupWire(Wire):
     def __deepcopy__(self, memo: dict) -> GroupWire:
         return self  # a copy of a network lives on the same devices
 
+    def numbers(self, mine: int, device: torch.device) -> list[int]:
+        """Return the number that each process gives."""
+        found = torch.empty(self.devices, dtype=torch.int64, device=device)
+        self._all_gather(found, torch.tensor([mine], device=device), _AGREEMENT)
+        return found.tolist()
+
+    def told(self, text: str, device: torch.device) -> list[str]:
+        """Return what each process says."""
+        mine = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+        sizes = self.numbers(len(mine), device)
+        found = torch.empty((self.devices, max(sizes)), dtype=torch.uint8, device=device)
+        self._all_gather(found.view(-1), functional.pad(mine, (0, max(sizes) - len(mine))), _AGREEMENT)
+        return [bytes(part[:n]).decode() for part, n in zip(found.cpu().numpy(), sizes, strict=True)]
+
     def _all_to_all(self, out: Tensor, rows: Tensor, receive: list[int], send: list[int], layer: str) -> None:
         call = distributed.all_to_all_single
         self._do(layer, call, out, rows.contiguous(), receive, send)
@@ -169,9 +192,12 @@ class GroupWire(Wire):
             raise ParallelError(
                 f"{place}, {call.__name__.strip('_')} of {self.devices} processes failed: one has ended "
                 f"or not come within {self.timeout.total_seconds():g} s; its own message says why, this one: "
-                f"{first_line(error)}"
+                f"{first_line(error).partition('. This is typically')[0]}"
             ) from error
 
+
+_AGREEMENT = "their agreement"
+"""What stands for a layer's name where processes ask whether they are at one."""
 
 _NEW_NAMES = hasattr(distributed, "all_gather_single")  # since PyTorch 2.14
 
