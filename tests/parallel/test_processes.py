@@ -50,8 +50,8 @@ def left(found):
 
 @pytest.mark.parametrize("case", ["towers", "shufflenet", "condensenet"])
 def test_they_train_as_one_process_does_with_dropout_and_batch_norm(found, case):
-    (worst,) = filter(None, (result[case]["worst"] for result in left(found)))
-    assert max(worst.values())[0] <= 1, worst
+    watching = [result[case]["worst"] for result in left(found) if result[case]["worst"]]
+    assert watching and all(share <= 1 for worst in watching for share, _ in worst.values()), watching
 
 
 @pytest.mark.parametrize("case", ["towers", "shufflenet", "condensenet"])
