@@ -77,7 +77,11 @@ class Layerwise:
 
     def __init__(self, model, whole, optimizer, images):
         self.model, self.wire, self.optimizer = model, model.shared_wire, optimizer
-        self.leaves = [name for name, module in whole.named_modules() if not list(module.children())]
+        self.leaves = [
+            name
+            for name, module in whole.named_modules()
+            if not list(module.children()) and not isinstance(module, nn.Identity)  # its tensor is another's
+        ]
         self.passed = []
         for name in self.leaves:
             model.get_submodule(name).register_forward_hook(self._watching(name))

@@ -180,8 +180,8 @@ class Running(TorchFunctionMode):
         """Do what a rule says, or the function itself on whole tensors."""
         if self.ended:
             raise ParallelError(
-                "layers run again after forward, as activation checkpointing has it, which is not possible in "
-                "a network that devices share: switch it off"
+                "layers run again after forward, as activation checkpointing has it, which is not possible "
+                "in a network that devices share: switch it off"
             )
         name = getattr(func, "__name__", "")
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
