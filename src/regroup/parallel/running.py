@@ -167,9 +167,9 @@ class Running(TorchFunctionMode):
         """Return the channels that this device has of `x` when it is divided like this."""
         return x.block.at(division, self.wire, self.layer)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
         """End the run."""
-        super().__exit__(*error)
+        super().__exit__(exc_type, exc_val, exc_tb)
         self.ended = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
