@@ -155,6 +155,7 @@ def test_a_picture_is_a_file_and_shows_itself(tmp_path):
         ({"what": "grouped", "block": "stage1"}, ConfigError, "left out for a strategy"),
         ({"what": "grouped", "image": 32}, ConfigError, "left out for a strategy"),
         ({"what": "grouped", "spec": ConvSpec(16, 8, 3), "layers": 2}, ConfigError, "layers=2"),
+        ({"what": "grouped", "spec": ConvSpec(8, 8, 3, dims=1)}, ConfigError, "of two dimensions"),
         ({"what": "grouped", "progress": "stages"}, ConfigError, "does not learn in stages"),
         ({"what": "condensed", "progress": "stages", "layers": 2}, ConfigError, "layers=2"),
         ({"what": "condensed", "progress": "stages", "channels": 64}, ConfigError, "channels=64"),

@@ -89,6 +89,8 @@ def draw(
             if value is not None:
                 raise ConfigError(option, value, "left out for a strategy, which has none")
         spec = spec or spec_for(what, channels)
+        if spec.dims != 2:
+            raise ConfigError("spec", str(spec), "of two dimensions: in others channels are wired the same")
         if progress == "stages":
             return _of_stages(what, spec, layers, most)
         return _of_strategy(what, spec, layers, progress, most)
@@ -139,7 +141,7 @@ def _of_stages(strategy: Strategy, spec: ConvSpec, layers: int | None, most: int
         module = strategy.build(spec)
     if not isinstance(module, Learned) or not module.stages():
         raise ConfigError("progress", "stages", f"a number: {strategy.label} does not learn in stages")
-    picture = panels(module, torch.zeros(1, spec.in_channels, *SIZE[: spec.dims]))
+    picture = panels(module, torch.zeros(1, spec.in_channels, *SIZE))
     shares, decided = _notes(strategy, spec, {}, 1)
     notes = (f"{shares}, once it has learned", "thin: dropped, the thinner the longer ago", decided)
     return Drawing(strategy.label, picture.framed(strategy.label, notes), notes)
