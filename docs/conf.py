@@ -23,7 +23,6 @@ exclude_patterns = ["learned_text.md", "_static/*"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-smartquotes_action = "qe"  # quotes and ellipses; two dashes begin an option
 html_theme = "furo"
 html_title = "regroup"
 html_static_path = ["_static"]

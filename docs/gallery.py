@@ -268,7 +268,7 @@ def _networks(kinds: dict[str, list[Network]], taken: dict[str, Any]) -> Iterato
     for name, members in kinds.items():
         for network in members:
             first, *figures = _published(network, taken, f"{name}.md")
-            rows.append([first, short(network.paper).replace(" ", "\N{NO-BREAK SPACE}"), *figures])
+            rows.append([first, short(network.paper), *figures])
     yield from table(("network", "paper", *_PUBLISHED), rows, words=2)
     yield from _tree(list(kinds))
 

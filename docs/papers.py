@@ -16,8 +16,11 @@ PAPERS: dict[str, tuple[str, str, str]] = {
 
 
 def short(paper: str) -> str:
-    """Return a paper's authors and place with its address, in Markdown; others as they are."""
-    return NUMBER.sub(lambda found: f"[{', '.join(PAPERS[found[1]][::2])}]({ADDRESS}{found[1]})", paper)
+    """Return a paper's authors and place for a cell, in Markdown, with its address if it is at arXiv."""
+    found = NUMBER.fullmatch(paper)
+    parts = list(PAPERS[found[1]][::2]) if found else paper.rsplit(", ", 1)
+    said = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    return f"[{said}]({ADDRESS}{found[1]})" if found else said
 
 
 def cited(paper: str) -> str:

@@ -60,7 +60,7 @@ class Strategy:
     period: ClassVar[int] = 1
     """Outputs after which its effective kernel repeats itself: 2 where a part has half the resolution."""
     resembles: ClassVar[str] = ""
-    """Another strategy that shows the same idea: `regroup compare` runs this one with --all only."""
+    """Another strategy that shows the same idea: `regroup compare` runs this one with `--all` only."""
 
     @classmethod
     def variants(cls) -> tuple[Strategy, ...]:
