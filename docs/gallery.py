@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import generate, times
-from docs.papers import NUMBER, cited, short
+from docs.papers import NUMBER, cited, short, titled
 
 from regroup.networks import SOURCES, Network, networks
 from regroup.ops.reach import fill
@@ -305,13 +305,11 @@ def _family(
 ) -> Iterator[str]:
     module = importlib.import_module(members[0].build.__module__)
     summary, _, rest = (module.__doc__ or name).partition("\n")
-    summary = re.sub(r" ?\(\)", "", NUMBER.sub("", summary).replace("(, ", "("))  # the paper is cited below
-    title, _, said = summary.rstrip(".").partition(": ")
+    title, said = titled(summary)
     yield f"# {title}"
     yield ""
-    if said:
-        yield f"{said[0].upper()}{said[1:]}."
-        yield ""
+    yield said
+    yield ""
     yield from _prose(rest)
     papers = dict.fromkeys(cited(network.paper) for network in members)
     sources = dict.fromkeys(

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from docs import times
+from docs.papers import cited, titled
 
 from regroup.networks import Network, create_model, networks
 from regroup.profiling.cost import cost
@@ -123,11 +124,12 @@ def _tables(data: dict[str, Any], taken: dict[str, Any]) -> Iterator[str]:
         families.setdefault(networks[name].build.__module__, []).append(name)
     for family, names in sorted(families.items()):
         summary = (importlib.import_module(family).__doc__ or family).splitlines()[0]
-        papers = sorted({networks[name].paper for name in names})
+        papers = sorted({cited(networks[name].paper) for name in names})
+        title, said = titled(summary)
         yield ""
-        yield f"## {summary}"
+        yield f"## {title}"
         yield ""
-        yield f"Source file: `{family.replace('.', '/')}.py`. Paper: {', '.join(papers)}."
+        yield f"{said} Source file: `{family.replace('.', '/')}.py`. Paper: {'; '.join(papers)}.".lstrip()
         yield ""
         yield f"| {' | '.join(COLUMNS)} |"
         yield "|---|" + "--:|" * (len(COLUMNS) - 1)

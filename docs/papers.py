@@ -23,6 +23,16 @@ def short(paper: str) -> str:
     return f"[{said}]({ADDRESS}{found[1]})" if found else said
 
 
+def titled(summary: str) -> tuple[str, str]:
+    """Return what a file's first line calls its networks, without the paper, and what it says of them.
+
+    >>> titled("IGCV2 (arXiv:1804.06202): sparse 1x1 ones that interleave.")
+    ('IGCV2', 'Sparse 1x1 ones that interleave.')
+    """
+    title, _, said = re.sub(r" ?\(\)", "", NUMBER.sub("", summary).replace("(, ", "(")).partition(": ")
+    return title.rstrip("."), f"{said[:1].upper()}{said[1:]}"
+
+
 def cited(paper: str) -> str:
     """Return a paper with authors, title and place, in Markdown."""
 
