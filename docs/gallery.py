@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.strategies import Row, rows_of
 from docs import generate, times
 from docs.papers import NUMBER, cited, short, titled
 
@@ -59,12 +60,12 @@ def write(folder: Path) -> None:
             path.write_text(said + "\n")
 
 
-def _speeds() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return what was measured of each variant, by vector unit."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in json.loads((DOCS / "strategies.json").read_text())["rows"]:
-        if (row["network"], row["size"], row["batch"]) == ("resnet18", 112, 1):
-            found.setdefault(row["strategy"], {})[row["unit"]] = row
+def _speeds() -> dict[str, dict[str, Row]]:
+    """Return what was measured of each variant, by vector unit; the same rows as docs/strategies.md has."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows_of(json.loads((DOCS / "strategies.json").read_text())):
+        if (row.network, row.size, row.batch) == ("resnet18", 112, 1):
+            found.setdefault(row.strategy, {})[row.unit] = row
     return found
 
 
@@ -106,7 +107,7 @@ networks/index
 ```"""
 
 
-def _strategies(speeds: dict[str, Any]) -> Iterator[str]:
+def _strategies(speeds: dict[str, dict[str, Row]]) -> Iterator[str]:
     yield "# Strategies"
     yield ""
     yield (
@@ -130,21 +131,21 @@ def _strategies(speeds: dict[str, Any]) -> Iterator[str]:
 _COLUMNS = ("strategy", "parameters", "MACs", "reach", "promised", "measured, AVX-512", "measured, AVX2")
 
 
-def _figures(variant: Strategy, speeds: dict[str, Any], link: bool = False) -> list[str]:
+def _figures(variant: Strategy, speeds: dict[str, dict[str, Row]], link: bool = False) -> list[str]:
     cost, dense = variant.cost(EXAMPLE, SIZE), EXAMPLE.cost(SIZE)
     measured = speeds.get(variant.label, {})
     cells = [f"[`{variant.label}`]({variant.name}.md)" if link else f"`{variant.label}`"]
     cells += [text.percent(cost.parameters / dense.parameters), text.percent(cost.macs / dense.macs)]
     cells.append(text.percent(fill(variant.reach(EXAMPLE))))
     first = next(iter(measured.values()), None)
-    cells.append("" if first is None else text.times(first["dense_macs"] / first["macs"]))
+    cells.append("" if first is None else text.times(first.promised))
     for unit in ("AVX-512", "AVX2"):
         row = measured.get(unit)
-        cells.append("" if row is None else text.times(row["dense_seconds"] / row["seconds"]["regroup"]))
+        cells.append("" if row is None else text.times(row.measured))
     return cells
 
 
-def _strategy(cls: type[Strategy], speeds: dict[str, Any], taken: dict[str, Any]) -> Iterator[str]:
+def _strategy(cls: type[Strategy], speeds: dict[str, dict[str, Row]], taken: dict[str, Any]) -> Iterator[str]:
     found = describe(cls)
     yield f"# {found.name}"
     yield ""

@@ -70,6 +70,22 @@ def test_every_strategy_has_a_page_with_all_that_is_known_of_it(written):
         assert cls.__module__.replace(".", "/") + ".py" in parts["Using it"]
 
 
+def test_speeds_are_those_of_the_page_of_all_strategies(written):
+    lines = (DOCS / "strategies.md").read_text().splitlines()
+    said, unit = {}, ""
+    for line in lines:
+        unit = line.rpartition(", ")[2] if line.startswith("## resnet18, 112x112, batch 1, ") else unit
+        if unit and line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            said.setdefault((cells[0].strip("`"), unit), cells[4])
+    rows = tables((written / "gallery" / "strategies" / "index.md").read_text())
+    assert len(rows) > 35
+    for row in rows:
+        name = row["strategy"].split("`")[1]
+        for column in ("AVX-512", "AVX2"):
+            assert row[f"measured, {column}"] == said[name, column], (name, column)
+
+
 def test_every_network_has_a_page_with_all_that_is_known_of_it(written):
     counts, times = kept("networks")["networks"], kept("times")["networks"]
     seen = set()
