@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from regroup.networks.alexnet import ResponseNorm
 from regroup.ops.bounds import rounding_bound, unit_roundoff, worst_ratio
-from regroup.parallel import gathered, gathered_optimizer
 from regroup.parallel.divided import Divided
 from regroup.parallel.state import gather_part
 from regroup.parallel.wire import gather_rows
@@ -107,7 +106,7 @@ class Layerwise:
 
     def step(self, images, labels, seed, counted=None):
         """Do a step of training; return by kind the largest error as a share of the bound, and the layer."""
-        before = _State(self.model, self.optimizer)
+        before = _State(self.model, self.optimizer, self.first)
         self.passed.clear()
         with counted or nullcontext():
             torch.manual_seed(seed)
@@ -116,9 +115,12 @@ class Layerwise:
             self.optimizer.zero_grad()
             F.cross_entropy(out, labels).backward()
             self.optimizer.step()
-        after = _State(self.model, self.optimizer)
+        after = _State(self.model, self.optimizer, self.first, momentum=False)
         splits = self.model.shared_plan.splits
-        grads = {n: gather_part(p.grad, splits.get(n), self.wire) for n, p in self.model.named_parameters()}
+        grads = {}
+        for name, parameter in self.model.named_parameters():
+            grad = gather_part(parameter.grad, splits.get(name), self.wire)
+            grads[name] = grad if self.first else None
         for one in self.passed:
             one.gather(self.wire)
         return self._compared(before, after, grads, images, out, seed) if self.first else {}
@@ -192,13 +194,20 @@ def _forcing(name, waiting, kept, change):
 
 
 class _State:
-    """Weights, statistics and momenta, as one process has them."""
+    """Weights, statistics and momenta, as one process has them; kept only where they are compared."""
 
-    def __init__(self, model, optimizer):
-        self.weights = {n: t.clone() for n, t in gathered(model).items()}
-        names = [n for n, _ in model.named_parameters()]
-        kept = gathered_optimizer(model, optimizer)["state"]
-        self.momentum = {names[i]: s["momentum_buffer"].clone() for i, s in kept.items()}
+    def __init__(self, model, optimizer, kept, momentum=True):
+        splits, wire, names = model.shared_plan.splits, model.shared_wire, dict(model.named_parameters())
+        moving = {n: optimizer.state.get(p, {}).get("momentum_buffer") for n, p in names.items()}
+        given = {"weights": model.state_dict(), "momentum": moving if momentum else {}}
+        for kind, tensors in given.items():
+            found = {}
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    whole = gather_part(tensor, splits.get(name), wire)
+                    if kept:
+                        found[name] = whole if name in splits else whole.clone()
+            setattr(self, kind, found)
 
 
 def _terms(model, images):
