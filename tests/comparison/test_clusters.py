@@ -1,10 +1,14 @@
 """Comparisons whose trainings other machines do end as those that are done here, bit for bit."""
 
 import json
+import os
+import socket
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -61,33 +65,83 @@ def test_a_strategy_that_other_machines_cannot_train_is_told_as_here(tmp_path, a
     assert all("loss became" in row.error and row.cause == "grouping" for row in found.rows)
 
 
-@pytest.mark.slow
-def test_a_node_that_is_lost_is_made_up_for_by_another(tmp_path):
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head of no processor, which clients reach from outside, and two nodes of one; and its address.
+
+    Who is dead refuses to be asked, and is lost after five such answers; Ray asks every 3 s, here oftener.
+    """
     ray = pytest.importorskip("ray", reason="pip install torch-regroup[ray]")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    epochs = 12
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 300}
+    head = {"num_cpus": 0, "ray_client_server_port": port, "include_dashboard": False}
+    cluster = cluster_utils.Cluster(True, head_node_args={**head, "_system_config": asked})
     try:
-        ray.init(cluster.address, log_to_driver=False, logging_level="error")  # at the head, which stays
-        doomed, _ = cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)
-
-        def lose():
-            runs = tmp_path / "away" / "runs"
-            while sum(bool(list_checkpoints(run)) for run in runs.glob("*/seed0-*")) < 2:
-                time.sleep(0.02)
-            cluster.remove_node(doomed, allow_graceful=False)
-
-        losing = threading.Thread(target=lose)
-        losing.start()
-        found, _ = compare(tmp_path / "away", on="ray", epochs=epochs)
-        losing.join()
+        cluster.add_node(num_cpus=1, wait=False)
+        cluster.add_node(num_cpus=1)
+        yield cluster, f"ray://127.0.0.1:{port}"
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def epochs_of(run):
+    """Return which epochs a run's log has, each once for every time that it was trained."""
+    log = run / "log.jsonl"
+    lines = map(json.loads, log.read_text().splitlines() if log.exists() else ())
+    return [line["epoch"] for line in lines if "epoch" in line]
+
+
+def wait_for(out, epochs, driver=None):
+    """Wait until both trainings have a checkpoint, and so many epochs together."""
+    while True:
+        runs = list((out / "runs").glob("*/seed0-*"))
+        if (
+            len(runs) == 2
+            and all(map(list_checkpoints, runs))
+            and sum(len(epochs_of(r)) for r in runs) >= epochs
+        ):
+            return
+        assert driver is None or driver.poll() is None
+        time.sleep(0.02)
+
+
+DRIVER = "import sys; from tests.comparison.test_clusters import compare; "
+DRIVER += "compare(sys.argv[1], on=sys.argv[2], epochs=int(sys.argv[3]))"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*ray_client_server|subprocess:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:(unclosed|subprocess):ResourceWarning")  # Ray's
+def test_a_comparison_goes_on_after_its_driver_was_killed_and_then_a_node(tmp_path, cluster):
+    nodes, address = cluster
+    out, epochs = tmp_path / "away", 6
+    command = [sys.executable, "-c", DRIVER, str(out), address, str(epochs)]
+    at_once = {**os.environ, "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "0"}  # its tasks end with it
+    driver = subprocess.Popen(command, cwd=Path(__file__).parents[2], env=at_once)
+    wait_for(out, 2, driver)
+    driver.kill()
+    driver.wait()
+    before = sum(map(len, map(epochs_of, (out / "runs").glob("*/seed0-*"))))
+
+    def lose():
+        wait_for(out, before + 2)
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    found, _ = compare(out, on=address, epochs=epochs)
+    losing.join()
     here, _ = compare(tmp_path / "here", epochs=epochs)
     assert results(found) == results(here)
-    lines = (next((tmp_path / "away" / "runs" / "dense").glob("seed0-*")) / "log.jsonl").read_text()
-    assert len({json.loads(line)["epoch"] for line in lines.splitlines() if "epoch" in line}) == epochs
+    for run in (out / "runs").glob("*/seed0-*"):
+        done = epochs_of(run)
+        assert sorted(set(done)) == list(range(min(done), min(done) + epochs))
+        assert len(done) <= epochs + 2  # of what a checkpoint had, nothing was done again
 
 
 @pytest.mark.parametrize(
