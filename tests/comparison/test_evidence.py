@@ -175,7 +175,7 @@ def test_one_that_is_told_from_all_others_is_said_to_be_the_best():
 def test_a_comparison_without_answers_claims_nothing():
     rows = [Row(name, macs=5, runs=[Run(0, 90.0, 1.0)]) for name in ("dense", "grouped")]
     (line,) = summary_lines(Comparison({"images": {"test": 359}}, {}, rows))
-    assert "nothing is said of their accuracy" in line
+    assert "nothing is said of their accuracy" in line and "image by image" in line
     assert Evidence.of(Comparison({}, {}, rows)).to_json() == {}
 
 

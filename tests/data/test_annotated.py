@@ -123,14 +123,14 @@ def first(found):
 BROKEN = {
     "outside": (
         lambda found: first(found).update(bbox=[50, 6, 20, 10]),
-        "object 1 has a box outside of the image",
+        "annotation 1 has a box outside of the image",
     ),
     "beyond the edge": (
         lambda found: first(found).update(bbox=[WIDTH, 6, 1, 10]),
-        "object 1 has a box outside of the image",
+        "annotation 1 has a box outside of the image",
     ),
-    "no area": (lambda found: first(found).update(bbox=[5, 6, 0, 10]), "object 1 has a box of no area"),
-    "category": (lambda found: first(found).update(category_id=9), "object 1 is of an unknown category"),
+    "no area": (lambda found: first(found).update(bbox=[5, 6, 0, 10]), "annotation 1 has a box of no area"),
+    "category": (lambda found: first(found).update(category_id=9), "annotation 1 is of an unknown class: 9"),
     "size": (
         lambda found: found["images"][0].update(width=61),
         "its annotation says 61 x 40 pixels, it has 60 x 40",
@@ -152,9 +152,9 @@ def test_what_is_broken_is_named_by_file_or_left_out(kind, tmp_path):
 
 
 def test_what_is_no_such_folder_or_document_is_said(tmp_path):
-    with pytest.raises(DataError, match="has no annotations"):
+    with pytest.raises(DataError, match="has no annotations for the task detect: .*VOC.*YOLO"):
         load_data(tmp_path, task="detect")
-    with pytest.raises(DataError, match="no folders images and masks"):
+    with pytest.raises(DataError, match="has no annotations for the task segment: .*images and masks"):
         load_data(tmp_path, task="segment")
     coco(tmp_path, lambda found: found.pop("categories"))
     with pytest.raises(DataError, match="no data set in COCO's format"):

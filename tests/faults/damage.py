@@ -74,6 +74,24 @@ def document(value, chance):
     return json.dumps(changed(value, chance)).encode()
 
 
+_LAUGHS = b'<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
+
+
+def text(whole, chance):
+    """Return lines of numbers, XML or YAML with changed words, or bytes, or something else in their place."""
+    kind = chance.randrange(10)
+    if kind == 0:
+        return chance.choice(
+            [b"", b"\xff\xfe", b"<a>" * 10**5, b"[" * 10**5, b"- " * 10**4, b"a: &a [*a, *a]", _LAUGHS]
+        )
+    if kind < 5:
+        return damaged(whole, chance)
+    words = whole.split(b" ")
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        words[chance.randrange(len(words))] = str(odd(chance)).encode("utf-8", "replace")
+    return b" ".join(words)
+
+
 def damaged_tensors(whole, chance):
     """Return a safetensors file with damage to its bytes, mostly of the header, or to what that says."""
     length = int.from_bytes(whole[:8], "little")

@@ -20,6 +20,7 @@ from regroup.profiling.profile import Profile
 from regroup.training.checkpoint import load_checkpoint, save_checkpoint
 from regroup.training.data import load_data
 from tests.comparison.test_result import comparison
+from tests.data import written
 from tests.data.malformed import damaged, encoded, formats, picture
 from tests.data.test_annotated import coco
 from tests.faults import damage, runs
@@ -81,7 +82,10 @@ def _images(sweep, run):
 
 
 def documents(sweep):
-    """Damaged JSON: of a run's network, a comparison, a profile, a checkpoint, a manifest, and COCO's."""
+    """Damaged JSON: of a run's network, a comparison, a profile, a checkpoint, a manifest; of objects.
+
+    Those are COCO's JSON, VOC's XML, YOLO's text and YAML.
+    """
     run, out = trained(sweep.directory.parent / "run"), sweep.directory / "out"
     image, out_file = sweep.directory / "a.png", out / "comparison.json"
     image.write_bytes(encoded(picture("L", (8, 8)), "PNG"))
@@ -97,9 +101,14 @@ def documents(sweep):
     drawn = coco(sweep.directory / "coco")
     annotations = drawn / "annotations" / "instances_train2017.json"
     objects = json.loads(annotations.read_text())
+    voc = written.voc(sweep.directory / "voc")
+    yolo = written.yolo(sweep.directory / "yolo", outlines=True)
+    texts = {"VOC's XML": voc / "Annotations" / "0.xml", "VOC's list": voc / "ImageSets" / "Main" / "val.txt"}
+    texts |= {"YOLO's text": yolo / "labels" / "train" / "0.txt", "YOLO's YAML": yolo / "data.yaml"}
+    wholes = {name: path.read_bytes() for name, path in texts.items()}
 
-    def shown(task):
-        data = load_data(drawn, 16, task=task, bad_images="skip")
+    def shown(root, task):
+        data = load_data(root, 16, task=task, bad_images="skip")
         data.train.fetch(torch.arange(len(data.train)))
 
     def turn(n):
@@ -117,8 +126,12 @@ def documents(sweep):
         manifest.write_bytes(damage.document(json.loads(manifest.read_text()), sweep.chance))
         sweep.call("checkpoint", "its manifest", load_checkpoint, saved)
         annotations.write_bytes(damage.document(objects, sweep.chance))
-        sweep.call("boxes", "COCO's JSON", shown, "detect")
-        sweep.call("outlines", "COCO's JSON", shown, "segment")
+        sweep.call("boxes", "COCO's JSON", shown, drawn, "detect")
+        sweep.call("outlines", "COCO's JSON", shown, drawn, "segment")
+        name = sweep.chance.choice(list(texts))
+        texts[name].write_bytes(damage.text(wholes[name], sweep.chance))
+        sweep.call("boxes", name, shown, voc if "VOC" in name else yolo, "detect")
+        texts[name].write_bytes(wholes[name])
 
     sweep.each(turn)
 

@@ -1,7 +1,7 @@
 """Damaged folders of images with boxes or masks before every command that reads them.
 
-A row is as in `sweep_commands`: COCO's JSON with its images, folders of images and of masks, and the list of
-classes beside them.
+A row is as in `sweep_commands`: COCO's JSON with its images, VOC's XML, masks and lists, YOLO's text and
+description, folders of images and of masks, and the list of classes beside them.
 """
 
 import shutil
@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 from PIL import Image
 
+from tests.data import written
 from tests.data.test_annotated import coco
 from tests.faults import sweep_commands
 from tests.faults.sweep_commands import EVALUATE, Command
@@ -19,6 +20,8 @@ _DETECT = ("--task", "detect", "--model", "fcos:resnet_small", "--model-options"
 _DETECT = (*_DETECT, "first_level=2", "pyramid_channels=32", "head_convs=1")
 _SEGMENT = ("--task", "segment", "--model", "unet:resnet_small", "--model-options", *_SMALL)
 _COCO, _MASKS = ("coco/annotations/*.json", "coco/*2017/*.png"), ("masks/*/*/*.png", "masks/classes.txt")
+_VOC = ("voc/Annotations/*", "voc/ImageSets/*/*", "voc/SegmentationClass/*", "voc/classes.txt")
+_YOLO = ("yolo/labels/*/*.txt", "yolo/data.yaml")
 
 
 def train(of, *how, out="{}/new"):
@@ -39,6 +42,10 @@ COMMANDS = (
     Command("train, boxes, skipping", train("{}/coco", *_DETECT, "--bad-images", "skip"), _COCO),
     Command("train, outlines", train("{}/coco", *_SEGMENT, "--bad-images", "skip"), _COCO),
     Command("train, masks", train("{}/masks", *_SEGMENT, "--bad-images", "skip"), _MASKS),
+    Command("train, VOC's boxes", train("{}/voc", *_DETECT, "--bad-images", "skip"), _VOC),
+    Command("train, VOC's masks", train("{}/voc", *_SEGMENT, "--bad-images", "skip"), _VOC),
+    Command("train, YOLO's outlines", train("{}/yolo", *_SEGMENT, "--bad-images", "skip"), _YOLO),
+    Command("evaluate, YOLO's boxes", evaluate("{}/detects", "{}/yolo"), _YOLO),
     Command("evaluate, boxes", evaluate("{}/detects", "{}/coco"), _COCO),
     Command("evaluate, masks", evaluate("{}/segments", "{}/masks"), _MASKS),
     Command("compare, boxes", compare("{}/coco", *_DETECT), _COCO),
@@ -65,6 +72,8 @@ def made(sweep, place):
     """Make both kinds of folder, and a network for each."""
     coco(place / "coco")
     masks(place / "masks")
+    written.voc(place / "voc")
+    written.yolo(place / "yolo", outlines=True)
     shutil.copy(place / "coco" / "train2017" / "0.png", place / "a.png")
     runs = ("detects", "coco", _DETECT), ("segments", "masks", _SEGMENT)
     for name, of, how in runs:

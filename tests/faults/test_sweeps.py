@@ -100,6 +100,11 @@ READERS = {
     "networks/weight_files.py": "tensors",
     "training/checkpoint.py": "documents",
     "training/data/annotated.py": "tasks",
+    "training/data/annotations/coco.py": "tasks",
+    "training/data/annotations/masks.py": "tasks",
+    "training/data/annotations/shown.py": "tasks",
+    "training/data/annotations/voc.py": "tasks",
+    "training/data/annotations/yolo.py": "tasks",
     "training/data/folder.py": "folders",
     "training/data/images.py": "images",
     "training/data/scan.py": "caches",
@@ -119,7 +124,17 @@ NO_FILES = {
 """What reads the package's own files, source, or the system's."""
 
 _READ = {"open_file", "read_file", "read_beginning", "read_document", "safe_open", "load_file", "open"}
-_READ |= {"read_bytes", "read_text", "fromfile", "memmap", "read_image", "read_levels"}
+_READ |= {
+    "read_bytes",
+    "read_text",
+    "fromfile",
+    "memmap",
+    "read_image",
+    "read_levels",
+    "read_xml",
+    "read_yaml",
+}
+_READ |= {"lines_of"}
 _OF = {"open": {"Image", "os", "io", ""}, "load": {"torch", "onnx", "np", "json"}}
 
 

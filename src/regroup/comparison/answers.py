@@ -1,4 +1,4 @@
-"""Which test images a trained network classifies rightly: asked once for each run, and kept in the report."""
+"""What a trained network does with each test image: asked once for each run, and kept in the report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from regroup.comparison.evidence import MOST_IMAGES, pack, unpack
 from regroup.comparison.result import Comparison
 from regroup.errors import PlanError
 from regroup.training.data import Loader
+from regroup.training.evaluation import evaluate
 from regroup.training.processes import find_device
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def kept_answers(out: Path) -> dict[str, str]:
 def answers(
     model: nn.Module, data: DataSet, config: TrainConfig, identity: str, kept: Mapping[str, str]
 ) -> str:
-    """Return which test images a run's network classifies rightly, packed; "" where nobody can say.
+    """Return which test images a run's network classifies rightly, packed; "" of too many.
 
-    That is where they are too many, or where right and wrong is not said of images, but of pixels or boxes.
+    Where right and wrong is not said of images, but of pixels or boxes: the share of each image in the figure.
 
     Args:
         model: the trained network, where it was trained.
@@ -43,16 +44,19 @@ def answers(
         kept: answers that are known, by identity.
     """
     images = len(data.test)
-    if images > MOST_IMAGES or data.task != "classify":
+    if images > MOST_IMAGES:
         return ""
     if unpack(kept.get(identity, ""), images) is not None:
         return kept[identity]
     device = find_device(config.device)
     precision = torch.autocast(device.type, getattr(torch, config.amp_dtype)) if config.amp else nullcontext()
     loader = Loader(data, config.batch_size, train=False, workers=config.workers, device=device)
-    found = []
     with torch.no_grad(), precision:
+        if data.task != "classify":
+            each = evaluate(model, loader).each()
+            return "" if each is None else pack(each)
         model.eval()
-        for batch in loader:
-            found.append((model(batch.images).float().topk(1).indices[:, 0] == batch.labels).cpu())
+        found = [
+            (model(batch.images).float().topk(1).indices[:, 0] == batch.labels).cpu() for batch in loader
+        ]
     return pack(torch.cat(found).numpy())

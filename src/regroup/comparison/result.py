@@ -25,7 +25,8 @@ class Run:
 
     `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent); `identity` is
     the hash of all that decides the weights (`regroup.training.identity`); `right` says which test images it
-    classified rightly (`regroup.comparison.evidence.unpack`), and is empty where that is not known.
+    classified rightly, or the share of each in its figure (`regroup.comparison.evidence.unpack`), and is empty
+    where that is not known.
     """
 
     seed: int

@@ -68,11 +68,9 @@ def render(comparison: Comparison) -> str:
     comparison = comparison.sorted()
     good = [r for r in comparison.rows if not r.error]
     evidence, found = Evidence.of(comparison), looks(r.strategy for r in comparison.rows)
-    lines, ways = summary_lines(comparison), _ways(good)
+    lines, ways, measure = summary_lines(comparison), _ways(good), text.measure(comparison)
     first = next(reversed(ways), "macs")
-    look_of = {
-        r.strategy: _table_row(r, found[family(r.strategy)], evidence, text.measure(comparison)) for r in good
-    }
+    look_of = {r.strategy: _table_row(r, found[family(r.strategy)], evidence, measure) for r in good}
     return _page().render(
         answer=lines[0] if lines else "",
         first=first,
@@ -81,6 +79,8 @@ def render(comparison: Comparison) -> str:
         title=f"Grouped convolution on {comparison.settings.get('data', '?')}",
         subtitle=_subtitle(comparison),
         summary=lines[1:],
+        measure=measure,
+        best=text.best(comparison),
         seeds=max((len(r.runs) for r in good), default=0),
         columns=headed(comparison),
         rows=list(look_of.values()),

@@ -27,19 +27,11 @@ def summary_lines(comparison: Comparison) -> list[str]:
     if len(good) < 2:
         return []
     evidence = Evidence.of(comparison)
-    lines = []
-    measure = text.measure(comparison)
-    if measure != "accuracy":
-        seeds = max(len(row.runs) for row in good)
-        told = f"its spread over {seeds} seeds" if seeds > 1 else "--seeds tells its spread"
+    lines, measure = [], text.measure(comparison)
+    if unknown := len(good) - len(evidence.rows):
         lines.append(
-            f"{measure} is of all test images together, so that no test compares them one by one: {told}, "
-            "and what differs by less is not shown to be different."
-        )
-    elif unknown := len(good) - len(evidence.rows):
-        lines.append(
-            f"Of {unknown} networks it is not known which images they classify rightly, "
-            "so nothing is said of their accuracy. The same command, run again, finds out without training."
+            f"Of {unknown} networks it is not known how they do image by image, so nothing is said of their "
+            f"{measure}. The same command, run again, finds out without training."
         )
     if len(evidence.rows) > 1:
         lines += _recommendation(comparison, evidence)
@@ -50,23 +42,24 @@ def summary_lines(comparison: Comparison) -> list[str]:
 def _recommendation(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
     order, way = evidence.fastest()
     first, leader, rows, many = order[0], evidence.leader, evidence.rows, len(order)
+    measure, best = text.measure(comparison), text.best(comparison)
     trainings = f"{evidence.images} test images and {evidence.seeds} seed" + (
         "s" if evidence.seeds > 1 else ""
     )
     if many == 1:
-        yield f"{first} is the most accurate of {len(rows)} networks, with {_SURE} confidence ({trainings})."
+        yield f"{first} is the {best} of {len(rows)} networks, with {_SURE} confidence ({trainings})."
     else:
         yield (
             f"{first} {_how_fast(rows[first], way)} of the {_of(many, len(rows))} whose "
-            f"accuracy cannot be told from that of the most accurate here, {leader} "
+            f"{measure} cannot be told from that of the {best} here, {leader} "
             f"({rows[leader].accuracy:.2f} %)."
         )
         yield (
-            f"With {_SURE} confidence the most accurate in truth is among these {many}; that they are equal "
+            f"With {_SURE} confidence the {best} in truth is among these {many}; that they are equal "
             f"is not shown: {trainings} show no differences below {100 * evidence.resolution:.2g} points."
         )
     if first in evidence.against_dense:
-        yield _against_dense(first, evidence)
+        yield _against_dense(first, evidence, measure)
     if many > 1:
         yield _runners_up(order[1:4], rows, way, rows[first])
         yield _what_decides(comparison, evidence, list(dict.fromkeys([*order[:3], leader])))
@@ -84,14 +77,14 @@ def _how_fast(row: Row, way: str) -> str:
     return f"is the fastest ({text.milliseconds(row.times[way].median)} an image {_NAMES[way]}{against})"
 
 
-def _against_dense(name: str, evidence: Evidence) -> str:
+def _against_dense(name: str, evidence: Evidence, measure: str) -> str:
     found, (low, high) = evidence.against_dense[name], evidence.intervals[name]
     shown = {"better": "it is better than", "worse": "it is worse than"}.get(
         evidence.verdict(name), "no difference is shown from"
     )
     own, dense = (evidence.rows[each].accuracy for each in (name, "dense"))
     return (
-        f"Its accuracy is {own:.2f} % ({100 * low:.1f} to {100 * high:.1f}); {shown} dense ({dense:.2f} %): "
+        f"Its {measure} is {own:.2f} % ({100 * low:.1f} to {100 * high:.1f}); {shown} dense ({dense:.2f} %): "
         f"{100 * found.low:+.1f} to {100 * found.high:+.1f} points on the same images "
         f"({_SURE}, for all networks at once)."
     )

@@ -33,6 +33,11 @@ def measure(comparison: Comparison) -> str:
     return str(comparison.settings.get("measure", "accuracy"))
 
 
+def best(comparison: Comparison) -> str:
+    """Return what the network of the highest measure is called."""
+    return "most accurate" if measure(comparison) == "accuracy" else f"best by {measure(comparison)}"
+
+
 def measured(comparison: Comparison) -> str:
     """Return the same for an axis."""
     return f"test {measure(comparison)}, per cent"

@@ -16,10 +16,8 @@ import torch
 from torch import nn
 
 from regroup.training.data import Batch, DataSet, Loader
+from regroup.training.jackknife import LEVEL
 from regroup.training.tasks import Total, task_of
-
-LEVEL = 0.95
-"""Confidence of intervals."""
 
 
 def wilson(right: int, images: int, level: float = LEVEL) -> tuple[float, float]:

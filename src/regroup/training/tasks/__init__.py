@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from regroup.registry import Registry
 from regroup.spec import Size
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
+from regroup.training.jackknife import LEVEL, of_mean
 
 Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes, where each has a share of the images."""
@@ -51,9 +54,29 @@ class Metrics(ABC):
     def told(self) -> dict[str, str]:
         """Return what a person reads: each measure by what people call it, with its interval if known."""
 
+    def each(self) -> np.ndarray | None:
+        """Return the share of each image in the first figure, of which that is the mean; None: not known.
+
+        1 is all of it: where images are right or wrong, as in classifying, that is what they are.
+        """
+        return None
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of the first figure over further images like these, in percent."""
+        if (each := self.each()) is None:
+            return None
+        low, high = of_mean(each, LEVEL)
+        return max(0.0, 100 * low), min(100.0, 100 * high)
+
+    def told_interval(self) -> str:
+        """Return the interval as it stands behind the figure; "" if it is not known."""
+        return "" if self.interval is None else "  (95 %: {:.2f} .. {:.2f})".format(*self.interval)
+
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
-        return asdict(self)
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
+        return told | ({} if self.interval is None else {"interval": list(self.interval)})
 
 
 class Meter(ABC):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regroup.errors import ConfigError, needed
+from regroup.errors import ConfigError
 from regroup.spec import Size
 from regroup.training.config import TrainConfig
 from regroup.training.data import Batch, DataSet
+from regroup.training.jackknife import shares
+from regroup.training.precision import Matches, evaluated, matches, without_each
 from regroup.training.tasks import Meter, Metrics, Task, Total, tasks
 
 SURE = 0.5
@@ -39,6 +39,7 @@ class Precision(Metrics):
         map_large: of larger ones.
         recall: average recall of 100 detections an image.
         classes: `map` of each class by name; None where no image shows it.
+        matches: of which detections these are the figures.
     """
 
     map: float | None
@@ -49,6 +50,7 @@ class Precision(Metrics):
     map_large: float | None
     recall: float | None
     classes: dict[str, float | None]
+    matches: tuple[Matches, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def figures(self) -> dict[str, float | None]:
@@ -57,13 +59,18 @@ class Precision(Metrics):
     def told(self) -> dict[str, str]:
         sizes = {"small": self.map_small, "medium": self.map_medium, "large": self.map_large}
         return {
-            "mAP": _percent(self.map),
+            "mAP": _percent(self.map) + self.told_interval(),
             "mAP50": _percent(self.map50),
             "mAP75": _percent(self.map75),
             "by size": "  ".join(f"{n} {v:.1f}" for n, v in sizes.items() if v is not None),
             "recall": _percent(self.recall),
             "mAP of classes": "  ".join(f"{n} {v:.1f}" for n, v in self.classes.items() if v is not None),
         }
+
+    def each(self) -> np.ndarray | None:
+        if self.map is None:
+            return None
+        return shares(self.map / 100, without_each(self.matches, self.images))
 
 
 def _percent(value: float | None) -> str:
@@ -137,46 +144,13 @@ def average_precision(shown: Tensor, found: Tensor, images: int, names: Sequence
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # of thresholds, recalls, classes: all areas
     each = [_mean(precision[:, :, k]) for k in range(precision.shape[2])]
     classes = dict(zip(names[1:], each, strict=True))
-    return Precision(loss=None, images=images, recall=stats[8], classes=classes, **known)
+    met = tuple(matches(evaluation))
+    return Precision(loss=None, images=images, recall=stats[8], classes=classes, matches=met, **known)
 
 
 def _mean(precision: np.ndarray) -> float | None:
     known = precision[precision > -1]
     return 100 * float(known.mean()) if len(known) else None
-
-
-def evaluated(shown: Tensor, found: Tensor, images: int, classes: Sequence[int]) -> Any:
-    """Return pycocotools' COCOeval of the arguments of `average_precision`, summarised."""
-    coco, coco_eval = needed("pycocotools.coco", "see"), needed("pycocotools.cocoeval", "see")
-    truth, seen = coco.COCO(), coco.COCO()
-    common = {"images": [{"id": i} for i in range(images)], "categories": [{"id": c} for c in classes]}
-    truth.dataset = {**common, "annotations": [_object(i, *row) for i, row in enumerate(shown.tolist(), 1)]}
-    seen.dataset = {**common, "annotations": [_detection(i, *row) for i, row in enumerate(found.tolist(), 1)]}
-    with redirect_stdout(io.StringIO()):
-        truth.createIndex()
-        seen.createIndex()
-        evaluation = coco_eval.COCOeval(truth, seen, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def _object(number: int, image: float, *row: float) -> dict[str, Any]:
-    *corners, label, area, crowd = row
-    return _boxed(number, image, corners, label) | {"area": area, "iscrowd": int(crowd)}
-
-
-def _detection(number: int, image: float, *row: float) -> dict[str, Any]:
-    *corners, label, score = row
-    return _boxed(number, image, corners, label) | {"score": score, "iscrowd": 0}
-
-
-def _boxed(number: int, image: float, corners: Sequence[float], label: float) -> dict[str, Any]:
-    left, top, right, bottom = corners
-    width, height = right - left, bottom - top
-    known = {"image_id": int(image), "category_id": int(label)}
-    return {"id": number, "bbox": [left, top, width, height], "area": width * height, **known}
 
 
 class Detect(Task):
