@@ -152,9 +152,9 @@ def test_what_is_broken_is_named_by_file_or_left_out(kind, tmp_path):
 
 
 def test_what_is_no_such_folder_or_document_is_said(tmp_path):
-    with pytest.raises(DataError, match="has no annotations for the task detect: .*VOC.*YOLO"):
+    with pytest.raises(DataError, match=r"has no annotations for the task detect: .*VOC.*YOLO"):
         load_data(tmp_path, task="detect")
-    with pytest.raises(DataError, match="has no annotations for the task segment: .*images and masks"):
+    with pytest.raises(DataError, match=r"has no annotations for the task segment: .*images and masks"):
         load_data(tmp_path, task="segment")
     coco(tmp_path, lambda found: found.pop("categories"))
     with pytest.raises(DataError, match="no data set in COCO's format"):

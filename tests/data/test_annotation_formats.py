@@ -83,14 +83,14 @@ BROKEN = {
     "voc, class": ("voc", VOC, ">cat<", ">cow<", f"{VOC}, line 10 is of an unknown class: 'cow'"),
     "voc, size": ("voc", VOC, ">60<", ">61<", "its annotation says 61 x 40 pixels, it has 60 x 40"),
     "voc, number": ("voc", VOC, ">24<", ">inf<", f"{VOC}, line 13: 'xmax' is no number of pixels: 'inf'"),
-    "voc, no box": ("voc", VOC, "bndbox>", "box>", f"{VOC}, line 10: it is not XML: mismatched tag"),
+    "voc, no XML": ("voc", VOC, "<bndbox>", "<box>", f"{VOC}, line 15: it is not XML: mismatched tag"),
     "voc, no name": ("voc", VOC, "<name>cat</name>", "", f"{VOC}, line 7: 'object' has 0 of 'name', not one"),
     "yolo, outside": ("yolo", YOLO, "0 0.2", "0 0.9", f"{YOLO}, line 1 has a box outside of the image"),
     "yolo, no area": ("yolo", YOLO, " 0.25\n", " 0.0\n", f"{YOLO}, line 1 has a box of no area"),
     "yolo, class": ("yolo", YOLO, "\n1 ", "\n2 ", f"{YOLO}, line 2 is of an unknown class: 2"),
     "yolo, words": ("yolo", YOLO, "0 0.2", "cat 0.2", f"{YOLO}, line 1 is not the number of a class and num"),
     "yolo, numbers": ("yolo", YOLO, " 0.25\n", "\n", f"{YOLO}, line 1 has 3 numbers after the class"),
-    "yolo, nan": ("yolo", YOLO, "0 0.2", "0 nan", f"{YOLO}, line 1 has a number that is not finite"),
+    "yolo, nan": ("yolo", YOLO, "0 0.2", "0 nan 0.2", f"{YOLO}, line 1 has a number that is not finite"),
 }
 
 

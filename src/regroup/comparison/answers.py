@@ -34,7 +34,7 @@ def answers(
 ) -> str:
     """Return which test images a run's network classifies rightly, packed; "" of too many.
 
-    Where right and wrong is not said of images, but of pixels or boxes: the share of each image in the figure.
+    Where right and wrong is said of pixels or boxes, not of images: the share of each image in the figure.
 
     Args:
         model: the trained network, where it was trained.

@@ -25,7 +25,7 @@ class Run:
 
     `curves` holds one number an epoch by name: train_loss, test_loss, test_accuracy (per cent); `identity` is
     the hash of all that decides the weights (`regroup.training.identity`); `right` says which test images it
-    classified rightly, or the share of each in its figure (`regroup.comparison.evidence.unpack`), and is empty
+    classified rightly, or each one's share in its figure (`regroup.comparison.evidence.unpack`), and is empty
     where that is not known.
     """
 

@@ -17,17 +17,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from regroup.errors import NetworkError, first_line, needed
+from regroup.interop.dilation import dilate
 from regroup.interop.features import Levels
 from regroup.networks.anywhere import create_any_model
 
 OF_SMP = ("unet", "unetplusplus", "manet", "linknet", "fpn", "pan", "pspnet", "upernet", "segformer")
-"""Decoders of segmentation_models_pytorch that take every backbone; DeepLab's want dilated ones."""
+OF_SMP += ("deeplabv3", "deeplabv3plus")
+"""Decoders of segmentation_models_pytorch; DeepLab's want backbones of fewer strides, see `dilation`."""
 
 DECODERS = (*OF_SMP, "lraspp")
 """All decoders."""
 
 _WIDTHS = (256, 128, 64, 32, 16)
-_OF_DECODER = ("decoder_", "upsampling", "activation")  # beginnings of options that are not the backbone's
+_OF_DECODER = (
+    "decoder_",
+    "upsampling",
+    "activation",
+    "encoder_output_stride",
+)  # beginnings of options that are not the backbone's
 
 
 def segmenter(
@@ -47,7 +54,8 @@ def segmenter(
         num_classes: classes of a pixel, the background among them.
         in_chans: channels of the image.
         pretrained: give the backbone the weights that its hub has.
-        options: those of the decoder, such as decoder_channels=[128,64,32,32,16]; others are the backbone's.
+        options: those of the decoder, such as decoder_channels=[128,64,32,32,16], or encoder_output_stride of
+            DeepLab's; others are the backbone's.
 
     Raises:
         UnknownNameError: nobody has the backbone.
@@ -66,12 +74,15 @@ def segmenter(
     depth = min(3, levels.depth) if decoder == "pspnet" else levels.depth
     if decoder in ("fpn", "pspnet"):
         own.setdefault("upsampling", 2 ** (depth - 3) if decoder == "fpn" else 2**depth)
-    stride = {"encoder_output_stride": 32} if decoder == "pan" else {}
+    if decoder == "pan":
+        own.setdefault("encoder_output_stride", 32)
     try:
         with _named(levels, backbone) as name:
             given = {"encoder_weights": None, "in_channels": in_chans, "classes": num_classes}
-            return smp.create_model(decoder, name, **given, encoder_depth=depth, **stride, **own)
+            return smp.create_model(decoder, name, **given, encoder_depth=depth, **own)
     except (ValueError, TypeError, RuntimeError, IndexError, AssertionError) as error:
+        if isinstance(error, NetworkError):
+            raise
         allowed = f"a backbone and options that the decoder {decoder} takes"
         raise NetworkError("model", f"{decoder}:{backbone}", allowed, first_line(error)) from error
 
@@ -109,6 +120,11 @@ class _Encoder(nn.Module):
 
     def set_in_channels(self, in_channels: int, pretrained: bool = False) -> None:
         """Do nothing: the network has been built for its images."""
+
+    def make_dilated(self, output_stride: int) -> None:
+        """Let the last map be the image divided by this, where it would be smaller."""
+        dilate(self.levels, output_stride)
+        self.output_stride = min(2**self._depth, output_stride)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.levels(x)[: self._depth + 1]

@@ -169,34 +169,40 @@ def _anchors(strides: Sequence[int], size: float, scales: Sequence[float], ratio
     return AnchorGenerator(sizes, (tuple(ratios),) * len(strides))
 
 
-def _fcos(
-    levels: Levels,
-    num_classes: int,
-    first_level: int = 3,
-    pyramid_channels: int = 256,
-    head_convs: int = 4,
-    score_thresh: float = 0.05,
-    **more: Any,
-) -> nn.Module:
-    pyramid = Pyramid(levels, first_level, pyramid_channels, pooled=False)
-    head = FCOSHead(pyramid_channels, 1, num_classes, head_convs)
-    anchors = _anchors(pyramid.strides, 1, (1,), (1.0,))
-    given = {"anchor_generator": anchors, "head": head, "score_thresh": score_thresh}
-    return FCOS(pyramid, num_classes, **given, **more)
-
-
-def _retinanet(
+def _one_stage(
+    made: type[nn.Module],
+    head: Callable[..., nn.Module],
+    scales: Sequence[float],
+    ratios: Sequence[float],
     levels: Levels,
     num_classes: int,
     first_level: int = 3,
     pyramid_channels: int = 256,
     anchor_size: float = 4,
+    head_convs: int = 4,
     **more: Any,
 ) -> nn.Module:
+    """Return a detector that says of every place of a pyramid what is there."""
+    if not isinstance(head_convs, int) or not 0 <= head_convs <= 4:
+        raise NetworkError("head_convs", head_convs, "0 to 4")
     pyramid = Pyramid(levels, first_level, pyramid_channels, pooled=False)
-    anchors = _anchors(pyramid.strides, anchor_size, (1, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0))
-    head = RetinaNetHead(pyramid_channels, 9, num_classes, partial(nn.GroupNorm, 32))
-    return RetinaNet(pyramid, num_classes, anchor_generator=anchors, head=head, **more)
+    anchors = _anchors(pyramid.strides, anchor_size, scales, ratios)
+    built = head(pyramid_channels, len(scales) * len(ratios), num_classes)
+    for branch in built.children():
+        convs: Any = branch.conv  # pairs, or triples with what stands between, of four convolutions
+        branch.conv = convs[: head_convs * len(convs) // 4]
+    return made(pyramid, num_classes, anchor_generator=anchors, head=built, **more)
+
+
+def _fcos(levels: Levels, num_classes: int, anchor_size: float = 1, **more: Any) -> nn.Module:
+    given: dict[str, Any] = {"anchor_size": anchor_size, "score_thresh": 0.05, **more}
+    return _one_stage(FCOS, FCOSHead, (1,), (1.0,), levels, num_classes, **given)
+
+
+def _retinanet(levels: Levels, num_classes: int, **more: Any) -> nn.Module:
+    head = partial(RetinaNetHead, norm_layer=partial(nn.GroupNorm, 32))
+    scales, ratios = (1, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
+    return _one_stage(RetinaNet, head, scales, ratios, levels, num_classes, **more)
 
 
 def _faster_rcnn(

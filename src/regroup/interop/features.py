@@ -47,6 +47,7 @@ class Levels(nn.Module):
         self.reductions = reductions
         self.indices = body.prune_intermediate_layers(list(range(count)))
         self.body = body
+        self.in_chans = in_chans
         self.depth = reductions[-1].bit_length() - 1
         widths = {info["reduction"]: info["num_chs"] for info in body.feature_info[:count]}
         self.out_channels = [widths.get(1, in_chans)] + [

@@ -89,15 +89,15 @@ def _masked(root: Path, known: Mapping[str, Path], stem: str) -> Shown:
 
 
 def _tree(root: Path, stem: str) -> Element | str:
-    """Return what stands in an XML file, or why it cannot be read."""
+    """Return what stands in an XML file; or the end of a sentence that says why it cannot be read."""
     if inside(root, root / "Annotations" / stem) is None:
         raise DataError(root / "ImageSets", f"names what is outside of the folder: {stem!r}")
     try:
         return read_xml(root / "Annotations" / f"{stem}.xml")
     except OSError as error:
-        return error.strerror or str(error)
+        return f": {error.strerror or error}"
     except MarkupError as error:
-        return str(error)
+        return f", {error}"
 
 
 def _occurring(trees: Mapping[str, Element | str]) -> Sequence[str]:
@@ -117,7 +117,7 @@ def _boxed(
 ) -> Shown:
     name, file = _image(root, known, stem), f"Annotations/{stem}.xml"
     if isinstance(tree, str):
-        return Shown(name, None, problem=f"{file}: {tree}")
+        return Shown(name, None, problem=f"{file}{tree}")
     try:
         size = _size(tree)
         objects = tuple(_object(file, each, labels) for each in tree.of("object"))
