@@ -61,7 +61,7 @@ def parse_yaml(data: bytes | str) -> Any:
         YamlError: it is no YAML, has aliases, or is nested too deeply.
     """
     try:
-        return yaml.load(data, _Loader)
+        return _Loader(data).get_single_data()
     except YamlError:
         raise
     except yaml.MarkedYAMLError as error:

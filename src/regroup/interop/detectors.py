@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -169,40 +170,48 @@ def _anchors(strides: Sequence[int], size: float, scales: Sequence[float], ratio
     return AnchorGenerator(sizes, (tuple(ratios),) * len(strides))
 
 
-def _one_stage(
-    made: type[nn.Module],
-    head: Callable[..., nn.Module],
-    scales: Sequence[float],
-    ratios: Sequence[float],
-    levels: Levels,
-    num_classes: int,
-    first_level: int = 3,
-    pyramid_channels: int = 256,
-    anchor_size: float = 4,
-    head_convs: int = 4,
-    **more: Any,
-) -> nn.Module:
-    """Return a detector that says of every place of a pyramid what is there."""
-    if not isinstance(head_convs, int) or not 0 <= head_convs <= 4:
-        raise NetworkError("head_convs", head_convs, "0 to 4")
-    pyramid = Pyramid(levels, first_level, pyramid_channels, pooled=False)
-    anchors = _anchors(pyramid.strides, anchor_size, scales, ratios)
-    built = head(pyramid_channels, len(scales) * len(ratios), num_classes)
-    for branch in built.children():
-        convs: Any = branch.conv  # pairs, or triples with what stands between, of four convolutions
-        branch.conv = convs[: head_convs * len(convs) // 4]
-    return made(pyramid, num_classes, anchor_generator=anchors, head=built, **more)
+@dataclass(frozen=True)
+class _OneStage:
+    """Detectors that say of every place of a pyramid what is there.
+
+    Attributes:
+        made: torchvision's class.
+        head: of so many channels, anchors and classes.
+        scales: of the anchors of one place.
+        ratios: height over width, likewise.
+        usual: what options are where nobody says otherwise.
+    """
+
+    made: Callable[..., nn.Module]
+    head: Callable[..., nn.Module]
+    scales: Sequence[float]
+    ratios: Sequence[float]
+    usual: Mapping[str, Any]
+
+    def __call__(self, levels: Levels, num_classes: int, **options: Any) -> nn.Module:
+        own = {"first_level": 3, "pyramid_channels": 256, "head_convs": 4, **self.usual, **options}
+        first, channels, size, convs = (
+            own.pop(name) for name in ("first_level", "pyramid_channels", "anchor_size", "head_convs")
+        )
+        if not isinstance(convs, int) or not 0 <= convs <= 4:
+            raise NetworkError("head_convs", convs, "0 to 4")
+        pyramid = Pyramid(levels, first, channels, pooled=False)
+        head = self.head(channels, len(self.scales) * len(self.ratios), num_classes)
+        for branch in head.children():
+            layers: Any = branch.conv  # four convolutions, each with as much behind it
+            branch.conv = layers[: convs * len(layers) // 4]
+        anchors = _anchors(pyramid.strides, size, self.scales, self.ratios)
+        return self.made(pyramid, num_classes, anchor_generator=anchors, head=head, **own)
 
 
-def _fcos(levels: Levels, num_classes: int, anchor_size: float = 1, **more: Any) -> nn.Module:
-    given: dict[str, Any] = {"anchor_size": anchor_size, "score_thresh": 0.05, **more}
-    return _one_stage(FCOS, FCOSHead, (1,), (1.0,), levels, num_classes, **given)
-
-
-def _retinanet(levels: Levels, num_classes: int, **more: Any) -> nn.Module:
-    head = partial(RetinaNetHead, norm_layer=partial(nn.GroupNorm, 32))
-    scales, ratios = (1, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
-    return _one_stage(RetinaNet, head, scales, ratios, levels, num_classes, **more)
+_fcos = _OneStage(FCOS, FCOSHead, (1,), (1.0,), {"anchor_size": 1, "score_thresh": 0.05})
+_retinanet = _OneStage(
+    RetinaNet,
+    partial(RetinaNetHead, norm_layer=partial(nn.GroupNorm, 32)),
+    (1, 2 ** (1 / 3), 2 ** (2 / 3)),
+    (0.5, 1.0, 2.0),
+    {"anchor_size": 4},
+)
 
 
 def _faster_rcnn(

@@ -1,8 +1,8 @@
 """What each image adds to a figure of all images together, such as mIoU or mAP, and how sure that figure is.
 
 >>> right = np.array([1.0, 0, 1, 1])
->>> shares(right.mean(), (right.sum() - right) / 3).tolist()  # of a mean they are what it is the mean of
-[1.0, 0.0, 1.0, 1.0]
+>>> shares(0.75, (right.sum() - right) / 3).round(9) + 0.0  # of a mean they are what it is the mean of
+array([1., 0., 1., 1.])
 
 They are Tukey's pseudo-values n T - (n - 1) T(without image i), moved so that their mean is T itself; the
 variance of T over further images like these is that of their mean (Tukey, Annals of Mathematical Statistics
