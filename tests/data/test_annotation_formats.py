@@ -187,6 +187,13 @@ def test_exports_that_name_their_folders_of_another_machine_are_found(tmp_path):
     assert (len(data.train), len(data.test), data.classes) == (4, 2, ("background", "cat", "dog"))
 
 
+@pytest.mark.parametrize("file", ["ImageSets/Main/val.txt", "classes.txt"])
+def test_a_list_that_is_no_text_is_named(file, tmp_path):
+    (written.voc(tmp_path) / file).write_bytes(b"4\0\n")
+    with pytest.raises(DataError, match=f"{file}.*is no text: it has a zero byte"):
+        load_data(tmp_path, task="detect")
+
+
 @pytest.mark.parametrize("which", ["voc", "yolo"])
 def test_what_lies_outside_of_the_folder_is_not_read(which, tmp_path):
     written.coco(tmp_path / "elsewhere")

@@ -108,12 +108,14 @@ def lines_of(path: Path) -> list[str]:
     """Return the lines of a text file, without spaces around.
 
     Raises:
-        DataError: it cannot be read; names it.
+        DataError: it cannot be read, or has a zero byte, which no text and no name has; names it.
     """
     try:
         text = read_file(path, most=MOST_BYTES).decode(errors="replace")
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
+    if "\0" in text:
+        raise DataError(path, "is no text: it has a zero byte")
     return [line.strip() for line in text.splitlines()]
 
 
