@@ -120,6 +120,7 @@ NO_FILES = {
     "ops/costs.py",
     "profiling/machine.py",
     "training/code.py",
+    "training/loaded.py",
 }
 """What reads the package's own files, source, or the system's."""
 
