@@ -1,5 +1,7 @@
 """Counted MACs against a counted loop over groups, forward and backward, for every number of groups."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,3 +108,38 @@ class Cumulative(nn.Module):
 def test_what_is_not_counted_is_said(module, name):
     with pytest.warns(UncountedWarning, match=name):
         assert count_macs(module, torch.ones(3, 3)) == 0
+
+
+def test_who_counts_while_another_thread_counts_leaves_compiling_on():
+    """Each put back what it had found; the one that ended last left all of the process to run as written."""
+    torch.compiler.set_stance("default")
+    began, other_began, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Waits(nn.Linear):
+        def __init__(self, begin, until):
+            super().__init__(4, 4)
+            self.__dict__ |= {"begin": begin, "until": until}
+
+        def __deepcopy__(self, memo):
+            return Waits(self.begin, self.until)
+
+        def forward(self, x):
+            self.begin.set()
+            assert self.until.wait(60)
+            return super().forward(x)
+
+    def first():
+        count(Waits(began, other_began), (1, 4), 4)
+        ended.set()
+
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert began.wait(60)
+    threads.append(threading.Thread(target=count, args=(Waits(other_began, ended), (1, 4), 4)))
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    compiled = []
+    torch._dynamo.reset()
+    torch.compile(lambda x: x + 1, backend=lambda graph, _: compiled.append(graph) or graph)(torch.ones(2))
+    assert compiled

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import functools
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -134,13 +135,41 @@ class _Functions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Eager:
+    """Compiled functions run as written while any thread is in here.
+
+    What PyTorch has for it is one value for all threads, which each puts back as it found it: of two that
+    overlap, the second would leave all that is compiled in the process switched off, without a word.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._stance: contextlib.AbstractContextManager | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._stance is not None:
+                stance, self._stance = self._stance, None
+                stance.__exit__(None, None, None)
+
+
+_EAGER = _Eager()
+
+
 @contextlib.contextmanager
 def _nothing_fused() -> Iterator[None]:
     """Let compiled and scripted parts run operator by operator."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.jit.optimized_execution(False))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and it takes seconds to import
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_EAGER)
         yield
 
 
