@@ -114,13 +114,22 @@ def content(path, chance):
     return damaged(whole or b"0", chance)
 
 
-def spoil(path, chance):
+OF_FILES = ("gone", "empty", "directory", "pipe", "dangling", "loop", "device", "another")
+OF_OBJECTS = ("gone", "empty", "another", "one more")
+"""What may be in the place of a file, or of an object in a store."""
+
+
+def spoil(path, chance, ways=OF_FILES):
     """Damage a file, or put something else in its place; return what was done, in a word."""
     if chance.random() < 0.7:
         path.write_bytes(content(path, chance))
         return "damaged"
-    ways = ("gone", "empty", "directory", "pipe", "dangling", "loop", "device", "another")
     way = chance.choice(ways)
+    if way == "one more":
+        path.with_name(chance.choice(["more", "manifest.json", "run.json", f"{path.name}.lock"])).write_bytes(
+            b"{}"
+        )
+        return way
     other = chance.choice([p for p in path.parent.iterdir() if p.is_file()]).read_bytes()
     path.unlink()
     if way == "empty":

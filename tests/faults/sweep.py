@@ -1,7 +1,8 @@
 """A program that puts damaged files before everything that reads them, and prints what went wrong, as JSON.
 
-    python -m tests.faults.sweep DIRECTORY SEED KIND=COUNT...
+    python -m tests.faults.sweep DIRECTORY SEED KIND[:COMMAND]=COUNT...
 
+Of commands only those are tried whose names begin with COMMAND.
 What is undamaged is made once. Then a fork of the program does some hundred turns, the next fork the next
 ones: all begin warm, none sees what another left in memory, and one that dies is only a turn that went wrong.
 In a fork memory is limited: what is allocated beyond `memory` is a failure. A turn is made by the seed
@@ -29,7 +30,16 @@ from PIL import Image
 
 from regroup.cli import main as regroup_main
 from regroup.errors import RegroupError
-from tests.faults import runs, sweep_commands, sweep_made, sweep_onnx, sweep_readers, sweep_sets, sweep_tasks
+from tests.faults import (
+    runs,
+    sweep_commands,
+    sweep_made,
+    sweep_onnx,
+    sweep_places,
+    sweep_readers,
+    sweep_sets,
+    sweep_tasks,
+)
 from tests.faults.programs import progress
 
 KINDS = {
@@ -43,6 +53,7 @@ KINDS = {
     "conversions": sweep_made.conversions,
     "sets": sweep_sets.sets,
     "tasks": sweep_tasks.tasks,
+    "places": sweep_places.places,
     "onnx": sweep_onnx.files,
 }
 
@@ -72,7 +83,8 @@ class Sweep:
     """
 
     def __init__(self, kind, directory, count, seed):
-        self.kind, self.directory, self.count, self.seed = kind, directory / kind, count, seed
+        self.kind, _, self.only = kind.partition(":")
+        self.directory, self.count, self.seed = directory / kind, count, seed
         self.pieces = directory / "done"
         self.chance, self.tried, self.refused, self.wrong, self.grown = None, Counter(), 0, [], 0
         self.said, self.number = "", 0
@@ -80,7 +92,7 @@ class Sweep:
     @property
     def memory(self):
         """Bytes beyond those of the process before: an image of the most pixels takes most of two GB."""
-        return (2 if self.kind in ("images", "folders", "tasks") else 1) << 30
+        return (2 if self.kind in ("images", "folders", "tasks", "places") else 1) << 30
 
     def each(self, turn, restore=lambda: None):
         """Call `turn` with the numbers of all turns; `restore` puts right what a fork that died has left."""
@@ -88,7 +100,7 @@ class Sweep:
         gc.freeze()  # what is there stays, and no fork need look through it
         first = 0
         while first < self.count:
-            kept = self.pieces / f"{self.kind}-{first}.json"
+            kept = self.pieces / f"{self.directory.name}-{first}.json"
             if not kept.exists():
                 self._fork(turn, first, kept)
             piece = json.loads(kept.read_text())
@@ -211,7 +223,7 @@ def main(directory, seed, counts):
         (directory / kind).mkdir()
         sweep = Sweep(kind, directory, count, seed)
         start = seconds()
-        KINDS[kind](sweep)
+        KINDS[sweep.kind](sweep)
         found = {"tried": sweep.tried, "refused": sweep.refused, "wrong": sweep.wrong[:20]}
         results[kind] = {**found, "megabytes": sweep.grown >> 20, "seconds": round(seconds() - start, 1)}
     print(json.dumps(results))

@@ -59,6 +59,7 @@ class Command:
         reads: patterns of the files that it reads, below that place.
         result: what it came to, by the place and what it printed; None where the damage may change that.
         cache: whether what it finds in the cache is damaged too.
+        store: whether the files are objects below a URL.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Command:
     reads: tuple[str, ...] = ()
     result: Callable[[Path, str], object] | None = None
     cache: bool = False
+    store: bool = False
 
     @property
     def place_of_cache(self):
@@ -96,11 +98,9 @@ def compare(data, out):
     return (*_COMPARE, "--data", data, "--out", out, *size)
 
 
-def file(suffix):
+def file(suffix, of="{}/files/a."):
     """A network of ours, from a file of weights; the rest of the arguments are `train`'s."""
-    return train(
-        "--model", "resnet_small", "--data", "tiny", "--weights", "{}/files/a." + suffix, "--new-head"
-    )
+    return train("--model", "resnet_small", "--data", "tiny", "--weights", of + suffix, "--new-head")
 
 
 OF_RUN, _IMAGES = ("run/run.json", "run/weights/*"), ("data/*/*/*.png",)
@@ -109,7 +109,7 @@ _SAME = ("--data", "{}/../data", "--model", "tiny", "--image", "8")
 _PETS = ("--data", "{}/data")
 _CONVERT = ("convert", "{}/pets", "--budget", "macs=0.8", "--images", "16", "--choice", "activation")
 _CONVERT = (*_CONVERT, "--epochs", "0", "--quiet", "--no-wait", "--out", "{}/new/a")
-_REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
+REPORT = ("report/*.*", "report/times/*", "report/runs/*/*/*.*", "report/runs/*/*/*/*")
 EVALUATE = ("--data", "tiny", "--no-time", "--no-compiled", "--json")
 _PROFILE = ("profile", "{}/run", "--no-time", "--json")
 _GROUPED = (*TINY, "--strategy", "grouped:groups=2")
@@ -133,7 +133,7 @@ COMMANDS = (
     Command("train --weights FILE, pickle", file("old.pth"), ("files/a.old.pth",)),
     Command("train --teacher", train(*TINY, "--teacher", "{}/run"), OF_RUN, weights("new")),
     Command("train --accelerate", train(*_GROUPED, "--accelerate"), (), weights("new"), True),
-    Command("compare", compare("tiny", "{}/report"), _REPORT, compared),
+    Command("compare", compare("tiny", "{}/report"), REPORT, compared),
     Command("compare images", compare("{}/data", "{}/new"), _IMAGES),
     Command("compare from memory", compare("{}/../data", "{}/new"), (), compared, True),
     Command("compare --weights", (*compare("tiny", "{}/new"), "--weights", "{}/run"), OF_RUN, compared),
@@ -226,7 +226,8 @@ class Stand:
         reads += (f"{command.place_of_cache}/*/*",) if command.cache else ()
         files = [path for pattern in reads for path in sorted(self.place.glob(pattern)) if path.is_file()]
         file = chance.choice(files)
-        what, sealed = damage.spoil(file, chance), False
+        ways = damage.OF_OBJECTS if command.store else damage.OF_FILES
+        what, sealed = damage.spoil(file, chance, ways), False
         if what == "damaged" and chance.random() < 0.4:
             sealed = damage.seal_again(file)
         what = f"{file.relative_to(self.place)} {what}{' and sealed again' * sealed}"
@@ -244,6 +245,7 @@ class Stand:
 
 def swept(sweep, commands, make=made):
     """Damage one file at a time before each command; `make` makes what they read."""
+    commands = [command for command in commands if command.name.startswith(sweep.only)]
     with runs.registered(), pytest.MonkeyPatch.context() as patch:
         runs.converts_at_once(patch)
         stand = Stand(sweep, commands, make)

@@ -45,6 +45,11 @@ class Base(nn.Module):
         super().__init__()
         self.width = width + {12}
 
+    def __new__(cls, *arguments, __private={21}):
+        return super().__new__(cls)
+
+    __secret = {22}
+
     @property
     def wide(self):
         return self.width * {13}
@@ -70,7 +75,7 @@ class Net(Base):
         def method(self, x):
             return lambda: (x, {19}, frozenset([1, {20}]))
 '''
-SPOTS = 21
+SPOTS = 23
 COMPUTED = {4, 15}
 """Spots whose numbers only statements see, which Python does not keep but as byte code."""
 

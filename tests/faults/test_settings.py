@@ -21,10 +21,11 @@ from regroup.interop.detectors import DETECTORS
 from regroup.interop.heads import HEADS
 from regroup.loading.trained import Trained
 from regroup.networks import create_model
-from regroup.training import load_data
+from regroup.training import load_data, loop
 from regroup.training import run as training_run
 from regroup.training.checkpoint import save_weights
 from regroup.training.data import data_sets
+from regroup.training.processes import Processes
 from regroup.training.recipe import Recipe
 from tests.data.malformed import encoded, picture
 from tests.faults import runs
@@ -47,6 +48,7 @@ TRAIN |= {
     "image": [10],
     "accelerate": [True],
     "teacher": ["RUN"],
+    "devices": ["data=2", "groups=2,data=3"],
     "plugin": [("PLUGIN",), ("PLUGIN", "ANOTHER")],
 }
 """Other values of each option of `train` that decides weights; None: of one that each run here has anew, and
@@ -55,7 +57,6 @@ of the task, which network and data decide."""
 TRAIN_NEUTRAL = {name: [value] for name, value in NEUTRAL.items()}
 TRAIN_NEUTRAL |= {
     "device": ["cpu"],
-    "devices": ["groups=1"],
     "log_interval": [7],
     "log_tensorboard": [True],
     "bad_images": ["skip"],
@@ -210,7 +211,27 @@ def identities(monkeypatch, seen):
     with runs.registered(), monkeypatch.context() as patch:
         for module in (training_run, runner, conversion_identity):
             patch.setattr(module, "identify", known(module.identify))
+        patch.setattr(loop, "joined", first_of)
         yield
+
+
+class First(Processes):
+    """The first of several processes, of which there are no others."""
+
+    def wrap(self, model):
+        return model
+
+    def agree(self, number):
+        return number
+
+    def agree_all(self, numbers):
+        return list(numbers)
+
+
+@contextmanager
+def first_of(device, devices=None):
+    """Be the first of as many processes as are asked for, as far as to know what run it is."""
+    yield First(0, 1 if devices is None else devices.data, torch.device("cpu"))
 
 
 def identity(place, name, options, monkeypatch):
@@ -270,6 +291,16 @@ def test_runs_of_any_two_settings_share_nothing(name, place, monkeypatch, capsys
             assert identity(place, name, BASE[name] | {option: value}, monkeypatch) == nothing, option
 
 
+def test_teams_that_share_channels_do_the_run_that_each_would_do_alone(place, monkeypatch):
+    """How many parts the images have decides weights; how many processes have each part does not."""
+    of = {}
+    for devices in (None, "groups=1", "groups=2", "groups=4", "data=2", "groups=2,data=2", "data=4"):
+        more = {} if devices is None else {"devices": devices}
+        of[devices] = identity(place, "train", BASE["train"] | more, monkeypatch)
+    assert of[None] == of["groups=1"] == of["groups=2"] == of["groups=4"]
+    assert of["data=2"] == of["groups=2,data=2"] and len(set(of.values())) == 3
+
+
 def options_of_head(head):
     """Return options of a head with other values than their own, by looking at what takes them."""
     if head not in DETECTORS:
@@ -306,12 +337,13 @@ def test_networks_of_any_task_with_any_two_options_share_nothing(name, place, mo
     tried(f"runs of `{name}` of networks for other tasks, all compared", len(found))
 
 
-def test_a_run_is_not_resumed_with_any_option_that_decides(place, capsys, tmp_path):
+def test_a_run_is_not_resumed_with_any_option_that_decides(place, capsys, tmp_path, monkeypatch):
     """Only epochs may change; what decides nothing may, too. Nothing in the directory is touched else."""
     out = {"output": tmp_path / "run"}
     with runs.registered():
         assert command(place, "train", BASE["train"] | out) == 0
         before = runs.contents(tmp_path)
+        monkeypatch.setattr(loop, "joined", first_of)
         for option, values in TRAIN.items():
             for value in [] if option == "epochs" else values or []:
                 capsys.readouterr()

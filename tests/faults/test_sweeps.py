@@ -25,6 +25,7 @@ SHORT |= {
     "conversions": 5,
     "sets": 30,
     "tasks": 4,
+    "places": 4,
     "onnx": 100,
 }
 """Turns of each kind; in the long form 3,000, of commands, conversions and tasks 2,000."""
@@ -34,7 +35,7 @@ def turns(kind):
     return (
         SHORT[kind]
         if not programs.LONG
-        else (10 if kind in ("commands", "conversions", "tasks") else 15) * programs.LONG
+        else (10 if kind in ("commands", "conversions", "tasks", "places") else 15) * programs.LONG
     )
 
 
@@ -45,6 +46,7 @@ def turns(kind):
     [
         ["images", "documents", "tensors", "caches"],
         ["directories", "folders", "commands", "conversions", "sets", "tasks", "onnx"],
+        ["places"],
     ],
     ids="-".join,
 )

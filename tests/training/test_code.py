@@ -147,6 +147,21 @@ def test_generated_methods_and_enumerations_are_what_their_file_says(place):
     assert "+" not in sources([mine(place, source)])["mine_of_code.py"]
 
 
+class Unasked:
+    """What is there only within a request, as of web frameworks."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("outside of a request")
+
+
+def test_a_stand_in_that_raises_when_it_is_asked_is_passed_over(place):
+    module = mine(place, NET)
+    before = sources([module.Net])
+    module.request = Unasked()
+    assert sources([module.Net]) == before
+
+
 def test_a_module_without_a_file_counts_by_its_code():
     found = set()
     for factor in (2, 3):
@@ -229,6 +244,7 @@ def test_another_regroup_installed_meanwhile_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "_HOME", tmp_path)
     there = {"spec.py": (tmp_path / "spec.py").read_bytes()}
     monkeypatch.setattr(loaded, "_read", lambda path: there.get(path.name))
+    monkeypatch.setattr(loaded, "BEGAN", 0.0)
     monkeypatch.delitem(loaded._LOADS, "regroup.spec", raising=False)
     with pytest.raises(ConfigError, match="must be what is loaded"):
         code.own_digest.__wrapped__(("spec.py",))

@@ -14,7 +14,8 @@ from regroup.errors import CheckpointError, ConfigError, first_line
 from regroup.files.disk import make_directories
 from regroup.files.documents import DocumentError, build
 from regroup.files.sealed import write_sealed
-from regroup.loading.kinds import Loaded, kind, kind_in
+from regroup.files.staging import fetched
+from regroup.loading.kinds import Loaded, is_of_network, kind, kind_in
 from regroup.loading.trained import Trained
 from regroup.strategies.learning import learned_modules
 from regroup.training.checkpoint import load_checkpoint, section_files
@@ -109,7 +110,11 @@ def dense_of(directory: Path) -> Trained:
         ConfigError: it has learned layers, or is no run of `regroup train`.
         CheckpointError: it is damaged, or describes no network.
     """
-    path = published(directory)
+    with fetched(directory, is_of_network) as here:
+        return _dense_of(published(here), directory)
+
+
+def _dense_of(path: Path, directory: Path) -> Trained:
     saved = load_checkpoint(path)
     if kind_in(saved.get("network")) == "converted":
         remedy = "convert the run that it was made of, within another budget"

@@ -97,14 +97,14 @@ def loaded(path: str | Path) -> Loaded:
     Raises:
         CheckpointError: likewise.
     """
-    with fetched(Path(path), _is_of_network) as here:
+    with fetched(Path(path), is_of_network) as here:
         found = _loaded(here)
     if address(path) is not None:
         found = replace(found, path=Path(path) / found.path.relative_to(here))
     return found
 
 
-def _is_of_network(name: str) -> bool:
+def is_of_network(name: str) -> bool:
     """Tell whether a file of a run below a URL is needed; of checkpoints, that they are there is."""
     return not name.startswith("checkpoint-") or name.endswith(f"/{MANIFEST}")
 

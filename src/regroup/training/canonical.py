@@ -112,6 +112,14 @@ class _Form:
         return getattr(value, "__qualname__", type(value).__qualname__)
 
 
+def answers(thing: Any) -> bool:
+    """Tell whether a thing can be asked what it is: somebody's stand-in for what is not there raises then."""
+    try:
+        return thing.__class__ is not None
+    except Exception:
+        return False
+
+
 def name_of(thing: Any) -> str:
     """Return the name of a function or class, with where it is from; of a user's file only its name."""
     module = sys.modules.get(thing.__module__)

@@ -16,7 +16,7 @@ from torch import nn
 from regroup.engine.frontend.functions import CACHED, loads_of, stores_of
 from regroup.files.imports import is_installed
 from regroup.lazy import BEGAN
-from regroup.training.canonical import canonical, digest_of, held, is_of_library, name_of, parts
+from regroup.training.canonical import answers, canonical, digest_of, held, is_of_library, name_of, parts
 from regroup.training.loaded import has_file, inside, load_of
 
 _HOME = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ class _Reached:
         self._todo = list(roots)
         while self._todo:
             thing = self._todo.pop()
-            if id(thing) not in self._seen:
+            if id(thing) not in self._seen and answers(thing):
                 self._seen[id(thing)] = thing
                 self._take(thing)
 

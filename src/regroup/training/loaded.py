@@ -35,7 +35,7 @@ from regroup.errors import ConfigError
 from regroup.files.imports import FromSource
 from regroup.files.reading import read_file
 from regroup.lazy import BEGAN
-from regroup.training.canonical import canonical, code_text, digest, digest_of, is_of_library, parts
+from regroup.training.canonical import answers, canonical, code_text, digest, digest_of, is_of_library, parts
 
 _LARGEST = 1 << 26
 _HEADER = 16
@@ -110,20 +110,20 @@ class Load:
         """Yield names that do not stand for what the text says, and what they stand for."""
         for name, value in self.said.items():
             now = _at(self.module, name)
-            if now is _MISSING and not getattr(self.spec, "_initializing", False):
-                raise _stale(self.path, f"{name} is not loaded: {_AGAIN}")
-            if now is _UNKNOWN or now is _MISSING:
+            if now is _UNKNOWN or (now is _MISSING and getattr(self.spec, "_initializing", False)):
                 continue
-            if canonical(now) != canonical(value) if value is not _CODE else not self._is_of_this(now):
-                if not self.certain:
-                    raise _stale(self.path, f"{name} is another there: {_AGAIN}")
-                yield [name, canonical(now)]
+            if now is not _MISSING and self._is_as_said(now, value):
+                continue
+            if not self.certain and (now is _MISSING or value is not _CODE):
+                raise _stale(self.path, f"{name} is another there: {_AGAIN}")
+            yield [name, None if now is _MISSING else canonical(now)]
 
-    def _is_of_this(self, thing: Any) -> bool:
-        """Tell whether a function or class is one that this module has defined."""
-        if isinstance(thing, FunctionType):
-            return thing.__globals__.get("__name__") == self.module.__name__
-        return isinstance(thing, type) and thing.__module__ == self.module.__name__
+    def _is_as_said(self, now: Any, value: Any) -> bool:
+        if value is not _CODE:
+            return canonical(now) == canonical(value)
+        if isinstance(now, FunctionType):
+            return now.__globals__.get("__name__") == self.module.__name__
+        return isinstance(now, type) and now.__module__ == self.module.__name__
 
     def _is_of_byte_code(self) -> bool:
         """Tell whether Python has kept the byte code of this text.
@@ -136,8 +136,8 @@ class Load:
             return False
         try:
             code = SourcelessFileLoader(self.module.__name__, kept).get_code(self.module.__name__)
-        except (ImportError, EOFError, ValueError, TypeError):
-            return False  # damaged, or of another release: Python does not take it either
+        except Exception:  # damaged, or of another release: Python does not take it either
+            return False
         assert self.compiled is not None
         if code is None or code_text(code) == code_text(self.compiled):
             return code is not None
@@ -206,7 +206,7 @@ def _functions(module: ModuleType, classes: Iterable[type]) -> Iterator[tuple[st
     todo += [(name, value, False) for name, value in vars(module).items()]
     while todo:
         name, value, of_fields = todo.pop()
-        if id(value) in seen:
+        if id(value) in seen or not answers(value):
             continue
         seen[id(value)] = value
         if isinstance(value, FunctionType):
@@ -256,12 +256,12 @@ def _said(body: Iterable[ast.stmt], within: str = "") -> Iterator[tuple[str, Any
     times = Counter(name for statement in body for name in _given(statement))
     for statement in body:
         names = list(_given(statement))
-        if len(names) != 1 or times[names[0]] != 1 or names[0].startswith("__"):
+        if len(names) != 1 or times[names[0]] != 1 or names[0] in ("__module__", "__qualname__"):
             continue
-        name, value = f"{within}{names[0]}", getattr(statement, "value", None)
+        name, value = f"{within}{_inside_class(names[0], within)}", getattr(statement, "value", None)
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and not statement.decorator_list:
             yield name, _CODE
-            yield from _defaults(name, statement.args)
+            yield from _defaults(name, statement.args, within)
         elif isinstance(statement, ast.ClassDef) and not statement.decorator_list:
             yield name, _CODE
             yield from _said(statement.body, f"{name}.")
@@ -270,6 +270,13 @@ def _said(body: Iterable[ast.stmt], within: str = "") -> Iterator[tuple[str, Any
                 found = ast.literal_eval(value)
                 if found or not isinstance(found, (list, dict, set)):  # an empty one is there to be filled
                     yield name, found
+
+
+def _inside_class(name: str, within: str) -> str:
+    """Return what a name in a class is called from outside: `__private` has the class's name before it."""
+    if not within or not name.startswith("__") or name.endswith("__"):
+        return name
+    return f"_{within.split('.')[-2].lstrip('_')}{name}"
 
 
 def _given(statement: ast.stmt) -> Iterator[str]:
@@ -289,12 +296,13 @@ def _given(statement: ast.stmt) -> Iterator[str]:
             todo += ast.iter_child_nodes(node)
 
 
-def _defaults(name: str, arguments: ast.arguments) -> Iterator[tuple[str, Any]]:
+def _defaults(name: str, arguments: ast.arguments, within: str) -> Iterator[tuple[str, Any]]:
     with contextlib.suppress(ValueError, TypeError, SyntaxError):
         yield f"{name}.__defaults__", tuple(map(ast.literal_eval, arguments.defaults)) or None
     with contextlib.suppress(ValueError, TypeError, SyntaxError):
         pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-        given = {key.arg: ast.literal_eval(value) for key, value in pairs if value is not None}
+        pairs = ((_inside_class(key.arg, within), value) for key, value in pairs if value is not None)
+        given = {key: ast.literal_eval(value) for key, value in pairs}
         yield f"{name}.__kwdefaults__", given or None
 
 
@@ -304,13 +312,15 @@ def _at(module: ModuleType, name: str) -> Any:
     for part in name.split("."):
         if isinstance(found, FunctionType):
             found = getattr(found, part)
-        elif found is module or (isinstance(found, type) and _is_as_said(found, module)):
+        elif found is module or (isinstance(found, type) and _has_what_is_said(found, module)):
             found = vars(found).get(part, _MISSING)
+            if isinstance(found, (staticmethod, classmethod)):  # Python makes them of `__new__` and others
+                found = found.__func__
         else:
             return _UNKNOWN if found is not _MISSING else _MISSING
     return found
 
 
-def _is_as_said(kind: type, module: ModuleType) -> bool:
+def _has_what_is_said(kind: type, module: ModuleType) -> bool:
     """Tell whether a class is of a module, and its attributes are what its statements say."""
     return kind.__module__ == module.__name__ and type(kind) in (type, abc.ABCMeta) and not _has_fields(kind)
