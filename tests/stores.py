@@ -82,6 +82,10 @@ class SharedFileSystem(LocalFileSystem):
         self.makedirs(self._parent(path), exist_ok=True)
         super().pipe_file(path, value, mode)
 
+    def cp_file(self, path1, path2, **options):
+        self.makedirs(self._parent(path2), exist_ok=True)
+        super().cp_file(path1, path2)
+
 
 fsspec.register_implementation("shared", SharedFileSystem, clobber=True)
 

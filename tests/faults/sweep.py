@@ -148,7 +148,7 @@ class Sweep:
     def command(self, name, what, *argv):
         """Run a command, and return its status and what it printed.
 
-        Right is status 0, or 1 or 2 with one line that is no accident, and perhaps a list of images below it.
+        Right is status 0, or 1 or 2 with one line that is no accident, perhaps images below it, and notes.
         """
         out, err, status = io.StringIO(), io.StringIO(), None
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), self.watched(name, what):
@@ -157,7 +157,8 @@ class Sweep:
             except SystemExit as exit:
                 status = exit.code
         self.said = err.getvalue()
-        lines = [line for line in self.said.splitlines() if not line.startswith("  ")]
+        notes = ("  ", "copying ", "waiting for ")
+        lines = [line for line in self.said.splitlines() if not line.startswith(notes)]
         self.refused += status in (1, 2)
         accident = (
             "should not have happened" in self.said
@@ -165,7 +166,7 @@ class Sweep:
             or "more memory than" in self.said
         )
         if status not in (0, 1, 2) or accident or (status and len(lines) != 1):
-            self.fail(name, what, status, self.said[-400:])
+            self.fail(name, what, status, self.said[-1200:])
         return status, out.getvalue()
 
     def call(self, name, what, function, *arguments):

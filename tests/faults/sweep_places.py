@@ -90,6 +90,8 @@ def made(sweep, place):
     sweep_made.made(sweep, place)
     for unused in ("going", "taught", "again", "object"):
         shutil.rmtree(place / unused)
+    for lock in place.rglob("*.lock"):  # of this machine's disk: in a store there is none
+        lock.unlink()
     gone = os.fork() or os._exit(0)
     os.waitpid(gone, 0)
     lease = {"pid": gone, "host": socket.gethostname(), "since": 1.0, "token": "0" * 16, "count": 3}

@@ -25,7 +25,7 @@ SHORT |= {
     "conversions": 5,
     "sets": 30,
     "tasks": 4,
-    "places": 4,
+    "places": 1,
     "onnx": 100,
 }
 """Turns of each kind; in the long form 3,000, of commands, conversions and tasks 2,000."""
