@@ -43,6 +43,7 @@ NET = "class Net:\n    scale = 2\n    def forward(self, x):\n        return 2 * 
 def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", [each for each in sys.meta_path if each is not FINDER])
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     yield tmp_path
     sys.modules.pop("mine_of_code", None)
 
