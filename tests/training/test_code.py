@@ -241,6 +241,7 @@ def test_a_notebook_is_what_has_been_run_of_it(tmp_path):
 
 def test_another_regroup_installed_meanwhile_is_an_error(tmp_path, monkeypatch):
     """Its files are those of the new one, and what runs is the old one."""
+    importlib.import_module("regroup.spec")
     (tmp_path / "spec.py").write_bytes((code._HOME / "spec.py").read_bytes() + b"\nNEW = 2\n")
     monkeypatch.setattr(code, "_HOME", tmp_path)
     there = {"spec.py": (tmp_path / "spec.py").read_bytes()}
