@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from regroup.comparison import runner
+from regroup.comparison.clusters import _connect
 from regroup.comparison.keeping import LOCK
 from regroup.comparison.settings import CompareConfig
 from regroup.errors import ConfigError
@@ -63,6 +66,21 @@ def at_once(monkeypatch):
 def test_a_strategy_that_other_machines_cannot_train_is_told_as_here(tmp_path, at_once):
     found, _ = compare(tmp_path, on="submitit", lr=1e30, epochs=1)
     assert all("loss became" in row.error and row.cause == "grouping" for row in found.rows)
+
+
+@pytest.mark.parametrize(("fails", "asked"), [(0, 1), (2, 3), (3, 3)])
+def test_a_head_whose_server_for_this_client_dies_is_asked_again(fails, asked):
+    """It forks them off a process with threads: the second client of a head died so in a run of the tests."""
+    calls = []
+
+    def init(*_, **__):
+        calls.append(1)
+        if len(calls) <= fails:
+            raise ConnectionAbortedError("Starting Ray client server failed")
+
+    with pytest.raises(ConnectionAbortedError) if fails == 3 else nullcontext():
+        _connect(SimpleNamespace(init=init), "ray://127.0.0.1:1")
+    assert len(calls) == asked
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ ENGINES = "ray, ray://HOST:PORT or submitit"
 RETRIES = 10
 """How often a task is begun again whose machine was lost."""
 
+CONNECTIONS = 3
+"""How often a cluster's head is asked to begin a server for this client."""
+
 _LOOK = 1.0  # seconds between looks at Slurm's jobs
 
 
@@ -87,7 +90,7 @@ def _on_ray(on: str, work: Work, tasks: Sequence[str], cpus: int, gpus: float) -
     own = not ray.is_initialized()
     try:
         if own:
-            ray.init(None if on == "ray" else on, log_to_driver=False, logging_level="error")
+            _connect(ray, on)
     except Exception as error:
         raise TrainingError(f"Ray cannot be reached ({on}): {_why(error)}") from error
     try:
@@ -104,6 +107,17 @@ def _on_ray(on: str, work: Work, tasks: Sequence[str], cpus: int, gpus: float) -
     finally:
         if own:
             ray.shutdown()
+
+
+def _connect(ray: Any, on: str) -> None:
+    """Begin Ray here, or reach a cluster's head; that forks a server for each client, which may die in it."""
+    for left in reversed(range(CONNECTIONS)):
+        try:
+            ray.init(None if on == "ray" else on, log_to_driver=False, logging_level="error")
+            return
+        except ConnectionAbortedError:  # the head answered; one that is not there is another error
+            if not left:
+                raise
 
 
 def _why(error: Exception) -> str:
