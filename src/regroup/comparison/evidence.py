@@ -20,8 +20,8 @@ images together, it has its share in them (`regroup.training.jackknife`), a numb
   as far off as the farthest.
 - Whether there is one is asked by the exact test that exchanges the two networks on each image (Fisher, The
   Design of Experiments, 1935, section 21); with one training it is McNemar's exact test (1947). Of shares it
-  is the t test of what the interval is of: exchanging them is exact only if the networks err alike, and in
-  simulations of 10 and 30 images said too often that they differ, where this one did not.
+  is the t test of what the interval is of: exchanging them is exact only if the networks err alike; in
+  simulations of equal networks on 10 and 30 images it told 3 to 7 % apart, this one .7 to 2 %.
 - Differences from the dense network: p-values by Holm (Scandinavian J. of Statistics 6, 1979), so that with
   95 % confidence every "better" and "worse" is true; intervals by Bonferroni, so that they hold all at once.
 - The best set: what the one-sided test against the most accurate network does not refuse at 5 % over the
